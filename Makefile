@@ -1,0 +1,68 @@
+# Each target sets up its own environment in .venv; all it needs is Python 3.11, 3.12 or 3.13.
+# PYTHON=/path/to/python names the Python to use; without it the first that fits is taken.
+
+DEMO_DIR ?= demo
+DEMO_FLAGS ?=
+PYTHON ?=
+PYTHONS := python3.13 python3.12 python3.11 python3
+
+.DEFAULT_GOAL := help
+.PHONY: help test demo lint clean setup
+
+# What the user's shell points to must not leak into the environment.
+unexport PYTHONPATH PYTHONHOME
+
+help:
+	@echo 'make test    run the tests'
+	@echo 'make demo    train, evaluate and predict on drawn objects (DEMO_DIR=demo, DEMO_FLAGS=)'
+	@echo 'make lint    check the code with ruff'
+	@echo 'make clean   remove the environment, the caches and demo/'
+	@echo 'make help    print these lines; PYTHON=... chooses the Python of the environment'
+
+test: setup
+	.venv/bin/python -m pytest
+
+demo: setup
+	.venv/bin/python -m wsol_tf.demo --output_dir='$(DEMO_DIR)' $(DEMO_FLAGS)
+
+lint: setup
+	.venv/bin/python -m ruff check
+
+clean:
+	rm -rf .venv build wsol_tf.egg-info .pytest_cache .ruff_cache .hypothesis demo
+	find wsol_tf edge tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Prints the interpreter behind a python command, or fails when it does not fit. The interpreter
+# itself, not the command: with .venv activated, python3 is a link that goes away with .venv.
+FITTING := import sys, venv, ensurepip, os.path; \
+	(3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit(1); \
+	print(os.path.realpath(sys._base_executable))
+
+# The stamp is a copy of what was installed. A missing one means that set-up did not finish, so
+# .venv starts anew, as it does when its Python is gone or is not the one asked for.
+setup:
+	@set -e; \
+	python=; \
+	in_place=$$(.venv/bin/python -c '$(FITTING)' 2>/dev/null || true); \
+	for candidate in $(if $(PYTHON),'$(PYTHON)',"$$in_place" $(PYTHONS)); do \
+	  [ -z "$$python" ] || break; \
+	  python=$$("$$candidate" -c '$(FITTING)' 2>/dev/null || true); \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo 'No Python that fits: needed is 3.11, 3.12 or 3.13 with its venv and ensurepip modules;' \
+	    'tried $(or $(PYTHON),$(PYTHONS)).' \
+	    'Install one (on Debian and Ubuntu also python3-venv) or name one:' \
+	    'make $(or $(MAKECMDGOALS),test) PYTHON=/path/to/python3.12' >&2; \
+	  exit 1; \
+	fi; \
+	if [ "$$in_place" = "$$python" ] && [ -f .venv/stamp ]; then \
+	  if cat requirements.txt pyproject.toml | cmp -s - .venv/stamp; then exit 0; fi; \
+	else \
+	  rm -rf .venv; \
+	  "$$python" -m venv .venv; \
+	fi; \
+	echo "Setting up .venv with $$python: about 3 GB, one to three minutes."; \
+	rm -f .venv/stamp; \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt; \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
+	cat requirements.txt pyproject.toml > .venv/stamp

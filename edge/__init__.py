@@ -1,0 +1,1 @@
+"""The package for TFLite export."""

@@ -1,0 +1,362 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsol_tf import pipeline
+from wsol_tf.datasets import Report, Source, load
+from wsol_tf.images import BadImage
+from wsol_tf.records import make_example
+
+
+def source_of(labels, *, bad=(), size=32, classes=3):
+    """Pictures whose pixels are all `position + 1`; those in `bad` cannot be read."""
+    reads = []
+
+    def read_image(position):
+        reads.append(position)
+        if position in bad:
+            raise BadImage(f"/data/{position}.png", "the file is empty")
+        return np.full((size, size, 3), position + 1, np.uint8)
+
+    def read_example(position):
+        count = len(labels[position])
+        boxes = [[0, 0, size, size]] * count
+        return make_example(
+            read_image(position), labels[position], boxes, labels[position],
+            image_id=f"p{position}",
+        )  # fmt: skip
+
+    source = Source(
+        name="test",
+        classes=tuple("abc"[:classes]),
+        image_ids=tuple(f"p{i}" for i in range(len(labels))),
+        labels=tuple(np.array(label, np.int32) for label in labels),
+        has_boxes=True,
+        has_masks=False,
+        report=Report(),
+        read_image=read_image,
+        read_example=read_example,
+    )
+    return source, reads
+
+
+def train(source, indices, batch_size=4, **options):
+    options = {"input_size": 24, "resize_size": 28, "seed": 0} | options
+    return pipeline.training_batches(source, indices, batch_size=batch_size, **options)
+
+
+def evaluate(source, indices, batch_size=4, **options):
+    options = {"input_size": 24, "resize_size": 32} | options
+    return pipeline.evaluation_batches(source, indices, batch_size=batch_size, **options)
+
+
+def box_example(boxes, height=40, width=80):
+    """A picture whose mask and pixels show the boxes."""
+    mask = np.zeros((height, width), np.uint8)
+    for x0, y0, x1, y1 in np.asarray(boxes, int):
+        mask[y0:y1, x0:x1] = 2
+    image = np.repeat(mask[:, :, None] * 100, 3, axis=2)
+    return make_example(image, [1], boxes, [1] * len(boxes), mask)
+
+
+# --- transforms ----------------------------------------------------------------------------------
+
+
+def test_resize_moves_boxes_by_hand():
+    example = pipeline.resize(box_example([[8, 10, 40, 30]]), 20)
+    # x scale 20 / 80, y scale 20 / 40.
+    assert example.boxes.tolist() == [[2, 5, 10, 15]]
+    assert example.image.shape == (20, 20, 3)
+    expected = np.zeros((20, 20), np.uint8)
+    expected[5:15, 2:10] = 2
+    np.testing.assert_array_equal(example.mask, expected)
+    assert example.size.tolist() == [40, 80]
+
+
+def test_resize_of_masks_makes_no_new_values():
+    mask = np.random.default_rng(0).choice([0, 3, 255], (37, 51)).astype(np.uint8)
+    example = make_example(np.zeros((37, 51, 3)), mask=mask)
+    assert set(np.unique(pipeline.resize(example, 24).mask)) == {0, 3, 255}
+
+
+def test_resize_is_antialiased():
+    # Columns alternate black and white; point sampling would keep one of them.
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, ::2] = 254
+    np.testing.assert_allclose(pipeline.resize_image(image, 16)[:, 2:-2], 127, atol=8)
+
+
+def test_crop_by_hand():
+    example = box_example([[10, 5, 30, 25], [0, 0, 4, 4], [60, 30, 80, 40]])
+    cropped = pipeline.crop(example, 10, 20, 24)
+    # Shift by -20, -10 and clip to 24 x 24: only the first box is left.
+    assert cropped.boxes.tolist() == [[0, 0, 10, 15]]
+    assert cropped.box_labels.tolist() == [1]
+    assert cropped.labels.tolist() == [1]
+    np.testing.assert_array_equal(cropped.mask, example.mask[10:34, 20:44])
+    np.testing.assert_array_equal(cropped.image, example.image[10:34, 20:44])
+
+
+def test_box_that_only_touches_the_crop_is_dropped():
+    example = box_example([[0, 0, 20, 40], [0, 0, 21, 40]])
+    assert pipeline.crop(example, 0, 20, 24).boxes.tolist() == [[0, 0, 1, 24]]
+
+
+def test_center_crop_is_in_the_middle():
+    image = np.zeros((10, 14, 3), np.uint8)
+    image[2:8, 4:10] = 9
+    assert (pipeline.center_crop(make_example(image), 6).image == 9).all()
+
+
+def test_crop_outside_is_refused():
+    with pytest.raises(ValueError, match="not inside the picture of 40 x 80"):
+        pipeline.crop(box_example([]), 20, 0, 24)
+    with pytest.raises(ValueError, match="not inside"):
+        pipeline.random_crop_flip(box_example([]), 41, seed=0)
+
+
+def test_flip_by_hand_and_twice():
+    example = box_example([[8, 10, 40, 30]])
+    flipped = pipeline.flip(example)
+    assert flipped.boxes.tolist() == [[40, 10, 72, 30]]
+    np.testing.assert_array_equal(flipped.mask, example.mask[:, ::-1])
+    for again, first in zip(pipeline.flip(flipped)[:5], example[:5], strict=True):
+        np.testing.assert_array_equal(again, first)
+
+
+@st.composite
+def boxes_and_crops(draw):
+    x = sorted(draw(st.lists(st.integers(0, 80), min_size=2, max_size=2, unique=True)))
+    y = sorted(draw(st.lists(st.integers(0, 40), min_size=2, max_size=2, unique=True)))
+    size = draw(st.integers(8, 40))
+    top, left = draw(st.integers(0, 40 - size)), draw(st.integers(0, 80 - size))
+    return [x[0], y[0], x[1], y[1]], top, left, size
+
+
+def extents(mask):
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return [[xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]] if len(xs) else []
+
+
+@settings(max_examples=100, deadline=None)
+@given(boxes_and_crops(), st.booleans())
+def test_picture_box_and_mask_stay_together(case, mirrored):
+    box, top, left, size = case
+    example = pipeline.crop(box_example([box]), top, left, size)
+    if mirrored:
+        example = pipeline.flip(example)
+    assert example.boxes.tolist() == extents(example.mask)
+    assert len(example.box_labels) == len(example.boxes)
+    np.testing.assert_array_equal(example.image[:, :, 0], example.mask * 100)
+
+
+@settings(max_examples=60, deadline=None)
+@given(boxes_and_crops(), st.integers(0, 2**32 - 1))
+def test_random_crop_flip_is_a_function_of_the_seed(case, seed):
+    example = box_example([case[0]])
+    one, two = (pipeline.random_crop_flip(example, 30, seed) for _ in range(2))
+    for a, b in zip(one[:5], two[:5], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert one.image.shape == (30, 30, 3)
+    assert one.boxes.tolist() == extents(one.mask)
+
+
+def test_random_crop_flip_reaches_all_places_and_both_sides():
+    columns = np.tile(np.arange(12, dtype=np.uint8)[None, :, None], (10, 1, 3))
+    seen = set()
+    for seed in range(200):
+        row = pipeline.random_crop_flip(make_example(columns), 9, seed).image[0, :, 0]
+        seen.add((int(row.min()), bool(row[0] > row[-1])))
+    assert seen == {(left, mirrored) for left in range(4) for mirrored in (False, True)}
+
+
+# --- training batches ----------------------------------------------------------------------------
+
+
+def test_training_batches_carry_picture_and_label_only():
+    source = load("shapes", "", "train", image_size=32, num_examples=12)
+    assert source.read_example(0).mask.any()  # boxes and masks are there, and are not passed on
+    spec = train(source, range(12)).element_spec
+    assert [(tuple(s.shape), s.dtype.name) for s in spec] == [
+        ((4, 24, 24, 3), "uint8"),
+        ((4,), "int32"),
+    ]
+
+
+def test_training_never_reads_annotations():
+    source, _ = source_of([[0]] * 8)
+
+    def refuse(position):
+        raise AssertionError("training asked for boxes and masks")
+
+    blind = Source(**{**vars(source), "read_example": refuse})
+    assert len(list(train(blind, range(8)))) == 2
+
+
+def test_every_sample_once_an_epoch_with_its_label():
+    labels = [[i % 3] for i in range(12)]
+    source, _ = source_of(labels)
+    for _ in range(2):
+        seen = []
+        for image, label in train(source, range(12)):
+            positions = image[:, 0, 0, 0].numpy() - 1
+            assert (image == image[:, :1, :1, :1]).numpy().all()
+            assert [labels[p][0] for p in positions] == label.numpy().tolist()
+            seen += positions.tolist()
+        assert sorted(seen) == list(range(12))
+
+
+def orders(dataset, epochs=3):
+    return [[x for batch in dataset for x in batch[0][:, 0, 0, 0].numpy()] for _ in range(epochs)]
+
+
+def test_order_is_fixed_by_the_seed_and_new_each_epoch():
+    source, _ = source_of([[0]] * 16)
+    one, two = orders(train(source, range(16))), orders(train(source, range(16)))
+    assert one == two
+    assert one[0] != one[1] != one[2]
+    assert orders(train(source, range(16), seed=1)) != one
+
+
+def test_augmentation_is_fixed_by_the_seed_and_new_each_epoch():
+    source = load("shapes", "", "train", image_size=64, num_examples=1)
+
+    def epochs(seed):
+        dataset = train(source, [0], batch_size=1, seed=seed)
+        return [next(iter(dataset))[0].numpy().tobytes() for _ in range(4)]
+
+    first = epochs(5)
+    assert first == epochs(5)
+    assert first != epochs(6)
+    # One picture in one order: only the crop and the mirror can differ.
+    assert len(set(first)) > 1
+
+
+def test_several_classes_make_one_sample_each_and_mask_out_the_others():
+    source, _ = source_of([[0, 2], [1], [0, 1, 2]])
+    seen = set()
+    for image, label, allowed in train(source, range(3), batch_size=2):
+        for i in range(2):
+            position = int(image[i, 0, 0, 0]) - 1
+            seen.add((position, int(label[i]), tuple(allowed[i].numpy().tolist())))
+    assert seen == {
+        (0, 0, (True, True, False)),
+        (0, 2, (False, True, True)),
+        (1, 1, (True, True, True)),
+        (2, 0, (True, False, False)),
+        (2, 1, (False, True, False)),
+        (2, 2, (False, False, True)),
+    }
+    with pytest.raises(ValueError, match="pairs=True"):
+        train(source, range(3), pairs=False)
+
+
+def test_unreadable_pictures_are_replaced_and_reported():
+    source, _ = source_of([[i % 3] for i in range(8)], bad={2, 3})
+    dataset = train(source, range(8))
+    assert int(dataset.cardinality()) == 2
+    for order in orders(dataset):
+        # Samples 2 and 3 give their places to the next that can be read, sample 4.
+        assert sorted(order) == [1, 2, 5, 5, 5, 6, 7, 8]
+    assert source.report.skipped == {"p2": "the file is empty", "p3": "the file is empty"}
+
+
+def test_no_readable_picture_ends_with_the_names():
+    source, _ = source_of([[0]] * 4, bad=set(range(4)))
+    with pytest.raises(Exception, match="no picture can be read(.|\n)*p0, p1, p2, p3"):
+        next(iter(train(source, range(4))))
+
+
+def test_pictures_are_read_once_when_cached():
+    source, reads = source_of([[0]] * 8)
+    orders(train(source, range(8)))
+    assert sorted(reads) == list(range(8))
+    reads.clear()
+    orders(train(source, range(8), cache=False))
+    assert sorted(reads) == sorted(list(range(8)) * 3)
+
+
+def test_cache_is_left_out_where_it_does_not_fit(monkeypatch):
+    source, reads = source_of([[0]] * 8)
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 8 * 28 * 28 * 3 - 1)
+    orders(train(source, range(8)), epochs=2)
+    assert len(reads) == 16
+
+
+def test_too_few_samples_are_refused():
+    source, _ = source_of([[0]] * 3)
+    with pytest.raises(ValueError, match="3 training samples do not fill a batch of 4"):
+        train(source, range(3))
+    with pytest.raises(ValueError, match="0 training samples"):
+        train(source, [], drop_remainder=False)
+    assert [len(batch[1]) for batch in train(source, range(3), drop_remainder=False)] == [3]
+
+
+@pytest.mark.parametrize("batches", [train, evaluate])
+def test_crop_larger_than_the_resized_picture_is_refused(batches):
+    source, _ = source_of([[0]] * 4)
+    with pytest.raises(ValueError, match="30 < 31"):
+        batches(source, range(4), input_size=31, resize_size=30)
+
+
+# --- evaluation batches --------------------------------------------------------------------------
+
+
+def test_evaluation_keeps_order_and_the_last_partial_batch():
+    source, _ = source_of([[0], [0, 1], [2], [1], [0]])
+    batches = list(evaluate(source, [4, 3, 2, 1, 0], batch_size=2))
+    assert [b.image_id.numpy().tolist() for b in batches] == [
+        [b"p4", b"p3"],
+        [b"p2", b"p1"],
+        [b"p0"],
+    ]
+    second = batches[1]
+    assert second.image.shape == (2, 24, 24, 3)
+    assert second.labels.numpy().tolist() == [[2, -1], [0, 1]]
+    assert second.box_labels.numpy().tolist() == [[2, -1], [0, 1]]
+    # Whole-picture boxes of 32, cut to the middle 24.
+    assert second.boxes.numpy().tolist() == [
+        [[0, 0, 24, 24], [-1, -1, -1, -1]],
+        [[0, 0, 24, 24], [0, 0, 24, 24]],
+    ]
+    assert second.mask.shape == (2, 0, 0)
+
+
+def test_views_are_resize_and_crop():
+    source = load("shapes", "", "val", image_size=48, num_examples=4)
+    cropped = next(iter(evaluate(source, range(4))))
+    whole = next(iter(evaluate(source, range(4), view="whole")))
+    for i in range(4):
+        example = source.read_example(i)
+        expected = pipeline.center_crop(pipeline.resize(example, 32), 24)
+        np.testing.assert_array_equal(cropped.image[i], expected.image)
+        np.testing.assert_array_equal(cropped.mask[i], expected.mask)
+        count = len(expected.boxes)
+        np.testing.assert_array_equal(cropped.boxes[i, :count], expected.boxes)
+        assert (cropped.boxes[i, count:] == -1).numpy().all()
+        np.testing.assert_array_equal(whole.image[i], pipeline.resize(example, 24).image)
+    with pytest.raises(ValueError, match="Legal: crop, whole"):
+        evaluate(source, range(4), view="ten")
+
+
+def test_missing_masks_beside_others_are_ignored_pixels():
+    source = load("shapes", "", "val", image_size=32, num_examples=2)
+    read = source.read_example
+
+    def without_second(position):
+        example = read(position)
+        return example._replace(mask=np.zeros((0, 0), np.uint8)) if position else example
+
+    batch = next(iter(evaluate(Source(**{**vars(source), "read_example": without_second}), [0, 1])))
+    assert batch.mask.shape == (2, 24, 24)
+    assert (batch.mask[0] != 255).numpy().all()
+    assert (batch.mask[1] == 255).numpy().all()
+
+
+def test_evaluation_skips_and_reports_unreadable_pictures():
+    source, _ = source_of([[0]] * 5, bad={1})
+    found = [i for b in evaluate(source, range(5), batch_size=2) for i in b.image_id.numpy()]
+    assert found == [b"p0", b"p2", b"p3", b"p4"]
+    assert source.report.skipped == {"p1": "the file is empty"}
+    assert list(evaluate(source, [])) == []

@@ -1,0 +1,252 @@
+import json
+
+import cv2
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsol_tf import metrics, score_maps
+
+SIDES = st.tuples(st.integers(1, 12), st.integers(1, 12))
+MASKS = hnp.arrays(bool, SIDES)
+# Few levels, so that ties and equal thresholds happen.
+MAPS = hnp.arrays(np.float32, SIDES, elements=st.integers(0, 8).map(lambda level: level / 8))
+
+
+def _components(mask):
+    """All 8-connected components as sorted lists of (row, column), found by flooding."""
+    left = {tuple(point) for point in np.argwhere(mask).tolist()}
+    found = []
+    while left:
+        component, front = [], [min(left)]
+        left.discard(front[0])
+        while front:
+            row, column = front.pop()
+            component.append((row, column))
+            for dy in (-1, 0, 1):
+                for dx in (-1, 0, 1):
+                    near = (row + dy, column + dx)
+                    if near in left:
+                        left.discard(near)
+                        front.append(near)
+        found.append(sorted(component))
+    return found
+
+
+def test_normalize_stretches_to_zero_and_one():
+    stretched = score_maps.normalize([[2, 4], [3, 6]])
+    assert stretched.dtype == np.float32
+    np.testing.assert_array_equal(stretched, [[0, 0.5], [0.25, 1]])
+
+
+def test_normalize_ignores_scale_and_offset():
+    score_map = np.random.default_rng(0).random((7, 9), np.float32)
+    expected = score_maps.normalize(score_map)
+    np.testing.assert_allclose(score_maps.normalize(4 * score_map - 3), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0, 1, -5, np.nan, np.inf, -np.inf, 3e38])
+def test_normalize_gives_zeros_where_there_is_no_stretch(value):
+    assert not score_maps.normalize(np.full((3, 4), value)).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_normalize_gives_zeros_for_one_position_that_is_not_finite(value):
+    score_map = np.arange(12, dtype=np.float32).reshape(3, 4)
+    score_map[1, 2] = value
+    assert not score_maps.normalize(score_map).any()
+
+
+def test_normalize_refuses_what_is_no_map():
+    with pytest.raises(ValueError, match=r"Received shape: \(2, 2, 1\)"):
+        score_maps.normalize(np.zeros((2, 2, 1)))
+    with pytest.raises(ValueError, match=r"Received shape: \(0, 3\)"):
+        score_maps.normalize(np.zeros((0, 3)))
+
+
+def test_resize_is_bilinear_with_centred_pixels():
+    # Doubled: positions -1/4, 1/4, 3/4, 5/4 of the two values, clamped at the ends.
+    np.testing.assert_allclose(score_maps.resize([[0, 1]], 1, 4), [[0, 0.25, 0.75, 1]])
+    np.testing.assert_allclose(score_maps.resize([[0], [1]], 4, 1), [[0], [0.25], [0.75], [1]])
+
+
+def test_threshold_is_strict_and_compared_as_float32():
+    score_map = np.float32([[0.1, 0.15, 0.2]])
+    assert score_maps.threshold_mask(score_map, 0.15).tolist() == [[False, False, True]]
+    assert score_maps.threshold_mask(score_map, np.float64(0.1)).tolist() == [[False, True, True]]
+
+
+def test_otsu_takes_the_middle_between_two_levels():
+    # Bins 0 and 255: every split between them is equally good, and the middle one is 1/2.
+    assert score_maps.otsu(np.float32([[0, 0, 0, 1]])) == pytest.approx(0.5, abs=1 / 256)
+    # Levels .25 (bin 64) and .75 (bin 192): splits after bins 64..191, that is at 65/256..192/256.
+    assert score_maps.otsu(np.float32([[0.25, 0.75]])) == pytest.approx((65 + 192) / 512)
+
+
+def test_otsu_of_a_constant_map_is_a_number():
+    assert score_maps.otsu(np.zeros((4, 4))) == 0.5
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(2, 6), st.integers(2, 6))))
+@settings(max_examples=50, deadline=None)
+def test_otsu_splits_as_well_as_any_of_256_thresholds(levels):
+    score_map = (levels.astype(np.float64) + 0.5) / 256
+
+    def within_variance(threshold):
+        sides = [levels[score_map > threshold], levels[score_map <= threshold]]
+        return sum(side.size * side.astype(float).var() for side in sides if side.size)
+
+    best = min(within_variance(k / 256) for k in range(257))
+    assert within_variance(score_maps.otsu(score_map)) == pytest.approx(best, abs=1e-6)
+
+
+def test_largest_component_counts_pixels_not_extent():
+    mask = np.bool_([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0], [1] * 5])
+    kept = score_maps.largest_component(mask)
+    assert np.argwhere(kept).tolist() == [[4, column] for column in range(5)]
+
+
+def test_diagonal_neighbours_are_connected():
+    mask = np.eye(4, dtype=bool)
+    np.testing.assert_array_equal(score_maps.largest_component(mask), mask)
+
+
+def test_of_equal_components_the_first_row_by_row_is_kept():
+    # Found in 2x2 blocks, the pixel at the left comes first; row by row, the one at the right.
+    mask = np.zeros((2, 6), bool)
+    mask[1, 0] = mask[0, 4] = True
+    assert np.argwhere(score_maps.largest_component(mask)).tolist() == [[0, 4]]
+
+
+@given(MASKS)
+@settings(max_examples=200, deadline=None)
+def test_largest_component_is_what_flooding_finds(mask):
+    components = _components(mask)
+    expected = max(components, key=len) if components else []  # max keeps the first of equals
+    found = score_maps.largest_component(mask)
+    assert [tuple(point) for point in np.argwhere(found).tolist()] == expected
+
+
+def test_box_is_half_open():
+    mask = np.zeros((10, 20), bool)
+    mask[2:5, 7:11] = True
+    box = score_maps.box_of(mask)
+    assert box.dtype == np.float32
+    assert box.tolist() == [7, 2, 11, 5]
+
+
+def test_box_of_nothing_is_the_whole_picture():
+    assert score_maps.box_of(np.zeros((10, 20), bool)).tolist() == [0, 0, 20, 10]
+
+
+@given(MAPS, st.lists(st.sampled_from([-0.1, 0, 0.2, 0.25, 0.5, 0.874, 0.875, 1, 2]), max_size=6))
+@settings(max_examples=200, deadline=None)
+def test_boxes_at_equals_one_threshold_at_a_time(score_map, thresholds):
+    expected = [
+        score_maps.box_of(score_maps.largest_component(score_maps.threshold_mask(score_map, t)))
+        for t in thresholds
+    ]
+    found = score_maps.boxes_at(score_map, thresholds)
+    assert found.shape == (len(thresholds), 4)
+    np.testing.assert_array_equal(found, np.reshape(expected, (-1, 4)))
+
+
+def test_boxes_at_may_switch_component_as_the_threshold_rises():
+    score_map = np.zeros((6, 12), np.float32)
+    score_map[1:5, 1:5] = 0.5  # large and faint
+    score_map[2:4, 8:10] = 0.9  # small and strong
+    boxes = score_maps.boxes_at(score_map, [0.8, 0.2, 0.95])
+    assert boxes.tolist() == [[8, 2, 10, 4], [1, 1, 5, 5], [0, 0, 12, 6]]
+
+
+def test_box_iou_by_hand():
+    boxes = [[0, 0, 4, 4], [0, 0, 2, 2], [5, 5, 5, 9]]
+    others = [[0, 0, 4, 4], [2, 2, 6, 6], [4, 0, 8, 4]]
+    expected = [[1, 4 / 28, 0], [4 / 16, 0, 0], [0, 0, 0]]
+    np.testing.assert_allclose(score_maps.box_iou(boxes, others), expected)
+
+
+def test_box_iou_of_no_boxes_has_their_shape():
+    assert score_maps.box_iou(np.zeros((0, 4)), np.zeros((3, 4))).shape == (0, 3)
+    assert score_maps.box_iou(np.zeros((3, 4)), []).shape == (3, 0)
+
+
+def test_bas_box_iou_adds_a_pixel_to_each_side():
+    # 2x2 and 2x2 side by side: 0 in truth; with a pixel more 3x3 each, sharing a column of 3.
+    assert score_maps.bas_box_iou([0, 0, 2, 2], [2, 0, 4, 2])[0, 0] == pytest.approx(3 / 15)
+
+
+INTEGER_BOXES = st.tuples(*[st.integers(0, 9)] * 2, *[st.integers(1, 9)] * 2).map(
+    lambda box: [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+)
+
+
+@given(INTEGER_BOXES, INTEGER_BOXES)
+@settings(max_examples=100, deadline=None)
+def test_box_iou_is_the_mask_iou_of_filled_boxes(box, other):
+    filled = np.zeros((2, 20, 20), bool)
+    for mask, (x0, y0, x1, y1) in zip(filled, (box, other), strict=True):
+        mask[y0:y1, x0:x1] = True
+    expected = score_maps.mask_iou(filled[0], filled[1].astype(np.uint8))
+    assert score_maps.box_iou(box, other)[0, 0] == pytest.approx(expected)
+    assert score_maps.box_iou(other, box)[0, 0] == score_maps.box_iou(box, other)[0, 0]
+
+
+def test_mask_iou_leaves_ignored_positions_out():
+    truth = np.uint8([[1, 1, 0, 255], [0, 0, 255, 1]])
+    mask = np.bool_([[1, 0, 1, 1], [0, 0, 0, 1]])
+    assert score_maps.mask_iou(mask, truth) == 2 / 4
+
+
+def test_mask_iou_of_two_empty_masks_is_one():
+    assert score_maps.mask_iou(np.zeros((2, 2), bool), np.uint8([[0, 255], [0, 0]])) == 1
+    assert score_maps.mask_iou(np.ones((2, 2), bool), np.uint8([[0, 255], [0, 0]])) == 0
+
+
+def test_mask_iou_refuses_two_shapes():
+    with pytest.raises(ValueError, match=r"Received: \(2, 2\), \(2, 3\)"):
+        score_maps.mask_iou(np.zeros((2, 2), bool), np.zeros((2, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"Received: \(2, 2\), \(2, 3\)"):
+        score_maps.mask_ious_at(np.zeros((2, 2)), np.zeros((2, 3), np.uint8), [0.5])
+
+
+@given(MAPS, st.data())
+@settings(max_examples=100, deadline=None)
+def test_mask_ious_at_equals_one_threshold_at_a_time(score_map, data):
+    truth = data.draw(hnp.arrays(np.uint8, score_map.shape, elements=st.sampled_from([0, 1, 255])))
+    thresholds = [-0.1, 0, 0.125, 0.3, 0.5, 1]
+    expected = [
+        score_maps.mask_iou(score_maps.threshold_mask(score_map, t), truth) for t in thresholds
+    ]
+    np.testing.assert_allclose(score_maps.mask_ious_at(score_map, truth, thresholds), expected)
+
+
+def test_searching_a_cropped_map_loses_nothing_at_full_size():
+    rng = np.random.default_rng(3)
+    noise = cv2.GaussianBlur(rng.random((28, 28), np.float32), (0, 0), 1.5)
+    score_map = score_maps.resize(score_maps.normalize(noise), 224, 224)
+    expected = [
+        score_maps.box_of(score_maps.largest_component(score_maps.threshold_mask(score_map, t)))
+        for t in metrics.THRESHOLDS
+    ]
+    np.testing.assert_array_equal(score_maps.boxes_at(score_map, metrics.THRESHOLDS), expected)
+
+
+@pytest.mark.realdata
+def test_boxes_equal_those_of_bas(shared_dir):
+    vectors = np.load(shared_dir / "vectors" / "bas_vectors_open.npz")
+    meaning = json.loads((shared_dir / "vectors" / "bas_vectors_open.json").read_text())
+    assert "largest 8-connected" in meaning["arrays_doc"]["box_*"]
+    thresholds = vectors["box_thresholds"]
+    for i, score_map in enumerate(vectors["box_maps28"]):
+        resized = score_maps.resize(score_maps.normalize(score_map), 224, 224)
+        np.testing.assert_array_equal(resized, np.nan_to_num(vectors["box_maps224"][i]))
+        boxes = score_maps.boxes_at(resized, thresholds)
+        np.testing.assert_array_equal(boxes, vectors["box_xyxy"][i])
+        ious = score_maps.bas_box_iou(boxes, vectors["box_gt_xyxy"][i])[:, 0]
+        np.testing.assert_allclose(ious, vectors["box_iou"][i], rtol=1e-6, atol=1e-9)
+        for threshold, pixels in zip(thresholds, vectors["box_component_pixels"][i], strict=True):
+            mask = score_maps.largest_component(score_maps.threshold_mask(resized, threshold))
+            assert mask.sum() == pixels

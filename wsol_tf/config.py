@@ -1,0 +1,231 @@
+"""Every setting of a run, once: the dataclass, its flags, and the file that repeats a run."""
+
+import dataclasses
+from typing import Any
+
+from absl import flags
+
+PUBLISHED_CLASSES = 200  # BAS's learning rates were tuned on CUB-200
+
+
+def _setting(default: Any, help: str, *, choices: tuple = ()) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The settings of one training run; each is a flag of the same name."""
+
+    # Data
+    dataset: str = _setting("shapes", "Data set.", choices=("shapes", "voc_folder", "image_folder"))
+    data_dir: str = _setting("", "Folder of the data set; 'shapes' needs none.")
+    split: str = _setting("train", "Split that is trained on.")
+    val_split: str = _setting(
+        "val", "Split that is scored after training; empty: only the held-out part is."
+    )
+    holdout: float = _setting(
+        0.1, "Share of the training pictures kept out of training, to choose the threshold on."
+    )
+    num_examples: int = _setting(0, "Pictures that 'shapes' draws for a split; 0: its default.")
+    cache: bool = _setting(True, "Keep the resized pictures in memory when they fit in 4 GiB.")
+
+    # Network
+    extractor: str = _setting(
+        "mobilenet_v1", "Feature extractor.", choices=("mobilenet_v1", "inception_v3")
+    )
+    width: float = _setting(1.0, "Width multiplier of MobileNetV1, 0.25 to 1.0.")
+    input_size: int = _setting(224, "Side of the network's input in pixels, a multiple of 32.")
+    resize_size: int = _setting(
+        0, "Side that pictures are resized to before they are cropped; 0: 8/7 of input_size."
+    )
+    output_stride: int = _setting(
+        8, "Pixels per position of the localization map: 8 gives 28x28 of 224.", choices=(4, 8, 16)
+    )
+    dilation: bool = _setting(
+        True, "Dilate the convolutions behind a removed stride; off: as BAS does."
+    )
+    extractor_weights: str = _setting(
+        "imagenet", "'imagenet' (downloaded), 'none', or the path of a .weights.h5 file."
+    )
+    bn_momentum: float = _setting(0.9, "Share of the moving average that a batch keeps.")
+    head_width: int = _setting(1024, "Channels of the classifier's two 3x3 convolutions.")
+    final_relu: bool = _setting(False, "End the score map with a ReLU, as BAS does.")
+    localizer: str = _setting(
+        "per_class",
+        "Channels of the localizer: one per class (published), or a single one for all.",
+        choices=("per_class", "agnostic"),
+    )
+
+    # Losses
+    recipe: str = _setting(
+        "default",
+        "Settings that go together: 'default' is stable on small data sets, 'bas' is the "
+        "published one. A flag given by itself wins over the recipe.",
+        choices=("default", "bas"),
+    )
+    cls_fg_weight: float = _setting(0.5, "g1: weight of the foreground classification loss.")
+    ae_weight: float = _setting(0.1, "g2: weight of adversarial erasing of the score map.")
+    ae_fg_weight: float = _setting(0.1, "g3: weight of adversarial erasing of the mask.")
+    pseudo_weight: float = _setting(1.0, "g4: weight of the pseudo-label loss.")
+    bas_weight: float = _setting(1.0, "g5: weight of background activation suppression.")
+    ac_weight: float = _setting(1.5, "g6: weight of the area constraint.")
+    ae_threshold: float = _setting(0.7, "t1: score-map positions from here on are erased.")
+    ae_fg_threshold: float = _setting(0.9, "t2: mask positions from here on are erased.")
+    pseudo_high: float = _setting(0.5, "t3: mask positions above are pseudo foreground.")
+    pseudo_low: float = _setting(0.1, "t4: mask positions below are pseudo background.")
+    absolute_thresholds: bool = _setting(
+        False, "t2..t4 are values of the mask instead of shares of each picture's maximum."
+    )
+    localization_start: float = _setting(
+        0.2, "Share of the steps before cls_fg, bas and ac set in."
+    )
+    erasing_start: float = _setting(0.2, "Share of the steps before ae and ae_fg set in.")
+    pseudo_start: float = _setting(0.5, "Share of the steps before pseudo sets in.")
+    warmup: float = _setting(
+        0.1, "Share of the steps over which ae, ae_fg and pseudo grow to their weights."
+    )
+    erased_statistics: str = _setting(
+        "moving",
+        "Statistics that batch normalization uses in the erased pass of bas.",
+        choices=("batch", "moving"),
+    )
+
+    # Optimizer
+    epochs: int = _setting(30, "Passes over the training pictures.")
+    batch_size: int = _setting(32, "Pictures per step, over all devices together.")
+    learning_rate: float = _setting(1e-3, "Learning rate of the backbone's kernels.")
+    lr_drops: str = _setting(
+        "0.667,0.933", "Shares of the run after which the learning rate is divided by 10."
+    )
+    bias_multiplier: float = _setting(2.0, "Learning rate of biases and BN offsets, relative.")
+    head_multiplier: float = _setting(10.0, "Learning rate of both heads, relative.")
+    localizer_multiplier: float = _setting(
+        0.0, "Learning rate of the localizer relative to the heads'; 0: channels / 200, see docs."
+    )
+    momentum: float = _setting(0.9, "Nesterov momentum.")
+    l2: float = _setting(5e-4, "L2 decay, added to the gradient of every weight.")
+    mixed_precision: str = _setting(
+        "float32",
+        "Precision of the layers.",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    seed: int = _setting(0, "Seed of weights, shuffling, augmentation and drawn pictures.")
+
+    # Scoring
+    map: str = _setting(
+        "mean",
+        "Score map that is scored and stored with the model: of the given class, the predicted "
+        "class, the mean over all classes, the mean over the top k, or the classifier's CAM.",
+        choices=("true", "predicted", "mean", "topk", "cam"),
+    )
+    top_k: int = _setting(5, "Classes that --map=topk averages over.")
+
+    # Output
+    output_dir: str = _setting("", "Folder of the run; it is made.")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            choices = field.metadata["choices"]
+            value = getattr(self, field.name)
+            if choices and value not in choices:
+                legal = ", ".join(map(str, choices))
+                raise ValueError(f"Unknown {field.name} '{value}'. Legal: {legal}.")
+        for name in ("epochs", "batch_size", "head_width", "top_k"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"holdout must lie in [0, 1). Received: {self.holdout}.")
+        if self.pseudo_low >= self.pseudo_high:
+            raise ValueError(
+                "pseudo_low must be smaller than pseudo_high. "
+                f"Received: {self.pseudo_low} and {self.pseudo_high}."
+            )
+        _ = self.lr_drop_shares  # a list that can't be read is refused here, not hours later
+
+    @property
+    def lr_drop_shares(self) -> tuple[float, ...]:
+        """`lr_drops` as numbers in (0, 1), ascending."""
+        try:
+            shares = tuple(sorted(float(x) for x in self.lr_drops.split(",") if x.strip()))
+        except ValueError:
+            shares = (-1.0,)
+        if any(not 0 < share < 1 for share in shares):
+            raise ValueError(
+                "lr_drops must be shares of the run between 0 and 1, separated by commas, as "
+                f"0.667,0.933. Received: '{self.lr_drops}'."
+            )
+        return shares
+
+    @property
+    def crop_from(self) -> int:
+        """Side in pixels that pictures are resized to before they are cropped."""
+        return self.resize_size or round(self.input_size * 8 / 7)
+
+
+# What each recipe changes of the defaults above. 'bas' is section 3 of docs/method.md as written.
+RECIPES = {
+    "default": {},
+    "bas": dict(
+        dilation=False,
+        final_relu=True,
+        localization_start=0.0,
+        erasing_start=0.0,
+        pseudo_start=0.0,
+        erased_statistics="batch",
+        pseudo_high=0.7,
+        pseudo_low=0.2,
+        localizer_multiplier=1.0,
+    ),
+}
+
+_DEFINERS = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+
+
+def define_flags(names=None, **defaults):
+    """Defines one absl flag per setting.
+
+    Args:
+        names: settings to define; None defines all.
+        **defaults: values that a program starts from instead of Config's.
+    """
+    for field in dataclasses.fields(Config):
+        if names is not None and field.name not in names:
+            continue
+        default = defaults.get(field.name, field.default)
+        text = field.metadata["help"]
+        choices = field.metadata["choices"]
+        if choices and field.type is str:
+            flags.DEFINE_enum(field.name, default, choices, text)
+        else:
+            _DEFINERS[field.type](field.name, default, text)
+
+
+def from_flags(values=flags.FLAGS) -> Config:
+    """Makes a Config from parsed flags: a flag that was given wins over the recipe."""
+    settings = {field.name: values[field.name].value for field in dataclasses.fields(Config)}
+    for name, value in RECIPES[settings["recipe"]].items():
+        if not values[name].present:
+            settings[name] = value
+    return Config(**settings)
+
+
+def from_recipe(recipe="default", **settings) -> Config:
+    """Makes a Config in code: a recipe, and the settings that differ from it."""
+    if recipe not in RECIPES:
+        raise ValueError(f"Unknown recipe '{recipe}'. Legal: {', '.join(RECIPES)}.")
+    return Config(**{**RECIPES[recipe], **settings, "recipe": recipe})
+
+
+def to_flagfile(config: Config) -> str:
+    """Writes every setting as a line of a flagfile, with its help text before it."""
+    lines = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        text = str(value).lower() if isinstance(value, bool) else value
+        lines += [f"# {field.metadata['help']}", f"--{field.name}={text}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,140 @@
+"""The seven losses of arXiv 2404.09475: pure functions, one value per image.
+
+Shapes: logits `[batch, classes]`; score_map F_c `[batch, h, w, classes]`; foreground_mask F_fg
+`[batch, height, width]` in 0..1, at a whole multiple of the score map's resolution (2 in the
+paper); labels int `[batch]`. Everything is computed in float32. Which part of each definition is
+published and which is this project's choice is said in docs/method.md.
+"""
+
+import keras
+from keras import ops
+
+TERMS = ("cls", "cls_fg", "ae", "ae_fg", "pseudo", "bas", "ac")
+EPSILON = 1e-8
+
+
+def cross_entropy(logits, labels, allowed=None):
+    """-log softmax(logits)[label] for each image.
+
+    Args:
+        logits: float `[batch, classes]`.
+        labels: int `[batch]`.
+        allowed: bool `[batch, classes]`; classes that are False take no part in the softmax
+            (other classes that are present in a picture with several). None allows all.
+    """
+    logits = ops.cast(logits, "float32")
+    if allowed is not None:
+        logits = ops.where(allowed, logits, -1e9)
+    return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+
+
+def classification(score_map, labels, allowed=None):
+    """`cls`: cross entropy of the globally averaged score map (equation 1 in docs/method.md)."""
+    return cross_entropy(_average(score_map), labels, allowed)
+
+
+def foreground_classification(score_map, foreground_mask, labels, allowed=None):
+    """`cls_fg`: cross entropy of the score map inside the foreground mask; gradient into both."""
+    mask = pool_to(foreground_mask, score_map)
+    return cross_entropy(_average(_float(score_map) * mask[..., None]), labels, allowed)
+
+
+def erasing_score_map(score_map, labels, threshold, allowed=None):
+    """`ae`: cross entropy of what is left when the class's strongest positions are erased.
+
+    Args:
+        threshold: t1; positions at or above this share of the image's maximum are erased. Above
+            1 nothing is erased and the value equals `classification`.
+    """
+    own = ops.relu(of_class(_float(score_map), labels))
+    kept = ops.stop_gradient(_float(normalized(own) < threshold))
+    return cross_entropy(_average(_float(score_map) * kept[..., None]), labels, allowed)
+
+
+def erasing_foreground_mask(
+    score_map, foreground_mask, labels, threshold, absolute=False, allowed=None
+):
+    """`ae_fg`: `cls_fg` with the strongest positions of the foreground mask erased.
+
+    Args:
+        threshold: t2, relative to the image's maximum, or to 1 when `absolute`.
+    """
+    mask = _float(foreground_mask)
+    kept = ops.stop_gradient(_float(reference(mask, absolute) < threshold))
+    return foreground_classification(score_map, mask * kept, labels, allowed)
+
+
+def pseudo_label(foreground_mask, high, low, absolute=False):
+    """`pseudo`: L1 distance to the mask's own confident positions; those between are ignored.
+
+    Args:
+        high: t3; above it the pseudo label is foreground.
+        low: t4 < t3; below it the pseudo label is background.
+        absolute: thresholds are values of the mask instead of shares of its maximum.
+    """
+    mask = _float(foreground_mask)
+    relative = reference(mask, absolute)
+    target = ops.stop_gradient(_float(relative > high))
+    weight = ops.stop_gradient(_float((relative > high) | (relative < low)))
+    distance = ops.sum(weight * ops.abs(mask - target), axis=(1, 2))
+    return distance / ops.maximum(ops.sum(weight, axis=(1, 2)), 1.0)
+
+
+def class_activation(score_map, labels):
+    """S: average of the positive part of the label's score map, `[batch]`."""
+    return ops.mean(ops.relu(of_class(_float(score_map), labels)), axis=(1, 2))
+
+
+def background_activation_suppression(activation, background_activation):
+    """`bas`: r = S_bg / S where S_bg < S, else 0 (equation of BAS, arXiv 2112.00580).
+
+    Args:
+        activation: S `[batch]`; no gradient flows into it.
+        background_activation: S_bg `[batch]`, of the features with the foreground erased.
+    """
+    activation = ops.stop_gradient(_float(activation))
+    background = _float(background_activation)
+    ratio = background / (activation + EPSILON)
+    return ops.where(background < activation, ratio, 0.0)
+
+
+def area_constraint(foreground_mask):
+    """`ac`: mean of the foreground mask over all positions."""
+    return ops.mean(_float(foreground_mask), axis=(1, 2))
+
+
+def of_class(maps, labels):
+    """Picks the label's channel: `[batch, h, w, classes]` -> `[batch, h, w]`.
+
+    Maps with one channel are class-agnostic: every label gets that channel.
+    """
+    if maps.shape[-1] == 1:
+        return maps[..., 0]
+    index = ops.cast(labels, "int32")[:, None, None, None]
+    return ops.take_along_axis(maps, index, axis=-1)[..., 0]
+
+
+def normalized(maps):
+    """A / (max over positions of A + 1e-8), per image; without gradient."""
+    maps = ops.stop_gradient(maps)
+    return maps / (ops.max(maps, axis=(1, 2), keepdims=True) + EPSILON)
+
+
+def reference(maps, absolute):
+    """What thresholds are compared with: the map itself, or its share of the maximum."""
+    return ops.stop_gradient(maps) if absolute else normalized(maps)
+
+
+def pool_to(mask, score_map):
+    """Averages a mask `[batch, height, width]` down to the score map's resolution."""
+    factor = mask.shape[1] // score_map.shape[1]
+    pooled = ops.average_pool(_float(mask)[..., None], factor, strides=factor, padding="valid")
+    return pooled[..., 0]
+
+
+def _average(score_map):
+    return ops.mean(_float(score_map), axis=(1, 2))
+
+
+def _float(tensor):
+    return ops.cast(tensor, "float32")

@@ -1,0 +1,425 @@
+"""The model: feature extractor, classifier and localizer trained together with seven losses."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from wsol_tf import extractors, heads, losses
+from wsol_tf.config import PUBLISHED_CLASSES, Config
+from wsol_tf.optimizer import GroupSGD
+from wsol_tf.score_maps import MAPS
+
+LOSS_SETTINGS = {
+    "ae_threshold": 0.7,
+    "ae_fg_threshold": 0.9,
+    "pseudo_high": 0.5,
+    "pseudo_low": 0.1,
+    "absolute_thresholds": False,
+    "localization_start": 0.2,
+    "erasing_start": 0.2,
+    "pseudo_start": 0.5,
+    "warmup": 0.1,
+    "erased_statistics": "moving",
+}
+LOSS_WEIGHTS = {
+    "cls": 1.0,
+    "cls_fg": 0.5,
+    "ae": 0.1,
+    "ae_fg": 0.1,
+    "pseudo": 1.0,
+    "bas": 1.0,
+    "ac": 1.5,
+}
+
+
+@keras.saving.register_keras_serializable(package="wsol_tf")
+class Localization(keras.Model):
+    """A model that learns where objects are from one label per picture (arXiv 2404.09475).
+
+    Takes raw RGB pictures `[batch, height, width, 3]` in 0..255 (uint8 or float) and returns a
+    dict: `logits` `[batch, classes]`; `score_map` F_c `[batch, h / 2, w / 2, classes]`;
+    `localization_map` F_cam `[batch, h, w, channels]` in 0..1, channels = classes or 1;
+    `foreground_mask` `[batch, h, w]` in 0..1, the map of kind `map`.
+
+    Args:
+        feature_extractor: functional model image -> F_f, preprocessing inside.
+        classifier: functional model F_f -> F_c.
+        localizer: functional model F_f -> F_cam.
+        classes: names of the classes, in the order of their ids.
+        map: which map `foreground_mask` is: "mean" over the channels, "predicted" class,
+            "topk" (mean over the top_k classes). "true" and "cam" need a label: see
+            `score_maps_of`; `foreground_mask` is then the predicted class's.
+        top_k: classes that "topk" averages over.
+        thresholds: kind of map -> score-map threshold chosen on training pictures.
+        resize_size: side in pixels that pictures were resized to before the crop of training;
+            None: 8/7 of the input's side.
+    """
+
+    def __init__(
+        self,
+        feature_extractor,
+        classifier,
+        localizer,
+        classes,
+        *,
+        map="mean",
+        top_k=5,
+        thresholds=None,
+        resize_size=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.feature_extractor = feature_extractor
+        self.classifier = classifier
+        self.localizer = localizer
+        self.classes = tuple(classes)
+        if map not in MAPS:
+            raise ValueError(f"Unknown map '{map}'. Legal: {', '.join(MAPS)}.")
+        if classifier.output.shape[-1] != len(self.classes):
+            raise ValueError(
+                f"The classifier has {classifier.output.shape[-1]} outputs, but "
+                f"{len(self.classes)} class names were given."
+            )
+        self.map = map
+        self.top_k = top_k
+        self.thresholds = dict(thresholds or {})
+        self.input_size = feature_extractor.input.shape[1]
+        self.resize_size = resize_size or round(self.input_size * 8 / 7)
+        self.total_steps = None
+        self.trackers = [keras.metrics.Mean(name=name) for name in ("loss", *losses.TERMS)]
+        self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="top1_cls")
+        self.built = True
+
+    def call(self, images, training=None):
+        features = self.feature_extractor(images, training=training)
+        score_map = self.classifier(features, training=training)
+        localization_map = self.localizer(features, training=training)
+        logits = ops.mean(score_map, axis=(1, 2))
+        return {
+            "logits": logits,
+            "score_map": score_map,
+            "localization_map": localization_map,
+            "foreground_mask": self.foreground_mask(localization_map, logits),
+        }
+
+    def foreground_mask(self, localization_map, logits):
+        """The class-free or predicted map `[batch, h, w]` that `map` and `top_k` ask for."""
+        if localization_map.shape[-1] == 1:
+            return localization_map[..., 0]
+        if self.map == "mean":
+            return ops.mean(localization_map, axis=-1)
+        k = min(self.top_k, len(self.classes)) if self.map == "topk" else 1
+        _, best = ops.top_k(logits, k)
+        chosen = ops.take_along_axis(localization_map, best[:, None, None, :], axis=-1)
+        return ops.mean(chosen, axis=-1)
+
+    # Training
+
+    def compile(self, optimizer=None, *, loss_weights=None, total_steps=None, **settings):
+        """Configures training.
+
+        Args:
+            optimizer: a Keras optimizer; None takes `group_sgd()` for this model.
+            loss_weights: term -> weight for some of the seven terms (losses.TERMS); the others
+                keep LOSS_WEIGHTS.
+            total_steps: steps of the whole training, of which the starts and the warm-up are
+                shares; None: `fit` computes it.
+            **settings: some of LOSS_SETTINGS; others go to `keras.Model.compile`
+                (run_eagerly, jit_compile, steps_per_execution).
+
+        Raises:
+            ValueError: for an unknown term or setting.
+        """
+        unknown = set(loss_weights or {}) - set(losses.TERMS)
+        if unknown:
+            raise ValueError(
+                f"Unknown loss '{sorted(unknown)[0]}'. Legal: {', '.join(losses.TERMS)}."
+            )
+        keras_settings = {
+            name: settings.pop(name)
+            for name in ("run_eagerly", "jit_compile", "steps_per_execution")
+            if name in settings
+        }
+        unknown = set(settings) - set(LOSS_SETTINGS)
+        if unknown:
+            raise ValueError(
+                f"Unknown setting '{sorted(unknown)[0]}'. Legal: {', '.join(LOSS_SETTINGS)}."
+            )
+        self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
+        self.loss_settings = {**LOSS_SETTINGS, **settings}
+        self.total_steps = total_steps
+        self._keras_settings = keras_settings
+        if optimizer is None:
+            optimizer = group_sgd(self.localizer.output.shape[-1])
+        super().compile(optimizer=optimizer, **keras_settings)
+
+    def get_compile_config(self):
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "loss_weights": self.loss_weights,
+            "total_steps": self.total_steps,
+            **self.loss_settings,
+            **self._keras_settings,
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, *, batch_size=None, epochs=1, steps_per_epoch=None, **kwargs):
+        """Trains as `keras.Model.fit` does; x yields (image, label) or (image, label, allowed).
+
+        image: raw RGB in 0..255; label: int `[batch]`; allowed: optional bool `[batch, classes]`,
+        False for other classes that are present in the picture.
+        """
+        if self.compiled and self.total_steps is None:
+            steps = steps_per_epoch or _steps_of(x, batch_size)
+            if steps is None:
+                raise ValueError(
+                    "The length of the data is unknown, but the losses set in at shares of the "
+                    "whole training. Pass steps_per_epoch to fit, or total_steps to compile."
+                )
+            # The number is a constant of the traced step.
+            self.total_steps = steps * epochs
+            self.train_function = None
+        return super().fit(
+            x, y, batch_size=batch_size, epochs=epochs, steps_per_epoch=steps_per_epoch, **kwargs
+        )
+
+    def train_step(self, data):
+        images, labels, allowed = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            terms, logits = self._terms(images, labels, allowed, training=True)
+            total = self._total(terms, self.current_weights()) + sum(self.losses)
+            # The optimizer sums the gradients of the replicas.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            scaled = self.optimizer.scale_loss(total / replicas)
+        gradients = tape.gradient(scaled, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return self._logs(total, terms, labels, logits)
+
+    def test_step(self, data):
+        images, labels, allowed = keras.utils.unpack_x_y_sample_weight(data)
+        terms, logits = self._terms(images, labels, allowed, training=False)
+        return self._logs(self._total(terms, self.loss_weights), terms, labels, logits)
+
+    def predict_step(self, data):
+        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return self(images, training=False)
+
+    def current_weights(self):
+        """The weight of each term at this step: loss_weights times its ramp."""
+        progress = ops.cast(self.optimizer.iterations, "float32") / float(self.total_steps or 1)
+        settings = self.loss_settings
+
+        def ramp(start, length):
+            if length == 0:
+                return ops.cast(progress >= start, "float32")
+            return ops.clip((progress - start) / length, 0.0, 1.0)
+
+        localization = ramp(settings["localization_start"], 0)
+        erasing = ramp(settings["erasing_start"], settings["warmup"])
+        ramps = {
+            "cls": 1.0,
+            "cls_fg": localization,
+            "ae": erasing,
+            "ae_fg": erasing,
+            "pseudo": ramp(settings["pseudo_start"], settings["warmup"]),
+            "bas": localization,
+            "ac": localization,
+        }
+        return {name: self.loss_weights[name] * ramps[name] for name in losses.TERMS}
+
+    def _terms(self, images, labels, allowed, training):
+        """The seven losses, one value per image each, and the logits."""
+        settings = self.loss_settings
+        features = self.feature_extractor(images, training=training)
+        score_map = self.classifier(features, training=training)
+        localization_map = self.localizer(features, training=training)
+        mask = losses.of_class(localization_map, labels)
+        absolute = settings["absolute_thresholds"]
+        terms = {
+            "cls": losses.classification(score_map, labels, allowed),
+            "cls_fg": losses.foreground_classification(score_map, mask, labels, allowed),
+            "ae": losses.erasing_score_map(score_map, labels, settings["ae_threshold"], allowed),
+            "ae_fg": losses.erasing_foreground_mask(
+                score_map, mask, labels, settings["ae_fg_threshold"], absolute, allowed
+            ),
+            "pseudo": losses.pseudo_label(
+                mask, settings["pseudo_high"], settings["pseudo_low"], absolute
+            ),
+            "ac": losses.area_constraint(mask),
+        }
+        if self.loss_weights["bas"]:
+            erased = self._classify_erased(features, mask, training)
+            terms["bas"] = losses.background_activation_suppression(
+                losses.class_activation(score_map, labels),
+                losses.class_activation(erased, labels),
+            )
+        else:  # the second pass through the classifier would be for nothing
+            terms["bas"] = ops.zeros_like(terms["ac"])
+        return terms, ops.mean(score_map, axis=(1, 2))
+
+    def _classify_erased(self, features, mask, training):
+        """Score map of the features outside the mask; the classifier is a constant here.
+
+        `stateless_call` on copies without gradient: no weight of the classifier is trained by
+        it, and the moving averages keep what the ordinary pass put there.
+        """
+        keep = 1.0 - ops.cast(mask, features.dtype)[..., None]
+        score_map, _ = self.classifier.stateless_call(
+            [ops.stop_gradient(v.value) for v in self.classifier.trainable_variables],
+            [ops.stop_gradient(v.value) for v in self.classifier.non_trainable_variables],
+            ops.stop_gradient(features) * keep,
+            training=training and self.loss_settings["erased_statistics"] == "batch",
+        )
+        return score_map
+
+    def _total(self, terms, weights):
+        return sum(weights[name] * ops.mean(terms[name]) for name in losses.TERMS)
+
+    def _logs(self, total, terms, labels, logits):
+        self.trackers[0].update_state(total)
+        for tracker, name in zip(self.trackers[1:], losses.TERMS, strict=True):
+            tracker.update_state(terms[name])
+        self.accuracy.update_state(labels, logits)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    @property
+    def metrics(self):
+        return [*self.trackers, self.accuracy]
+
+    # Saving
+
+    def get_config(self):
+        parts = {
+            name: keras.saving.serialize_keras_object(getattr(self, name))
+            for name in ("feature_extractor", "classifier", "localizer")
+        }
+        return {
+            **super().get_config(),
+            **parts,
+            "classes": self.classes,
+            "map": self.map,
+            "top_k": self.top_k,
+            "thresholds": dict(self.thresholds),
+            "resize_size": self.resize_size,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        parts = {
+            name: keras.saving.deserialize_keras_object(config.pop(name))
+            for name in ("feature_extractor", "classifier", "localizer")
+        }
+        return cls(**parts, **config)
+
+
+def build(config: Config, classes):
+    """Builds a model from the settings of a run.
+
+    Returns:
+        (model, loaded): the Localization, not compiled, and a sentence that says which weights the
+        feature extractor started from.
+
+    Raises:
+        ValueError: see `extractors.build`.
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.mixed_precision)
+    try:
+        return _build(config, classes)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _build(config, classes):
+    feature_extractor, rest, loaded = extractors.build(
+        config.extractor,
+        width=config.width,
+        input_size=config.input_size,
+        output_stride=config.output_stride,
+        dilation=config.dilation,
+        weights=config.extractor_weights,
+        bn_momentum=config.bn_momentum,
+    )
+    channels = 1 if config.localizer == "agnostic" else len(classes)
+    model = Localization(
+        feature_extractor,
+        heads.classifier(
+            rest, len(classes), head_width=config.head_width, final_relu=config.final_relu
+        ),
+        heads.localizer(feature_extractor.output.shape[1:], channels),
+        classes,
+        map=config.map,
+        top_k=config.top_k,
+        resize_size=config.crop_from,
+    )
+    return model, loaded
+
+
+def compile_from(model, config: Config, steps_per_epoch):
+    """Compiles a model with the losses, the optimizer and the schedule of a run."""
+    drops = [round(share * config.epochs) * steps_per_epoch for share in config.lr_drop_shares]
+    rates = [config.learning_rate * 0.1**i for i in range(len(drops) + 1)]
+    schedule = (
+        keras.optimizers.schedules.PiecewiseConstantDecay(drops, rates) if drops else rates[0]
+    )
+    model.compile(
+        group_sgd(
+            model.localizer.output.shape[-1],
+            schedule,
+            localizer_multiplier=config.localizer_multiplier,
+            head_multiplier=config.head_multiplier,
+            bias_multiplier=config.bias_multiplier,
+            momentum=config.momentum,
+            l2=config.l2,
+        ),
+        loss_weights={
+            name: getattr(config, f"{name}_weight") for name in losses.TERMS if name != "cls"
+        },
+        total_steps=steps_per_epoch * config.epochs,
+        **{name: getattr(config, name) for name in LOSS_SETTINGS},
+    )
+
+
+def group_sgd(
+    localizer_channels,
+    learning_rate=1e-3,
+    *,
+    localizer_multiplier=0.0,
+    head_multiplier=10.0,
+    bias_multiplier=2.0,
+    momentum=0.9,
+    l2=5e-4,
+):
+    """SGD with BAS's groups, and the localizer's rate in proportion to its channels.
+
+    A channel of the localizer learns from the pictures of its class alone: of a batch's mean
+    gradient it gets 1 / classes. BAS's rates were tuned with 200 classes; with 10 the same rate
+    moves a mask 20 times as far per step, and it saturates before the classifier knows anything.
+    """
+    if not localizer_multiplier:
+        localizer_multiplier = min(1.0, localizer_channels / PUBLISHED_CLASSES)
+    return GroupSGD(
+        learning_rate,
+        multipliers={
+            r"(classifier|localizer)_": head_multiplier,
+            r"localizer_": localizer_multiplier,
+            r"(bias|beta)$": bias_multiplier,
+        },
+        l2=l2,
+        momentum=momentum,
+        nesterov=True,
+    )
+
+
+def _steps_of(x, batch_size):
+    if hasattr(x, "cardinality"):
+        cardinality = int(x.cardinality())
+        return cardinality if cardinality >= 0 else None
+    if hasattr(x, "num_batches"):
+        return x.num_batches
+    if hasattr(x, "shape"):
+        return -(-x.shape[0] // (batch_size or 32))
+    return None

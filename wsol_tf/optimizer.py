@@ -1,0 +1,46 @@
+"""SGD with a learning rate per group of weights, and L2 decay as BAS applies it."""
+
+import re
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="wsol_tf")
+class GroupSGD(keras.optimizers.SGD):
+    """SGD whose learning rate is multiplied per weight, with L2 decay inside the gradient.
+
+    Args:
+        multipliers: regular expression on the weight's path -> factor; a weight's learning rate
+            is multiplied by the factors of all expressions that are found in its path.
+        l2: decay; l2 * weight is added to the gradient before the momentum (BAS, arXiv
+            2112.00580), unlike Keras's decoupled `weight_decay`.
+        **kwargs: the arguments of `keras.optimizers.SGD`.
+    """
+
+    def __init__(self, learning_rate=1e-3, *, multipliers=None, l2=0.0, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.multipliers = dict(multipliers or {})
+        self.l2 = l2
+
+    def multiplier(self, path):
+        """The product of the factors whose expression is found in a weight's path."""
+        product = 1.0
+        for pattern, factor in self.multipliers.items():
+            if re.search(pattern, path):
+                product *= factor
+        return product
+
+    def build(self, variables):
+        self._factors = [self.multiplier(variable.path) for variable in variables]
+        super().build(variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.l2:
+            gradient = gradient + self.l2 * ops.cast(variable, gradient.dtype)
+        # On TensorFlow the variable is a bare tf.Variable here: only its index is known.
+        factor = self._factors[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * factor)
+
+    def get_config(self):
+        return {**super().get_config(), "multipliers": self.multipliers, "l2": self.l2}

@@ -1,0 +1,306 @@
+"""Pictures for people: localizations drawn on photographs, sheets of them, curves of a training.
+
+Arrays in, uint8 RGB arrays [height, width, 3] out; no files are read or written.
+"""
+
+import functools
+import itertools
+import os
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+PREDICTED = (0, 214, 255)  # cyan: not a hue of the heat layer
+TRUE = (255, 255, 255)
+CONTOUR = (255, 236, 130)
+PAPER, INK, FAINT = (250, 249, 246), (34, 34, 40), (112, 112, 120)
+CAPTION_PAPER, CAPTION_INK = (24, 24, 30), (245, 245, 245)
+SMALLEST_SIDE, LARGEST_SIDE = 320, 1280
+TERM_COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#cc79a7", "#009e73", "#7a5c00")
+
+
+def overlay(image, score_map, mask, box, *, true_boxes=(), caption="", side=None):
+    """Draws a localization over its picture: heat layer, mask contour, boxes, caption below.
+
+    image: uint8 [height, width, 3]; score_map: float [h, w] in [0, 1], any resolution, or None;
+    mask: bool [height, width] or None; box: predicted x0, y0, x1, y1 in pixels of the image, or
+    None; true_boxes: [num_boxes, 4], drawn dashed in white. Pictures are scaled so that their
+    longer side is `side`, by default their own kept within 320..1280, for text to be legible.
+    """
+    canvas, scale = _canvas(image, side)
+    if score_map is not None:
+        canvas = _blend_heat(canvas, score_map)
+    if mask is not None:
+        _draw_contour(canvas, mask)
+    _draw_boxes(canvas, scale, box, true_boxes)
+    return _with_caption(canvas, caption)
+
+
+def triptych(image, score_map, mask, box, *, true_boxes=(), caption="", side=None):
+    """Puts three panels side by side: the picture, its score map, its mask with the boxes.
+
+    Arguments as for `overlay`; the side is that of one panel.
+    """
+    canvas, scale = _canvas(image, side)
+    height, width = canvas.shape[:2]
+    heat = _heat_colours(_fit(score_map, height, width))
+    cut = canvas.copy()
+    if mask is not None:
+        outside = ~_fit_mask(mask, height, width)
+        gray = cut[outside] @ np.float32([0.299, 0.587, 0.114])
+        cut[outside] = (gray[:, None] * 0.35 + 18).astype(np.uint8)
+        _draw_contour(cut, mask)
+    _draw_boxes(cut, scale, box, true_boxes)
+    gap = np.full((height, max(4, max(height, width) // 64), 3), PAPER, np.uint8)
+    return _with_caption(np.hstack([canvas, gap, heat, gap, cut]), caption)
+
+
+def contact_sheet(sections, *, title="", columns=5):
+    """Lays tiles out in rows under headings.
+
+    sections: dict of heading -> list of uint8 arrays [height, width, 3] of any size ('' for no
+    heading; sections without tiles are left out); title: its lines after the first are set small;
+    columns: most tiles in a row. Tiles are not scaled: draw them with one `side`. Raises ValueError
+    when there is no tile at all.
+    """
+    sections = {heading: list(tiles) for heading, tiles in sections.items() if len(tiles)}
+    if not sections:
+        raise ValueError("A contact sheet needs at least one tile. Received none.")
+    columns = min(columns, max(map(len, sections.values())))
+    cell = max(tile.shape[1] for tiles in sections.values() for tile in tiles)
+    # Text follows the sheet's width, for the sheet will be shrunk to a page or a screen.
+    margin = max(12, cell // 20)
+    width = columns * (cell + margin) + margin
+    heading_size = int(np.clip(width / 48, 20, 44))
+    parts = []
+    if title:
+        title, *notes = title.split("\n")
+        parts += [_blank(margin, width), _text(title, int(heading_size * 1.3), width, margin, INK)]
+        parts += [_text(note, int(heading_size * 0.7), width, margin, FAINT) for note in notes]
+    for heading, tiles in sections.items():
+        parts.append(_blank(margin, width))
+        if heading:
+            parts += [_text(heading, heading_size, width, margin, INK), _blank(margin // 2, width)]
+        for start in range(0, len(tiles), columns):
+            row = tiles[start : start + columns]
+            band = _blank(max(tile.shape[0] for tile in row) + margin, width)
+            for i, tile in enumerate(row):
+                height, tile_width = tile.shape[:2]
+                left = margin + i * (cell + margin) + (cell - tile_width) // 2
+                band[:height, left : left + tile_width] = tile
+            parts.append(band)
+    return np.vstack(parts)
+
+
+def legend():
+    """Returns the sentence that explains the colours, for titles and reports."""
+    return "cyan: predicted box, dashed white: true box, outline: mask, glow: score map"
+
+
+def curves(history, weights):
+    """Plots a training: the loss and its weighted terms by epoch, and the scores beside them.
+
+    history: dict of name -> one value per epoch, as Keras's History has it ('loss', the terms, and
+    scores; 'val_' in front for validation); weights: dict of term -> weight. Terms are drawn times
+    their weight, so that they show what they contribute; every 'val_' curve is dashed. Names that
+    are neither loss nor term are scores, apart from learning rates, which are left out.
+    """
+    figure = Figure(figsize=(13, 5.2), dpi=110, facecolor=_hex(PAPER), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses_axes, scores_axes = figure.subplots(1, 2)
+    colours = dict(zip(weights, itertools.cycle(TERM_COLOURS), strict=False))
+    score_names = []
+    for name, values in history.items():
+        plain = name.removeprefix("val_")
+        dashed = "--" if plain != name else "-"
+        if plain == "loss":
+            _plot(losses_axes, values, name, color=_hex(INK), linewidth=2.6, linestyle=dashed)
+        elif plain in weights:
+            if weights[plain]:
+                label = name if weights[plain] == 1 else f"{name} × {weights[plain]:g}"
+                scaled = np.asarray(values, float) * weights[plain]
+                _plot(losses_axes, scaled, label, color=colours[plain], linestyle=dashed)
+        elif plain not in ("learning_rate", "lr"):
+            if plain not in score_names:
+                score_names.append(plain)
+            colour = TERM_COLOURS[score_names.index(plain) % len(TERM_COLOURS)]
+            _plot(scores_axes, values, name, color=colour, linestyle=dashed)
+    for axes, heading in ((losses_axes, "Loss, and what each term adds"), (scores_axes, "Scores")):
+        axes.set_title(heading, loc="left", fontsize=13, color=_hex(INK), pad=10)
+        axes.set_xlabel("epoch", color=_hex(FAINT))
+        axes.set_facecolor(_hex(PAPER))
+        axes.grid(color="#dddad2", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=_hex(FAINT), length=0)
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
+        axes.spines[:].set_visible(False)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=9.5, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        else:
+            axes.text(0.5, 0.5, "nothing recorded", ha="center", transform=axes.transAxes)
+    if all(np.nanmin([*line.get_ydata(), np.inf]) >= 0 for line in losses_axes.lines):
+        losses_axes.set_ylim(bottom=0)
+    scores = [value for line in scores_axes.lines for value in line.get_ydata()]
+    if all(not np.isfinite(value) or 0 <= value <= 1 for value in scores):
+        scores_axes.set_ylim(0, 1.02)
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def _canvas(image, side):
+    """Returns a copy of the image with the wanted longer side, and the scale (x, y) to it."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(
+            "A picture must be uint8 [height, width, 3]. "
+            f"Received: {image.dtype} {list(image.shape)}."
+        )
+    height, width = image.shape[:2]
+    side = side or int(np.clip(max(height, width), SMALLEST_SIDE, LARGEST_SIDE))
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    canvas = image.copy() if scale == 1 else cv2.resize(image, size, interpolation=method)
+    return canvas, (size[0] / width, size[1] / height)
+
+
+def _fit(values, height, width):
+    # Pictures may be drawn smaller than the map: INTER_AREA then keeps thin parts visible.
+    method = cv2.INTER_AREA if height < values.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(np.asarray(values, np.float32), (width, height), interpolation=method)
+
+
+def _fit_mask(mask, height, width):
+    method = cv2.INTER_AREA if height < mask.shape[0] else cv2.INTER_LINEAR
+    levels = np.asarray(mask, np.uint8) * 255
+    return cv2.resize(levels, (width, height), interpolation=method) >= 128
+
+
+def _heat_colours(values):
+    """Colours a map in [0, 1]; positions that are no number become 0."""
+    values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+    table = (matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
+    return table[(np.clip(values, 0, 1) * 255).astype(np.uint8)]
+
+
+def _blend_heat(canvas, score_map):
+    values = np.nan_to_num(_fit(score_map, *canvas.shape[:2]), nan=0, posinf=0, neginf=0)
+    values = np.clip(values, 0, 1)
+    opacity = 0.62 * values[..., None] ** 0.8
+    # Dark colours would only dirty the picture: where the score is low it is transparent instead.
+    mixed = canvas * (1 - opacity) + _heat_colours(0.35 + 0.6 * values) * opacity
+    return np.round(mixed).astype(np.uint8)
+
+
+def _line_width(canvas):
+    return max(2, round(max(canvas.shape[:2]) / 160))
+
+
+def _draw_contour(canvas, mask):
+    height, width = canvas.shape[:2]
+    mask = _fit_mask(mask, height, width)
+    outlines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    line = max(2, _line_width(canvas) // 2)
+    cv2.drawContours(canvas, outlines, -1, (0, 0, 0), line + 2, cv2.LINE_AA)
+    cv2.drawContours(canvas, outlines, -1, CONTOUR, line, cv2.LINE_AA)
+
+
+def _draw_boxes(canvas, scale, box, true_boxes):
+    line = _line_width(canvas)
+    height, width = canvas.shape[:2]
+    inset = line / 2  # Edges on the picture's rim stay visible.
+    boxes = [(true_box, TRUE, True) for true_box in np.reshape(true_boxes, (-1, 4))]
+    boxes += [] if box is None else [(np.asarray(box, float), PREDICTED, False)]
+    for edges, colour, dashed in boxes:
+        x0, y0, x1, y1 = edges * [*scale, *scale]
+        x0, x1 = np.clip([x0, x1], inset, width - 1 - inset)
+        y0, y1 = np.clip([y0, y1], inset, height - 1 - inset)
+        corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]])
+        for colour_, line_ in (((0, 0, 0), line + 2), (colour, line)):
+            for start, end in itertools.pairwise(corners):
+                _draw_line(canvas, start, end, colour_, line_, 5 * line if dashed else None)
+
+
+def _draw_line(canvas, start, end, colour, line, dash):
+    length = float(np.linalg.norm(end - start))
+    # An odd number of pieces, so that dashes meet at the corners.
+    pieces = 1 if dash is None else 2 * max(1, round(length / dash / 2)) + 1
+    points = start + (end - start) * np.linspace(0, 1, pieces + 1)[:, None]
+    for a, b in zip(points[:-1:2], points[1::2], strict=True):
+        a, b = (tuple(int(v) for v in np.round(point * 16)) for point in (a, b))
+        cv2.line(canvas, a, b, colour, line, cv2.LINE_AA, 4)
+
+
+def _with_caption(canvas, caption):
+    if not caption:
+        return canvas
+    height, width = canvas.shape[:2]
+    # A panorama or a tower of a picture gets a strip that text fits on.
+    strip_width = max(width, SMALLEST_SIDE // 2)
+    size = int(np.clip(strip_width / 20, 14, 28))
+    strip = _text(caption, size, strip_width, size // 2, CAPTION_INK, CAPTION_PAPER, pad=size // 3)
+    if strip_width > width:
+        wide = np.full((height, strip_width, 3), CAPTION_PAPER, np.uint8)
+        left = (strip_width - width) // 2
+        wide[:, left : left + width] = canvas
+        canvas = wide
+    return np.vstack([canvas, strip])
+
+
+def _blank(height, width):
+    return np.full((height, width, 3), PAPER, np.uint8)
+
+
+@functools.cache
+def _font(size):
+    # Matplotlib brings this font along, with accents, Greek and Cyrillic.
+    path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(path, size)
+
+
+def _text(text, size, width, margin, ink, paper=PAPER, *, pad=0):
+    """Renders text, wrapped to a width, as an array [height, width, 3]."""
+    font, room = _font(size), max(width - 2 * margin, size)
+    lines = [line for part in str(text).split("\n") for line in _wrap(part, font, room)]
+    step = round(size * 1.3)
+    picture = Image.new("RGB", (width, step * len(lines) + 2 * pad), paper)
+    draw = ImageDraw.Draw(picture)
+    for i, line in enumerate(lines):
+        draw.text((margin, pad + i * step), line, fill=ink, font=font)
+    return np.asarray(picture)
+
+
+def _wrap(text, font, room):
+    """Splits text into lines no wider than the room, within a word only where it must."""
+    lines, current = [], ""
+    for word in text.split():
+        while font.getlength(word) > room:
+            head = len(word)
+            while head > 1 and font.getlength(word[:head]) > room:
+                head -= 1
+            if current:
+                lines.append(current)
+                current = ""
+            lines.append(word[:head])
+            word = word[head:]
+        joined = f"{current} {word}".strip()
+        if current and font.getlength(joined) > room:
+            lines.append(current)
+            current = word
+        else:
+            current = joined
+    return [*lines, current] if current or not lines else lines
+
+
+def _plot(axes, values, label, **style):
+    values = np.asarray(values, float)
+    marker = "o" if len(values) < 3 else None
+    axes.plot(np.arange(1, len(values) + 1), values, label=label, marker=marker, **style)
+
+
+def _hex(colour):
+    return "#{:02x}{:02x}{:02x}".format(*colour)

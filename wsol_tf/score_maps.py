@@ -1,0 +1,235 @@
+"""From a score map to a mask and a box: numpy and OpenCV only, one map at a time.
+
+The steps are those of BAS (Wu et al., CVPR 2022, arXiv 2112.00580): min-max to [0, 1], bilinear to
+the picture's size, `> threshold`, largest component, tight box. Boxes are x0, y0, x1, y1 edges in
+pixels, half-open: x1 - x0 is the width.
+"""
+
+import cv2
+import numpy as np
+
+# Kinds of map that programs take: `map_of` picks them.
+MAPS = ("true", "predicted", "mean", "topk", "cam")
+
+
+def map_of(kind, localization_map, score_map, logits, label, *, top_k=5, allowed=None):
+    """Picks the score map `[h, w]` of one kind for one picture.
+
+    Args:
+        kind: "true" (the channel of `label`), "predicted" (of the class with the highest logit),
+            "mean" (over all channels), "topk" (mean over the top_k classes) or "cam" (the
+            classifier's score map of `label`: class activation map).
+        localization_map: `[h, w, channels]`, channels = classes or 1 (then all kinds but "cam"
+            are that channel).
+        score_map: `[h, w, classes]`.
+        logits: `[classes]`.
+        label: class id.
+        top_k: classes that "topk" averages over.
+        allowed: bool `[classes]`; classes that may be predicted. None allows all.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+    if kind not in MAPS:
+        raise ValueError(f"Unknown map '{kind}'. Legal: {', '.join(MAPS)}.")
+    if kind == "cam":
+        return score_map[..., label]
+    if localization_map.shape[-1] == 1:
+        return localization_map[..., 0]
+    if kind == "true":
+        return localization_map[..., label]
+    if kind == "mean":
+        return localization_map.mean(-1)
+    ranked = logits if allowed is None else np.where(allowed, logits, -np.inf)
+    k = top_k if kind == "topk" else 1
+    return localization_map[..., np.argsort(-ranked, kind="stable")[:k]].mean(-1)
+
+
+def normalize(score_map):
+    """Stretches a map [height, width] to float32 in [0, 1] by its own minimum and maximum.
+
+    A map that is constant or holds a NaN or an infinity has no such stretch and becomes zeros.
+    """
+    score_map = np.asarray(score_map, np.float32)
+    if score_map.ndim != 2 or score_map.size == 0:
+        raise ValueError(
+            "A score map must have shape [height, width] with at least one position. "
+            f"Received shape: {score_map.shape}."
+        )
+    low, high = score_map.min(), score_map.max()
+    with np.errstate(over="ignore", invalid="ignore"):
+        span = high - low
+    if not np.isfinite(span) or span <= 0:
+        return np.zeros_like(score_map)
+    return (score_map - low) / span
+
+
+def resize(score_map, height, width):
+    """Resamples a map [h, w] bilinearly to float32 [height, width]."""
+    score_map = np.asarray(score_map, np.float32)
+    if score_map.shape == (height, width):
+        return score_map
+    return cv2.resize(score_map, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def threshold_mask(score_map, threshold):
+    """Returns the bool mask of positions above a threshold, both compared as float32."""
+    return np.asarray(score_map, np.float32) > np.float32(threshold)
+
+
+def otsu(score_map):
+    """Finds Otsu's threshold of a map in [0, 1]: a float that needs no boxes.
+
+    It splits the 256-bin histogram where the variance between the two sides is largest (Otsu,
+    1979); among equally good splits it takes the middle one. A constant map gives 0.5.
+    """
+    values = np.asarray(score_map, np.float64).ravel()
+    bins = np.clip((values * 256).astype(np.int64), 0, 255)
+    counts = np.bincount(bins, minlength=256).astype(np.float64)
+    below = np.cumsum(counts)[:-1]
+    above = counts.sum() - below
+    moments = np.cumsum(counts * np.arange(256))
+    total_moment, moments = moments[-1], moments[:-1]
+    difference = moments * above - (total_moment - moments) * below
+    between = difference**2 / np.maximum(below * above, 1)
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-9))
+    return float((best[0] + best[-1] + 2) / 512)
+
+
+def _largest(mask):
+    """Returns (labels, index, stats row) of the largest 8-connected component, or None."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
+    )
+    if count == 1:
+        return None
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    index = 1 + int(areas.argmax())
+    ties = 1 + np.flatnonzero(areas == areas.max())
+    if len(ties) > 1:
+        # OpenCV numbers components in the order of 2x2 blocks, not of pixels.
+        index = int(labels.flat[np.isin(labels, ties).argmax()])
+    return labels, index, stats[index]
+
+
+def largest_component(mask):
+    """Keeps the largest component of a bool mask [height, width]: 8-connected, by pixel count.
+
+    Of equally large components, the one that comes first row by row is kept. An empty mask stays
+    empty.
+    """
+    mask = np.ascontiguousarray(mask, bool)
+    found = _largest(mask)
+    if found is None:
+        return np.zeros_like(mask)
+    labels, index, _ = found
+    return labels == index
+
+
+def box_of(mask):
+    """Returns the tight box of a bool mask as float32 [4]; the whole picture if it is empty."""
+    mask = np.ascontiguousarray(mask, bool)
+    height, width = mask.shape
+    x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
+    if not w:
+        return np.array([0, 0, width, height], np.float32)
+    return np.array([x, y, x + w, y + h], np.float32)
+
+
+def boxes_at(score_map, thresholds):
+    """Returns the box of the largest component at each threshold, float32 [num_thresholds, 4].
+
+    The same as `box_of(largest_component(threshold_mask(score_map, threshold)))` one by one.
+    """
+    score_map = np.asarray(score_map, np.float32)
+    height, width = score_map.shape
+    thresholds = np.asarray(thresholds, np.float32)
+    boxes = np.empty((len(thresholds), 4), np.float32)
+    boxes[:] = 0, 0, width, height
+    left, top = 0, 0
+    # Masks of rising thresholds are nested, so each search is confined to what the last one kept.
+    for i in np.argsort(thresholds, kind="stable"):
+        mask = score_map > thresholds[i]
+        x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
+        if not w:
+            break
+        score_map = score_map[y : y + h, x : x + w]
+        left, top = left + x, top + y
+        _, _, (x, y, w, h, _) = _largest(np.ascontiguousarray(mask[y : y + h, x : x + w]))
+        boxes[i] = left + x, top + y, left + x + w, top + y + h
+    return boxes
+
+
+def localize(score_map, height, width, threshold):
+    """Goes from a map at its own resolution to what it says about a picture.
+
+    Args:
+        score_map: float `[h, w]`.
+        height, width: size of the picture in pixels.
+        threshold: a number in 0..1, or "otsu" for the map's own.
+
+    Returns:
+        (map, mask, box): the stretched map float32 `[height, width]`, the bool mask of all
+        positions above the threshold, and the box of its largest component, float32 [4].
+    """
+    resized = resize(normalize(score_map), height, width)
+    mask = threshold_mask(resized, otsu(resized) if threshold == "otsu" else threshold)
+    return resized, mask, box_of(largest_component(mask))
+
+
+def box_iou(boxes, others):
+    """Returns the IoU of every box [N, 4] with every other [M, 4] as float64 [N, M].
+
+    Areas are half-open; two boxes without area have IoU 0.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 1, 4)
+    others = np.asarray(others, np.float64).reshape(1, -1, 4)
+    overlap = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(
+        boxes[..., :2], others[..., :2]
+    )
+    overlap = np.maximum(overlap, 0).prod(-1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    other_areas = (others[..., 2:] - others[..., :2]).prod(-1)
+    union = areas + other_areas - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+
+
+def bas_box_iou(boxes, others):
+    """IoU as BAS computes it, [N, M]: a pixel is added to the sides of half-open boxes.
+
+    Only for comparison with its published code; see `box_iou` for the real one.
+    """
+    return box_iou(
+        np.asarray(boxes, np.float64).reshape(-1, 4) + [0, 0, 1, 1],
+        np.asarray(others, np.float64).reshape(-1, 4) + [0, 0, 1, 1],
+    )
+
+
+def mask_iou(mask, truth):
+    """Returns the IoU of a bool mask with uint8 truth {0, 1, 255 = ignored}, both [height, width].
+
+    1.0 if both are empty.
+    """
+    mask, truth = np.asarray(mask, bool), np.asarray(truth)
+    if mask.shape != truth.shape:
+        raise ValueError(
+            f"A mask and its truth must have one shape. Received: {mask.shape}, {truth.shape}."
+        )
+    mask = mask & (truth != 255)
+    union = np.count_nonzero(mask | (truth == 1))
+    return np.count_nonzero(mask & (truth == 1)) / union if union else 1.0
+
+
+def mask_ious_at(score_map, truth, thresholds):
+    """Returns `mask_iou(threshold_mask(score_map, t), truth)` for each threshold t, float64 [T]."""
+    score_map, truth = np.asarray(score_map, np.float32), np.asarray(truth)
+    if score_map.shape != truth.shape:
+        raise ValueError(
+            f"A map and its truth must have one shape. Received: {score_map.shape}, {truth.shape}."
+        )
+    thresholds = np.asarray(thresholds, np.float32)
+    inside, outside = np.sort(score_map[truth == 1]), np.sort(score_map[truth == 0])
+    overlap = inside.size - np.searchsorted(inside, thresholds, side="right")
+    extra = outside.size - np.searchsorted(outside, thresholds, side="right")
+    union = inside.size + extra
+    return np.where(union > 0, overlap / np.maximum(union, 1), 1.0)

@@ -1,0 +1,300 @@
+"""Scores anything that gives score maps on a data set, and reports it beside its baselines."""
+
+import dataclasses
+
+import numpy as np
+
+from wsol_tf import pictures, pipeline
+from wsol_tf.metrics import THRESHOLDS, LocalizationMetrics
+from wsol_tf.score_maps import box_iou, localize, map_of
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What of a picture the network sees: sizes in pixels, and which part.
+
+    `crop`: resized to resize_size, then the centre square of input_size (as the papers score);
+    `whole`: resized to input_size (as predict shows it). The aspect is ignored in both.
+    """
+
+    input_size: int
+    resize_size: int
+    kind: str = "crop"
+
+    def to_picture(self, box, height, width):
+        """Maps a box in the view to pixels of the picture, clipped to it, `[4]`."""
+        offset, side = 0, self.input_size
+        if self.kind == "crop":
+            offset, side = (self.resize_size - self.input_size) // 2, self.resize_size
+        scale = np.array([width, height] * 2) / side
+        return np.clip((np.asarray(box) + offset) * scale, 0, [width, height] * 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """One (picture, class present) as it is scored; arrays are in pixels of the view."""
+
+    position: int
+    image: np.ndarray
+    image_id: str
+    size: tuple[int, int]
+    label: int
+    boxes: np.ndarray | None
+    mask: np.ndarray | None
+    allowed: np.ndarray
+    logits: np.ndarray
+    maps: dict[str, np.ndarray]
+
+    @property
+    def probabilities(self):
+        """softmax of the logits over the allowed classes, `[classes]`."""
+        logits = np.where(self.allowed, self.logits, -np.inf)
+        exponents = np.exp(logits - logits.max())
+        return exponents / exponents.sum()
+
+
+def pairs(predict, source, positions, *, kinds, view, batch_size=32, top_k=5, progress=None):
+    """Yields a Pair for each (picture, class present), in order.
+
+    Args:
+        predict: function of a uint8 batch `[batch, input_size, input_size, 3]` that returns a
+            dict of arrays `logits`, `score_map` and `localization_map`, as `Localization` does.
+        source: a `datasets.Source`.
+        positions: positions in the source.
+        kinds: kinds of map to pick, see `score_maps.map_of`.
+        view: a View.
+        top_k: classes that the map "topk" averages over.
+        progress: optional function of the number of pictures done.
+    """
+    batches = pipeline.evaluation_batches(
+        source,
+        positions,
+        input_size=view.input_size,
+        resize_size=view.resize_size,
+        batch_size=batch_size,
+        view=view.kind,
+    )
+    position_of = {source.image_ids[position]: int(position) for position in positions}
+    done = 0
+    for batch in batches.as_numpy_iterator():
+        outputs = {name: np.asarray(value) for name, value in predict(batch.image).items()}
+        for i, image in enumerate(batch.image):
+            image_id = batch.image_id[i].decode()
+            labels = batch.labels[i][batch.labels[i] >= 0]
+            for label in labels.tolist():
+                allowed = np.ones(len(source.classes), bool)
+                allowed[labels] = False
+                allowed[label] = True
+                own = batch.box_labels[i] == label
+                yield Pair(
+                    position=position_of[image_id],
+                    image=image,
+                    image_id=image_id,
+                    size=tuple(batch.size[i].tolist()),
+                    label=label,
+                    boxes=batch.boxes[i][own] if source.has_boxes else None,
+                    mask=_of_class(batch.mask[i], label) if batch.mask[i].size else None,
+                    allowed=allowed,
+                    logits=outputs["logits"][i],
+                    maps={
+                        kind: map_of(
+                            kind,
+                            outputs["localization_map"][i],
+                            outputs["score_map"][i],
+                            outputs["logits"][i],
+                            label,
+                            top_k=top_k,
+                            allowed=allowed,
+                        )
+                        for kind in kinds
+                    },
+                )
+        done += len(batch.image)
+        if progress:
+            progress(done)
+
+
+def accumulate(scored_pairs, kinds, *, thresholds=()):
+    """Feeds pairs into one LocalizationMetrics per kind of map.
+
+    Args:
+        scored_pairs: an iterable of Pair.
+        kinds: kinds of map.
+        thresholds: score-map thresholds to measure besides metrics.THRESHOLDS.
+
+    Returns:
+        dict kind -> LocalizationMetrics.
+    """
+    measured = np.append(THRESHOLDS, [t for t in thresholds if t != "otsu"])
+    accumulators = {kind: LocalizationMetrics(measured) for kind in kinds}
+    for pair in scored_pairs:
+        for kind, accumulator in accumulators.items():
+            accumulator.add(
+                pair.image_id,
+                pair.label,
+                pair.logits,
+                pair.maps[kind],
+                pair.boxes,
+                pair.image.shape[:2],
+                mask=pair.mask,
+                allowed=pair.allowed,
+            )
+    return accumulators
+
+
+def choose_thresholds(accumulators):
+    """Chooses a threshold per kind of map: from boxes where there are any, else by Otsu.
+
+    Returns:
+        (dict kind -> threshold, "boxes" or "otsu").
+    """
+    try:
+        return {kind: a.choose_threshold() for kind, a in accumulators.items()}, "boxes"
+    except ValueError:  # no boxes
+        return {
+            kind: a.choose_threshold_without_boxes() for kind, a in accumulators.items()
+        }, "otsu"
+
+
+def report(accumulators, kind, thresholds, class_names):
+    """Makes the figures of one kind of map, with CAM and the trivial boxes beside them.
+
+    Args:
+        accumulators: dict kind -> LocalizationMetrics.
+        kind: the kind that the figures are of.
+        thresholds: dict kind -> threshold; kinds without one are reported at Otsu's.
+        class_names: names of the classes.
+
+    Returns:
+        A dict for JSON: the figures of `LocalizationMetrics.result`, `map`, and `other_maps`.
+    """
+    figures = accumulators[kind].result(thresholds.get(kind, "otsu"), class_names=class_names)
+    figures["map"] = kind
+    shown = ("gt_known_loc", "top1_loc", "top5_loc", "miou_box", "miou_mask", "threshold",
+             "gt_known_loc_oracle", "oracle_threshold", "gt_known_loc_otsu")  # fmt: skip
+    figures["other_maps"] = {}
+    for other, accumulator in accumulators.items():
+        if other != kind:
+            result = accumulator.result(thresholds.get(other, "otsu"))
+            figures["other_maps"][other] = {name: result[name] for name in shown}
+    return figures
+
+
+def table(figures):
+    """Renders a report as lines of text for a terminal."""
+    head = f"{figures['num_images']} pictures"
+    if figures["num_pairs"] != figures["num_images"]:
+        head += f", {figures['num_pairs']} pairs of a picture and a class in it"
+    head += f"; Top-1 Cls {_number(figures['top1_cls'])}, Top-5 Cls {_number(figures['top5_cls'])}"
+    if figures["gt_known_loc"] is None:
+        text = f"{head}\nNo boxes: localization can't be scored."
+        if figures["miou_mask"] is not None:
+            text += f" Mask mIoU {_number(figures['miou_mask'])}."
+        return text
+    columns = ("GT-known", "Top-1 Loc", "box mIoU", "mask mIoU", "threshold", "oracle GT-known")
+    lines = [head, "".join([f"{'':26}", *(f"{column:>12}" for column in columns[:-1]),
+                            f"{columns[-1]:>18}"])]  # fmt: skip
+    rows = [(figures["map"], figures), *figures["other_maps"].items()]
+    names = {"cam": "CAM of the classifier", "mean": "mean of the class maps"}
+    for kind, row in rows:
+        values = [row[name] for name in ("gt_known_loc", "top1_loc", "miou_box", "miou_mask")]
+        oracle = f"{_number(row['gt_known_loc_oracle'])} at {row['oracle_threshold']:.2f}"
+        threshold = row["threshold"]
+        lines.append(
+            f"{names.get(kind, f'map of the {kind} class'):26}"
+            + "".join(f"{_number(value):>12}" for value in values)
+            + f"{threshold if threshold == 'otsu' else f'{threshold:.2f}':>12}{oracle:>18}"
+        )
+    whole, centred = figures["baselines"]["whole_view"], figures["baselines"]["centered_box_oracle"]
+    for name, row in (
+        ("whole view as box", whole),
+        (f"best centred box ({centred['area_fraction']:.0%})", centred),
+    ):
+        lines.append(
+            f"{name:26}{_number(row['gt_known_loc']):>12}{'':12}{_number(row['miou_box']):>12}"
+        )
+    return "\n".join(lines)
+
+
+def prediction(pair, kind, threshold, view, class_names):
+    """What the model says about a pair, as a line of predictions.jsonl; boxes in the picture."""
+    score_map, _, box = localize(pair.maps[kind], *pair.image.shape[:2], threshold)
+    best = int(np.argmax(np.where(pair.allowed, pair.logits, -np.inf)))
+    line = {
+        "image_id": pair.image_id,
+        "size": {"height": pair.size[0], "width": pair.size[1]},
+        "label": class_names[pair.label],
+        "class": class_names[best],
+        "probability": _finite(pair.probabilities[best]),
+        "map": kind,
+        "threshold": threshold,
+        "box": _box(view.to_picture(box, *pair.size)),
+    }
+    if pair.boxes is not None:
+        line["true_boxes"] = [_box(view.to_picture(b, *pair.size)) for b in pair.boxes]
+        finite = np.isfinite(pair.maps[kind]).all()
+        line["iou"] = float(box_iou(box[None], pair.boxes).max(initial=0)) if finite else 0.0
+    return line
+
+
+def best_median_worst(lines, each=5):
+    """Picks lines of predictions by box IoU: dict heading -> list of lines."""
+    ranked = sorted((line for line in lines if "iou" in line), key=lambda line: -line["iou"])
+    if not ranked:
+        return {"": lines[: 3 * each]}
+    if len(ranked) <= 3 * each:
+        return {"all, best first": ranked}
+    middle = (len(ranked) - each) // 2
+    return {
+        "best": ranked[:each],
+        "median": ranked[middle : middle + each],
+        "worst": ranked[-each:],
+    }
+
+
+def sheet(predict, source, lines, *, kind, threshold, view, title, top_k=5):
+    """Draws the contact sheet of a scoring: best, median and worst localizations."""
+    sections = best_median_worst(lines)
+    chosen = {line["image_id"] for section in sections.values() for line in section}
+    positions = [i for i, name in enumerate(source.image_ids) if name in chosen]
+    tiles = {}
+    for pair in pairs(
+        predict, source, positions, kinds=[kind], view=view, batch_size=8, top_k=top_k
+    ):
+        score_map, mask, box = localize(pair.maps[kind], *pair.image.shape[:2], threshold)
+        tiles[pair.image_id, source.classes[pair.label]] = (pair, score_map, mask, box)
+
+    def tile(line):
+        pair, score_map, mask, box = tiles[line["image_id"], line["label"]]
+        iou = f"IoU {line['iou']:.2f}, " if "iou" in line else ""
+        right = "" if line["class"] == line["label"] else f", not {line['label']}"
+        return pictures.triptych(
+            pair.image,
+            score_map,
+            mask,
+            box,
+            true_boxes=() if pair.boxes is None else pair.boxes,
+            caption=f"{iou}{line['class']}{right} {line['probability'] or 0:.0%}",
+            side=200,
+        )
+
+    drawn = {heading: [tile(line) for line in section] for heading, section in sections.items()}
+    note = f"picture | score map | mask and boxes ({pictures.legend()})"
+    return pictures.contact_sheet(drawn, title=f"{title}\n{note}", columns=5)
+
+
+def _of_class(mask, label):
+    """A mask of class ids + 1 -> 1 where this class is, 255 where ignored, else 0."""
+    return np.where(mask == 255, 255, mask == label + 1).astype(np.uint8)
+
+
+def _box(box):
+    return [round(float(edge), 2) for edge in box]
+
+
+def _finite(value):
+    return float(value) if np.isfinite(value) else None
+
+
+def _number(value):
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,295 @@
+"""Trains a model, chooses its score-map threshold and scores it.
+
+    python -m wsol_tf.train --flagfile=configs/voc.flags --data_dir=D --output_dir=RUN
+
+writes RUN/run.flags (repeats the run), model.keras, history.csv, curves.png, metrics.json,
+contact_sheet.png and logs/ for TensorBoard. Ctrl-C ends training and still writes all of them.
+"""
+
+import csv
+import json
+import os
+import sys
+import time
+
+import keras
+import numpy as np
+from absl import app
+from PIL import Image
+
+from wsol_tf import callbacks, datasets, losses, pictures, pipeline, scoring
+from wsol_tf import config as config_lib
+from wsol_tf import model as model_lib
+
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+
+
+def train(config, log=print):
+    """Runs a whole training as the command does.
+
+    Args:
+        config: a Config; output_dir must be set.
+        log: function that takes lines of text for the user.
+
+    Returns:
+        (model, metrics): the trained model with its thresholds, and what metrics.json holds.
+
+    Raises:
+        ValueError: for data or settings that can't work, before anything is trained.
+        FloatingPointError: when a loss is no finite number; the last whole epoch is kept.
+    """
+    if not config.output_dir:
+        raise ValueError("--output_dir is empty: name the folder that the run is written to.")
+    started = time.monotonic()
+    keras.utils.set_random_seed(config.seed)
+    source = load(config, config.split)
+    log(describe(source))
+    validation = _load_validation(config, source.classes, log)
+    kept, held = datasets.holdout(source.labels, config.holdout, config.seed)
+    batches = pipeline.training_batches(
+        source,
+        kept,
+        input_size=config.input_size,
+        resize_size=config.crop_from,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        cache=config.cache,
+    )
+    steps = int(batches.cardinality())
+    model, loaded = model_lib.build(config, source.classes)
+    model_lib.compile_from(model, config, steps)
+    log(f"Feature extractor {loaded}.")
+    log(
+        f"Training on {len(kept)} pictures, {steps} steps in each of {config.epochs} epochs; "
+        f"{len(held)} pictures are held out to choose the threshold on."
+    )
+
+    os.makedirs(config.output_dir, exist_ok=True)
+    path = {name: os.path.join(config.output_dir, name) for name in _FILES}
+    with open(path["run.flags"], "w") as file:
+        file.write(config_lib.to_flagfile(config))
+    stop = callbacks.StopAtNaN()
+    history = keras.callbacks.History()
+    interrupted = False
+    try:
+        model.fit(
+            batches,
+            epochs=config.epochs,
+            shuffle=False,  # the batches are
+            verbose=1 if sys.stdout.isatty() else 2,
+            callbacks=[
+                history,
+                stop,
+                callbacks.SaveEachEpoch(path["model.keras"]),
+                callbacks.TensorBoardScalars(path["logs"]),
+            ],
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+        log("\nInterrupted: the run is finished with what was learned so far.")
+    log(f"Training pictures: {source.report.summary()}")
+    _write_history(history.history, model.loss_weights, path)
+    if stop.sentence:
+        raise FloatingPointError(stop.sentence)
+
+    held = held if len(held) else kept
+    thresholds, rule = _choose_thresholds(model, source, held, config.map)
+    model.thresholds = thresholds
+    callbacks.save(model, path["model.keras"])
+    log(
+        f"Score-map threshold {thresholds[config.map]:.2f} for map '{config.map}', chosen "
+        f"{'from boxes' if rule == 'boxes' else 'by Otsu, without boxes,'} on {len(held)} "
+        "training pictures."
+    )
+    metrics = {
+        "interrupted": interrupted,
+        "epochs": len(history.history.get("loss", [])),
+        "thresholds": thresholds,
+        "thresholds_from": rule,
+        "num_training_images": len(kept),
+        "num_threshold_images": len(held),
+        "minutes": round((time.monotonic() - started) / 60, 2),
+    }
+    scored, positions = (validation, None) if validation else (source, held)
+    name = config.val_split if validation else f"held-out part of {config.split}"
+    figures, _ = score_and_draw(
+        model,
+        scored,
+        positions,
+        kind=config.map,
+        threshold="stored",
+        view="crop",
+        sheet_path=path["contact_sheet.png"],
+        title=f"{config.dataset}, {name}",
+        log=log,
+    )
+    metrics = {"scored_on": name, **figures, **metrics}
+    with open(path["metrics.json"], "w") as file:
+        json.dump(metrics, file, indent=2)
+    log(f"Wrote {', '.join(_FILES)} to {config.output_dir}.")
+    return model, metrics
+
+
+_FILES = (
+    "run.flags",
+    "model.keras",
+    "history.csv",
+    "curves.png",
+    "metrics.json",
+    "contact_sheet.png",
+    "logs",
+)
+
+
+def load(config, split, classes=None):
+    """Opens a split of the run's data set."""
+    return datasets.load(
+        config.dataset,
+        config.data_dir,
+        split,
+        classes=classes,
+        seed=config.seed,
+        image_size=config.crop_from,
+        num_examples=config.num_examples or None,
+    )
+
+
+def describe(source):
+    """One sentence on a data set: pictures and classes, with the rarest and the most frequent."""
+    counts = np.bincount(np.concatenate(source.labels), minlength=len(source.classes))
+    low, high = int(counts.argmin()), int(counts.argmax())
+    return (
+        f"{source.name}: {len(source)} pictures, {len(source.classes)} classes, from "
+        f"{counts[low]} ({source.classes[low]}) to {counts[high]} ({source.classes[high]}) each."
+    )
+
+
+def score_and_draw(
+    model, source, positions, *, kind, threshold, view, sheet_path, title, top_k=None, log=print
+):
+    """Scores a model on a data set and draws the contact sheet.
+
+    Args:
+        model: a Localization.
+        source: a `datasets.Source`.
+        positions: positions in the source; None takes all.
+        kind: the map that is scored, see `score_maps.map_of`; the mean map and CAM stand beside.
+        threshold: a number, "otsu", or "stored" for the one in the model.
+        view: "crop" or "whole", see `scoring.View`.
+        sheet_path: file that the contact sheet is written to.
+        title: heading of the sheet.
+        top_k: classes of the map "topk"; None takes the model's.
+
+    Returns:
+        (figures, lines): what metrics.json and predictions.jsonl hold.
+
+    Raises:
+        ValueError: when the threshold is "stored" and the model has none for this map.
+    """
+    kinds = list(dict.fromkeys([kind, "mean", "true", "cam"]))
+    if model.localizer.output.shape[-1] == 1:  # then all maps but CAM are the same one
+        kinds = list(dict.fromkeys([kind, "cam"]))
+    thresholds = dict(model.thresholds)
+    if threshold != "stored":
+        thresholds[kind] = threshold
+    elif kind not in thresholds:
+        raise ValueError(
+            f"The model stores no threshold for map '{kind}' (it has: "
+            f"{', '.join(thresholds) or 'none'}). Pass --threshold=otsu or a number in 0..1."
+        )
+    window = scoring.View(model.input_size, model.resize_size, view)
+    positions = range(len(source)) if positions is None else positions
+    progress = keras.utils.Progbar(len(positions), unit_name="picture")
+    shown = progress.update if sys.stdout.isatty() else None
+    lines = []
+
+    def recorded(scored):
+        for pair in scored:
+            lines.append(scoring.prediction(pair, kind, thresholds[kind], window, source.classes))
+            yield pair
+
+    accumulators = scoring.accumulate(
+        recorded(
+            scoring.pairs(
+                model.predict_on_batch,
+                source,
+                positions,
+                kinds=kinds,
+                view=window,
+                top_k=top_k or model.top_k,
+                progress=shown,
+            )
+        ),
+        kinds,
+        thresholds=thresholds.values(),
+    )
+    if not lines:
+        raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
+    figures = scoring.report(accumulators, kind, thresholds, source.classes)
+    figures["threshold_from"] = "stored with the model" if threshold == "stored" else "given"
+    figures["view"] = view
+    figures["skipped"] = dict(source.report.skipped)
+    log(scoring.table(figures))
+    if source.report.skipped or source.report.noted:
+        log(source.report.summary())
+    sheet = scoring.sheet(
+        model.predict_on_batch,
+        source,
+        lines,
+        kind=kind,
+        threshold=thresholds[kind],
+        view=window,
+        title=title,
+        top_k=top_k or model.top_k,
+    )
+    Image.fromarray(sheet).save(sheet_path)
+    return figures, lines
+
+
+def _load_validation(config, classes, log):
+    """The split that is scored after training, or None where there is none."""
+    if not config.val_split:
+        return None
+    try:
+        return load(config, config.val_split, classes)
+    except ValueError as error:
+        log(f"No split '{config.val_split}' to score on ({error}) The held-out part is scored.")
+        return None
+
+
+def _choose_thresholds(model, source, positions, kind):
+    """Thresholds for every kind of map, from training pictures that were not trained on."""
+    kinds = list(dict.fromkeys([kind, *model_lib.MAPS]))
+    window = scoring.View(model.input_size, model.resize_size)
+    scored = scoring.pairs(
+        model.predict_on_batch, source, positions, kinds=kinds, view=window, top_k=model.top_k
+    )
+    return scoring.choose_thresholds(scoring.accumulate(scored, kinds))
+
+
+def _write_history(history, weights, path):
+    if not history:
+        return
+    with open(path["history.csv"], "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", *history])
+        for epoch, values in enumerate(zip(*history.values(), strict=True)):
+            writer.writerow([epoch, *values])
+    shown = {name: weights[name] for name in losses.TERMS}
+    Image.fromarray(pictures.curves(history, shown)).save(path["curves.png"])
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
+    try:
+        _, metrics = train(config_lib.from_flags())
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"Error: {error}")
+    if metrics["interrupted"]:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    config_lib.define_flags()
+    app.run(main)
