@@ -58,6 +58,10 @@ class StopAtNaN(keras.callbacks.Callback):
         super().__init__()
         self.sentence = ""
         self.step = 0
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -65,9 +69,10 @@ class StopAtNaN(keras.callbacks.Callback):
             return
         bad = [name for name in losses.TERMS if not np.isfinite(logs[name])]
         named = f"in {', '.join(bad)}" if bad else "in the weights' decay"
+        kept = "The model of the last whole epoch is kept." if self.epoch else "No model is kept."
         self.sentence = (
-            f"The loss is no finite number at step {self.step}, {named}. The model of the last "
-            "whole epoch is kept. Lower --learning_rate or the weight of that term."
+            f"The loss is no finite number at step {self.step}, {named}. {kept} "
+            "Lower --learning_rate or the weight of that term."
         )
         self.model.stop_training = True
 

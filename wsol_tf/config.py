@@ -100,7 +100,7 @@ class Config:
     bias_multiplier: float = _setting(2.0, "Learning rate of biases and BN offsets, relative.")
     head_multiplier: float = _setting(10.0, "Learning rate of both heads, relative.")
     localizer_multiplier: float = _setting(
-        0.0, "Learning rate of the localizer relative to the heads'; 0: channels / 200, see docs."
+        0.0, "Learning rate of the localizer relative to the heads'; 0: channels / 200, in 0.1..1."
     )
     momentum: float = _setting(0.9, "Nesterov momentum.")
     l2: float = _setting(5e-4, "L2 decay, added to the gradient of every weight.")
@@ -186,11 +186,12 @@ _DEFINERS = {
 }
 
 
-def define_flags(names=None, **defaults):
+def define_flags(names=None, *, flag_values=flags.FLAGS, **defaults):
     """Defines one absl flag per setting.
 
     Args:
         names: settings to define; None defines all.
+        flag_values: where the flags are defined.
         **defaults: values that a program starts from instead of Config's.
     """
     for field in dataclasses.fields(Config):
@@ -200,18 +201,30 @@ def define_flags(names=None, **defaults):
         text = field.metadata["help"]
         choices = field.metadata["choices"]
         if choices and field.type is str:
-            flags.DEFINE_enum(field.name, default, choices, text)
+            flags.DEFINE_enum(field.name, default, choices, text, flag_values=flag_values)
         else:
-            _DEFINERS[field.type](field.name, default, text)
+            _DEFINERS[field.type](field.name, default, text, flag_values=flag_values)
 
 
-def from_flags(values=flags.FLAGS) -> Config:
-    """Makes a Config from parsed flags: a flag that was given wins over the recipe."""
-    settings = {field.name: values[field.name].value for field in dataclasses.fields(Config)}
+def from_flags(flag_values=flags.FLAGS) -> Config:
+    """Makes a Config from parsed flags: a flag that was given wins over the recipe.
+
+    Raises:
+        ValueError: for a value that is not legal.
+    """
+    settings = {field.name: flag_values[field.name].value for field in dataclasses.fields(Config)}
     for name, value in RECIPES[settings["recipe"]].items():
-        if not values[name].present:
+        if not flag_values[name].present:
             settings[name] = value
     return Config(**settings)
+
+
+def from_flagfile(path, *arguments) -> Config:
+    """Makes a Config from a flagfile and further arguments (`--name=value`), as train does."""
+    flag_values = flags.FlagValues()
+    define_flags(flag_values=flag_values)
+    flag_values(["", f"--flagfile={path}", *arguments])
+    return from_flags(flag_values)
 
 
 def from_recipe(recipe="default", **settings) -> Config:

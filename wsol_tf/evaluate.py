@@ -10,6 +10,7 @@ contact_sheet.png, and prints the table with CAM and the trivial boxes beside th
 import json
 import os
 import sys
+import zipfile
 
 import keras
 from absl import app, flags
@@ -18,7 +19,7 @@ from wsol_tf import config as config_lib
 from wsol_tf import datasets
 from wsol_tf.model import Localization
 from wsol_tf.score_maps import MAPS
-from wsol_tf.train import score_and_draw
+from wsol_tf.train import INTERRUPTED, make_output_dir, score_and_draw
 
 
 def define_flags():
@@ -42,11 +43,16 @@ def load_model(path) -> Localization:
     """Loads a model that this project trained; anything else is refused with a sentence."""
     if not os.path.isfile(path):
         raise ValueError(f"--model '{path}' is no file. Name the model.keras of a run.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"--model '{path}' is cut off or no .keras file ({os.path.getsize(path)} bytes). "
+            "Copy it again, or name the model.keras of a run."
+        )
     try:
         model = keras.saving.load_model(path)
     except Exception as error:
         raise ValueError(
-            f"--model '{path}' can't be loaded: {str(error).splitlines()[0]} "
+            f"--model '{path}' can't be loaded ({str(error).partition(chr(10))[0]}). "
             "Name the model.keras of a run."
         ) from error
     if not isinstance(model, Localization):
@@ -72,8 +78,7 @@ def parse_threshold(text):
 def evaluate(values):
     """Does what the command does with parsed flags; returns the figures."""
     threshold = parse_threshold(values.threshold)
-    if not values.output_dir:
-        raise ValueError("--output_dir is empty: name the folder that the figures are written to.")
+    make_output_dir(values.output_dir)
     model = load_model(values.model)
     source = datasets.load(
         values.dataset,
@@ -84,7 +89,6 @@ def evaluate(values):
         image_size=model.resize_size,
         num_examples=values.num_examples or None,
     )
-    os.makedirs(values.output_dir, exist_ok=True)
     figures, lines = score_and_draw(
         model,
         source,
@@ -117,6 +121,9 @@ def main(argv):
         evaluate(flags.FLAGS)
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

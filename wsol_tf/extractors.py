@@ -136,9 +136,11 @@ def _check(name, width, input_size, output_stride):
             f"output_stride must be one of {OUTPUT_STRIDES} (56x56, 28x28 or 14x14 features from "
             f"224 pixels). Received: {output_stride}."
         )
-    if input_size < 64 or input_size % 32:
+    least = 96 if name == "inception_v3" else 64
+    if input_size < least or input_size % 32:
         raise ValueError(
-            f"input_size must be a multiple of 32 and at least 64. Received: {input_size}."
+            f"input_size must be a multiple of 32 and at least {least} for {name}. "
+            f"Received: {input_size}."
         )
     if not 0 < width <= 2 or (name == "inception_v3" and width != 1):
         raise ValueError(

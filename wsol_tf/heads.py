@@ -25,7 +25,7 @@ def classifier(rest, num_classes, *, head_width=1024, final_relu=False):
     x = _convolution(
         num_classes, 1, name="classifier_scores", activation=activation, dtype="float32"
     )(x)
-    return keras.Model(rest.inputs, x, name="classifier")
+    return keras.Model(rest.input, x, name="classifier")
 
 
 def localizer(feature_shape, num_channels):

@@ -154,6 +154,8 @@ class Localization(keras.Model):
         super().compile(optimizer=optimizer, **keras_settings)
 
     def get_compile_config(self):
+        if not self.compiled:
+            return None
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "loss_weights": self.loss_weights,
@@ -360,7 +362,8 @@ def _build(config, classes):
 
 def compile_from(model, config: Config, steps_per_epoch):
     """Compiles a model with the losses, the optimizer and the schedule of a run."""
-    drops = [round(share * config.epochs) * steps_per_epoch for share in config.lr_drop_shares]
+    # Keras keeps the old rate for the step with the boundary's number; steps count from 0.
+    drops = [round(share * config.epochs) * steps_per_epoch - 1 for share in config.lr_drop_shares]
     rates = [config.learning_rate * 0.1**i for i in range(len(drops) + 1)]
     schedule = (
         keras.optimizers.schedules.PiecewiseConstantDecay(drops, rates) if drops else rates[0]
@@ -400,7 +403,7 @@ def group_sgd(
     moves a mask 20 times as far per step, and it saturates before the classifier knows anything.
     """
     if not localizer_multiplier:
-        localizer_multiplier = min(1.0, localizer_channels / PUBLISHED_CLASSES)
+        localizer_multiplier = min(1.0, max(0.1, localizer_channels / PUBLISHED_CLASSES))
     return GroupSGD(
         learning_rate,
         multipliers={

@@ -18,6 +18,7 @@ from wsol_tf import images, pictures
 from wsol_tf.evaluate import load_model, parse_threshold
 from wsol_tf.pipeline import resize_image
 from wsol_tf.score_maps import MAPS, localize, map_of
+from wsol_tf.train import INTERRUPTED, make_output_dir
 
 BATCH = 16
 
@@ -79,26 +80,28 @@ def predict(model, paths, output_dir, *, kind=None, threshold="stored", top_k=No
                 "number in 0..1."
             )
         threshold = model.thresholds[kind]
-    os.makedirs(output_dir, exist_ok=True)
+    make_output_dir(output_dir)
     lines, skipped, names = [], {}, set()
-    for start in range(0, len(paths), BATCH):
-        originals = []
-        for path in paths[start : start + BATCH]:
-            try:
-                originals.append((path, images.read_image(path)))
-            except (images.BadImage, OSError) as error:
-                skipped[path] = str(error)
-                print(f"Skipped: {error}", file=sys.stderr)
-        if not originals:
-            continue
-        batch = np.stack([resize_image(image, model.input_size) for _, image in originals])
-        outputs = {name: np.asarray(v) for name, v in model.predict_on_batch(batch).items()}
-        for i, (path, image) in enumerate(originals):
-            line = _write(path, image, outputs, i, model, kind, threshold, top_k, output_dir, names)
-            lines.append(line)
-            print(f"{path}: {line['class']} {line['probability']:.0%}, box {line['box']}")
     with open(os.path.join(output_dir, "predictions.jsonl"), "w") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+        for start in range(0, len(paths), BATCH):
+            originals = []
+            for path in paths[start : start + BATCH]:
+                try:
+                    originals.append((path, images.read_image(path)))
+                except (images.BadImage, OSError) as error:
+                    skipped[path] = str(error)
+                    print(f"Skipped: {error}", file=sys.stderr)
+            if not originals:
+                continue
+            batch = np.stack([resize_image(image, model.input_size) for _, image in originals])
+            outputs = {name: np.asarray(v) for name, v in model.predict_on_batch(batch).items()}
+            for i, (path, image) in enumerate(originals):
+                line = _write(
+                    path, image, outputs, i, model, kind, threshold, top_k, output_dir, names
+                )
+                lines.append(line)
+                file.write(json.dumps(line) + "\n")
+                print(f"{path}: {line['class']} {line['probability']:.0%}, box {line['box']}")
     return lines, skipped
 
 
@@ -155,6 +158,9 @@ def main(argv):
         )
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     print(f"{len(lines)} pictures localized, {len(skipped)} skipped; see {values.output_dir}.")
     if not lines:
         sys.exit(1)

@@ -49,8 +49,9 @@ class Pair:
     def probabilities(self):
         """softmax of the logits over the allowed classes, `[classes]`."""
         logits = np.where(self.allowed, self.logits, -np.inf)
-        exponents = np.exp(logits - logits.max())
-        return exponents / exponents.sum()
+        with np.errstate(invalid="ignore"):  # NaN logits give NaN, and are reported as such
+            exponents = np.exp(logits - logits.max())
+            return exponents / exponents.sum()
 
 
 def pairs(predict, source, positions, *, kinds, view, batch_size=32, top_k=5, progress=None):
@@ -190,7 +191,7 @@ def table(figures):
         text = f"{head}\nNo boxes: localization can't be scored."
         if figures["miou_mask"] is not None:
             text += f" Mask mIoU {_number(figures['miou_mask'])}."
-        return text
+        return "\n".join([text, *_not_finite(figures)])
     columns = ("GT-known", "Top-1 Loc", "box mIoU", "mask mIoU", "threshold", "oracle GT-known")
     lines = [head, "".join([f"{'':26}", *(f"{column:>12}" for column in columns[:-1]),
                             f"{columns[-1]:>18}"])]  # fmt: skip
@@ -213,7 +214,20 @@ def table(figures):
         lines.append(
             f"{name:26}{_number(row['gt_known_loc']):>12}{'':12}{_number(row['miou_box']):>12}"
         )
-    return "\n".join(lines)
+    return "\n".join(lines + _not_finite(figures))
+
+
+def _not_finite(figures):
+    """A line for each kind of output that held NaN or infinity, with the first ten pictures."""
+    lines = []
+    for name, what in (("bad_maps", "score map"), ("bad_scores", "class scores")):
+        if figures[name]:
+            names = ", ".join(figures[name][:10]) + (", ..." if len(figures[name]) > 10 else "")
+            lines.append(
+                f"NaN or infinity in the {what} of {len(figures[name])} pictures, counted as "
+                f"wrong: {names}"
+            )
+    return lines
 
 
 def prediction(pair, kind, threshold, view, class_names):
@@ -267,19 +281,19 @@ def sheet(predict, source, lines, *, kind, threshold, view, title, top_k=5):
     def tile(line):
         pair, score_map, mask, box = tiles[line["image_id"], line["label"]]
         iou = f"IoU {line['iou']:.2f}, " if "iou" in line else ""
-        right = "" if line["class"] == line["label"] else f", not {line['label']}"
+        wrong = "" if line["class"] == line["label"] else f" (true: {line['label']})"
         return pictures.triptych(
             pair.image,
             score_map,
             mask,
             box,
             true_boxes=() if pair.boxes is None else pair.boxes,
-            caption=f"{iou}{line['class']}{right} {line['probability'] or 0:.0%}",
+            caption=f"{iou}{line['class']} {line['probability'] or 0:.0%}{wrong}",
             side=200,
         )
 
     drawn = {heading: [tile(line) for line in section] for heading, section in sections.items()}
-    note = f"picture | score map | mask and boxes ({pictures.legend()})"
+    note = "picture | score map | mask, its box in cyan, the true boxes dashed in white"
     return pictures.contact_sheet(drawn, title=f"{title}\n{note}", columns=5)
 
 

@@ -1,6 +1,6 @@
 """The embedded data set: drawn objects with exact masks and boxes, no download.
 
-Each object is a body with weak cues of its class all over (a faint texture) and one small badge
+Each object is a body with weak cues of its class all over (a faint texture, a tint) and one small badge
 with a strong cue (a saturated symbol). A classifier needs only the badge; a good mask covers the
 body. Outline, size, pose and colour of the body say nothing about the class, and the background
 holds bodies without any cue.
@@ -22,7 +22,8 @@ from wsol_tf.records import Example, make_example
 CLASSES = ("stripe", "check", "dot", "ring", "zigzag", "net")
 NUM_EXAMPLES = {"train": 1000, "val": 200, "test": 200}
 
-TEXTURE_CONTRAST = 17.0  # of 255, peak deviation of the weak cue from the body's colour
+TEXTURE_CONTRAST = 24.0  # of 255, peak deviation of the weak cue from the body's colour
+TINT = 0.15  # share of the badge's colour in the body's: the other weak cue
 TEXTURE_PERIOD = 0.062  # of the picture's side
 BADGE_COLORS = (  # RGB, one per class
     (235, 30, 40),
@@ -85,28 +86,29 @@ def _background(rng, size):
     image = np.empty((size, size, 3), np.float32)
     image[:] = _muted_color(rng)
     for cells in (3, 6):
-        image += _noise(rng, cells, size, 3) * rng.uniform(5, 15)
+        image += _noise(rng, cells, size)[:, :, None] * rng.uniform(4, 12)
+        image += _noise(rng, cells, size, 3) * rng.uniform(1, 4)
     for cells in (12, 24, 48):
-        tint = rng.normal(1, 0.25, 3).astype(np.float32)
+        tint = rng.normal(1, 0.1, 3).astype(np.float32)
         image += _noise(rng, cells, size)[:, :, None] * (tint * rng.uniform(2, 9))
     return image
 
 
 def _muted_color(rng):
     gray = rng.uniform(70, 190)
-    return (gray + rng.uniform(-38, 38, 3)).astype(np.float32)
+    return (gray + rng.uniform(-18, 18, 3)).astype(np.float32)
 
 
 def _place_bodies(rng):
     """Bodies in drawing order: first those without cues, then the objects; none overlap."""
     num_objects = int(rng.choice([1, 2, 3], p=[0.76, 0.16, 0.08]))
     num_clutter = int(rng.integers(1, 4))
-    longest = {1: 0.45, 2: 0.36, 3: 0.30}[num_objects]
-    shortest = {1: 0.32, 2: 0.27, 3: 0.24}[num_objects]
+    longest = {1: 0.60, 2: 0.42, 3: 0.33}[num_objects]
+    shortest = {1: 0.40, 2: 0.32, 3: 0.26}[num_objects]
     objects, clutter = [], []
     for number in range(num_objects + num_clutter):
         is_object = number < num_objects
-        lengths = (shortest, longest) if is_object else (0.12, 0.30)
+        lengths = (shortest, longest) if is_object else (0.12, 0.28)
         for _ in range(20):
             body = _make_body(rng, rng.uniform(*lengths), is_object)
             if all(_apart(body, other) for other in objects + clutter):
@@ -145,7 +147,7 @@ def _make_body(rng, length, has_cues):
     center = rng.uniform(0.015 - low, 0.985 - high)
     # The badge sits near one end of the long axis, well inside the outline.
     at_end = rng.choice([0, 36]) + rng.integers(-4, 5)
-    badge_radius = 0.2 * scale * np.ptp(points, axis=0).min()
+    badge_radius = 0.25 * scale * np.ptp(points, axis=0).min()
     reach = np.hypot(*outline[at_end])
     badge = outline[at_end] * max(1 - 1.35 * badge_radius / reach, 0.3)
     return {
@@ -180,7 +182,10 @@ def _paint_body(image, body, rng, label):
     light += 4 * _noise(rng, 12, size)[rows, columns]
     if body["has_cues"]:
         light += _texture(label, x, y, body["axes"], rng) * TEXTURE_CONTRAST
-    color = _muted_color(rng) + light[:, :, None]
+    color = _muted_color(rng)
+    if body["has_cues"]:
+        color += TINT * (np.float32(BADGE_COLORS[label]) - color)
+    color = color + light[:, :, None]
     patch += alpha[:, :, None] * (color - patch)
     if body["has_cues"]:
         _paint_badge(patch, body, rng, label, low, size, alpha)

@@ -14,6 +14,7 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import app
 from PIL import Image
 
@@ -38,8 +39,7 @@ def train(config, log=print):
         ValueError: for data or settings that can't work, before anything is trained.
         FloatingPointError: when a loss is no finite number; the last whole epoch is kept.
     """
-    if not config.output_dir:
-        raise ValueError("--output_dir is empty: name the folder that the run is written to.")
+    make_output_dir(config.output_dir)
     started = time.monotonic()
     keras.utils.set_random_seed(config.seed)
     source = load(config, config.split)
@@ -64,7 +64,6 @@ def train(config, log=print):
         f"{len(held)} pictures are held out to choose the threshold on."
     )
 
-    os.makedirs(config.output_dir, exist_ok=True)
     path = {name: os.path.join(config.output_dir, name) for name in _FILES}
     with open(path["run.flags"], "w") as file:
         file.write(config_lib.to_flagfile(config))
@@ -87,13 +86,18 @@ def train(config, log=print):
     except KeyboardInterrupt:
         interrupted = True
         log("\nInterrupted: the run is finished with what was learned so far.")
-    log(f"Training pictures: {source.report.summary()}")
+    except tf.errors.InvalidArgumentError as error:
+        if len(source.report.skipped) < len(kept):
+            raise
+        raise ValueError(
+            f"{source.name}: no picture can be read.\n{source.report.summary()}"
+        ) from error
     _write_history(history.history, model.loss_weights, path)
     if stop.sentence:
         raise FloatingPointError(stop.sentence)
 
-    held = held if len(held) else kept
-    thresholds, rule = _choose_thresholds(model, source, held, config.map)
+    thresholds, rule, held = _choose_thresholds(model, source, held, kept, config.map)
+    log(f"Training pictures: {source.report.summary()}")
     model.thresholds = thresholds
     callbacks.save(model, path["model.keras"])
     log(
@@ -152,6 +156,21 @@ def load(config, split, classes=None):
         image_size=config.crop_from,
         num_examples=config.num_examples or None,
     )
+
+
+def make_output_dir(path):
+    """Makes the folder that a program writes to; one that can't be is refused with a sentence."""
+    if not path:
+        raise ValueError("--output_dir is empty: name the folder that the results are written to.")
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        what = "a file has this name" if os.path.isfile(path) else error.strerror
+        raise ValueError(
+            f"--output_dir '{path}' can't be made: {what}. Name another folder."
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise ValueError(f"--output_dir '{path}' can't be written to. Name another folder.")
 
 
 def describe(source):
@@ -257,19 +276,27 @@ def _load_validation(config, classes, log):
         return None
 
 
-def _choose_thresholds(model, source, positions, kind):
-    """Thresholds for every kind of map, from training pictures that were not trained on."""
+def _choose_thresholds(model, source, held, kept, kind):
+    """Thresholds for every kind of map, from training pictures that were not trained on.
+
+    Where none was held out, or none of those can be read, the pictures that were trained on serve.
+
+    Returns:
+        (thresholds, rule, positions): see `scoring.choose_thresholds`, and what was used.
+    """
     kinds = list(dict.fromkeys([kind, *model_lib.MAPS]))
     window = scoring.View(model.input_size, model.resize_size)
-    scored = scoring.pairs(
-        model.predict_on_batch, source, positions, kinds=kinds, view=window, top_k=model.top_k
-    )
-    return scoring.choose_thresholds(scoring.accumulate(scored, kinds))
+    for positions in (held, kept):
+        scored = scoring.pairs(
+            model.predict_on_batch, source, positions, kinds=kinds, view=window, top_k=model.top_k
+        )
+        accumulators = scoring.accumulate(scored, kinds)
+        if len(accumulators[kind]):
+            break
+    return *scoring.choose_thresholds(accumulators), positions
 
 
 def _write_history(history, weights, path):
-    if not history:
-        return
     with open(path["history.csv"], "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["epoch", *history])
@@ -286,6 +313,9 @@ def main(argv):
         _, metrics = train(config_lib.from_flags())
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     if metrics["interrupted"]:
         sys.exit(INTERRUPTED)
 

@@ -1,0 +1,36 @@
+"""Runs the project's programs inside the test process, and makes models that are quickly built."""
+
+import sys
+
+from absl import flags
+
+from wsol_tf import config, model
+from wsol_tf.score_maps import MAPS
+
+TINY = ("--width=0.25", "--input_size=64", "--head_width=8", "--extractor_weights=none")
+
+
+def run(program, *arguments):
+    """Runs a program's main as its command line does; returns the exit status."""
+    before = set(flags.FLAGS)
+    getattr(program, "define_flags", config.define_flags)()
+    try:
+        program.main(flags.FLAGS([program.__name__, *map(str, arguments)]))
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
+        return end.code or 0
+    finally:
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+    return 0
+
+
+def tiny_model(classes, **settings):
+    """An untrained model with a threshold for every kind of map."""
+    settings = {"width": 0.25, "input_size": 64, "head_width": 8} | settings
+    built, _ = model.build(config.from_recipe(extractor_weights="none", **settings), classes)
+    built.thresholds = dict.fromkeys(MAPS, 0.5)
+    return built

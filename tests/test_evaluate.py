@@ -1,0 +1,240 @@
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+from programs import run, tiny_model
+
+from wsol_tf import evaluate, scoring, shapes
+
+KEYS = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls", "miou_box", "threshold",
+        "gt_known_loc_oracle", "oracle_threshold", "num_images")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    tiny_model(shapes.CLASSES).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    """Six drawn pictures in VOC layout, with boxes and masks."""
+    folder = tmp_path_factory.mktemp("data") / "voc"
+    shapes.write_voc(str(folder), 6, size=80, seed=0, split="val")
+    return folder
+
+
+@pytest.fixture
+def score(model_path, voc, tmp_path):
+    """Function that scores the six pictures with more flags; returns (status, figures, lines)."""
+
+    def do(*arguments):
+        out = tmp_path / "out"
+        status = run(
+            evaluate, f"--model={model_path}", "--dataset=voc_folder", f"--data_dir={voc}",
+            f"--output_dir={out}", *arguments,
+        )  # fmt: skip
+        if status:
+            return status, None, None
+        lines = (out / "predictions.jsonl").read_text().splitlines()
+        figures = json.loads((out / "metrics.json").read_text())
+        return status, figures, [json.loads(line) for line in lines]
+
+    return do
+
+
+def test_files_and_keys_of_the_contract(score, tmp_path, capsys):
+    status, figures, lines = score()
+    assert status == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "metrics.json", "predictions.jsonl", "contact_sheet.png"
+    }  # fmt: skip
+    for key in KEYS:
+        assert isinstance(figures[key], int | float), key
+        assert key == "num_images" or 0 <= figures[key] <= 1
+    assert figures["num_images"] == figures["num_pairs"] == 6
+    assert (figures["map"], figures["threshold"], figures["view"]) == ("mean", 0.5, "crop")
+    assert set(figures["other_maps"]) == {"true", "cam"}
+    assert figures["miou_mask"] is not None
+    assert set(figures["baselines"]) == {"whole_view", "centered_box_oracle"}
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
+        assert min(sheet.size) > 200
+    assert len(lines) == 6
+    for index, line in enumerate(lines):
+        assert line["image_id"] == f"val_{index:05d}"
+        assert line["size"] == {"height": 80, "width": 80}
+        assert line["label"] == shapes.CLASSES[index]
+        assert line["class"] in shapes.CLASSES and 0 < line["probability"] <= 1
+        assert len(line["box"]) == 4 and 0 <= min(line["box"]) and max(line["box"]) <= 80
+        assert 0 <= line["iou"] <= 1
+    assert figures["miou_box"] == pytest.approx(np.mean([line["iou"] for line in lines]))
+    output = capsys.readouterr().out
+    for text in ("GT-known", "CAM of the classifier", "whole view as box", "best centred box"):
+        assert text in output
+
+
+def test_map_threshold_and_view_are_what_was_asked_for(score):
+    _, figures, lines = score("--map=cam", "--threshold=0.25", "--view=whole")
+    assert (figures["map"], figures["threshold"], figures["view"]) == ("cam", 0.25, "whole")
+    assert all(line["map"] == "cam" and line["threshold"] == 0.25 for line in lines)
+    # All of the picture is seen, so true boxes come back as they are stored.
+    example = shapes.draw(0, size=80, split="val")
+    np.testing.assert_allclose(lines[0]["true_boxes"], example.boxes, atol=0.01)
+    _, figures, _ = score("--map=topk", "--top_k=6", "--threshold=otsu")
+    assert figures["threshold"] == "otsu"
+    assert figures["gt_known_loc"] == figures["gt_known_loc_otsu"]
+    # The mean over the top six of six classes is the mean.
+    assert figures["miou_box"] == pytest.approx(figures["other_maps"]["mean"]["miou_box"])
+
+
+def test_one_channel_model_is_scored_beside_cam_alone(voc, tmp_path):
+    path = tmp_path / "model.keras"
+    tiny_model(shapes.CLASSES, localizer="agnostic").save(path)
+    assert run(
+        evaluate, f"--model={path}", "--dataset=voc_folder", f"--data_dir={voc}",
+        f"--output_dir={tmp_path / 'out'}",
+    ) == 0  # fmt: skip
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert set(figures["other_maps"]) == {"cam"}
+
+
+def test_scores_do_not_depend_on_batches(score, monkeypatch):
+    _, expected, _ = score()
+    pairs = scoring.pairs
+    monkeypatch.setattr(scoring, "pairs", lambda *a, **k: pairs(*a, **k | {"batch_size": 4}))
+    _, figures, _ = score()
+    for key in KEYS:
+        assert figures[key] == pytest.approx(expected[key]), key
+
+
+def test_broken_pictures_are_named_and_skipped(model_path, tmp_path, capsys):
+    shapes.write_voc(str(tmp_path / "voc"), 4, size=80, seed=0, split="val")
+    whole = tmp_path / "voc" / "JPEGImages" / "val_00001.jpg"
+    whole.write_bytes(whole.read_bytes()[:500])
+    (tmp_path / "voc" / "JPEGImages" / "val_00002.jpg").unlink()
+    out = tmp_path / "out"
+    arguments = (f"--model={model_path}", "--dataset=voc_folder", f"--data_dir={tmp_path / 'voc'}")
+    assert run(evaluate, *arguments, f"--output_dir={out}") == 0
+    figures = json.loads((out / "metrics.json").read_text())
+    assert figures["num_images"] == 2
+    assert set(figures["skipped"]) == {"val_00001", "val_00002"}
+    output = capsys.readouterr().out
+    assert "Skipped: 2" in output and "no picture in JPEGImages: val_00002" in output
+
+
+def test_nothing_readable_is_an_error(model_path, tmp_path, capsys):
+    shapes.write_voc(str(tmp_path / "voc"), 2, size=80, seed=0, split="val")
+    for path in (tmp_path / "voc" / "JPEGImages").iterdir():
+        path.write_bytes(b"")
+    arguments = (f"--model={model_path}", "--dataset=voc_folder", f"--data_dir={tmp_path / 'voc'}")
+    assert run(evaluate, *arguments, f"--output_dir={tmp_path / 'out'}") == 1
+    errors = capsys.readouterr().err
+    assert "no picture can be read" in errors and "2 x the file is empty" in errors
+
+
+def test_image_folder_says_what_localization_needs(model_path, tmp_path, capsys):
+    for index in range(4):
+        folder = tmp_path / "data" / "val" / shapes.CLASSES[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(shapes.draw(index, size=80).image).save(folder / f"{index}.png")
+    out = tmp_path / "out"
+    assert run(
+        evaluate, f"--model={model_path}", "--dataset=image_folder",
+        f"--data_dir={tmp_path / 'data'}", f"--output_dir={out}",
+    ) == 0  # fmt: skip
+    figures = json.loads((out / "metrics.json").read_text())
+    assert all(key in figures for key in KEYS)
+    assert figures["gt_known_loc"] is None and figures["top1_cls"] is not None
+    assert figures["num_images"] == 4
+    assert (out / "contact_sheet.png").exists()
+    output = capsys.readouterr().out
+    assert "no boxes and no masks" in output and "--dataset=voc_folder" in output
+
+
+def test_keyboard_interrupt_ends_without_a_traceback(score, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "report", interrupt)
+    assert score()[0] == 130
+    assert "Interrupted" in capsys.readouterr().err
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argument, sentence",
+    [
+        ("--threshold=abc", "a number in 0..1, 'stored' or 'otsu'. Received: 'abc'"),
+        ("--threshold=1.5", "Received: '1.5'"),
+        ("--threshold=nan", "Received: 'nan'"),
+        ("--split=test", "Legal splits here: val"),
+        ("--data_dir=", "set --data_dir to it"),
+        ("--data_dir=/no/such/folder", "is not a folder"),
+        ("--output_dir=", "--output_dir is empty"),
+        ("--model={tmp}/missing.keras", "is no file"),
+        ("--model={tmp}", "is no file"),
+        ("--model={tmp}/truncated.keras", "is cut off or no .keras file"),
+        ("--model={tmp}/text.keras", "is cut off or no .keras file (5 bytes)"),
+        ("--model={tmp}/empty.keras", "is cut off or no .keras file (0 bytes)"),
+        ("--model={tmp}/other.keras", "is a Sequential, not a Localization"),
+        ("--model={tmp}/cats.keras", "None of the classes asked for (tabby, tiger)"),
+        ("--model={tmp}/bare.keras", "stores no threshold for map 'mean' (it has: none)"),
+        ("--output_dir={tmp}/text.keras", "a file has this name"),
+    ],
+)
+def test_what_cannot_work_is_refused(argument, sentence, score, model_path, tmp_path, capsys):
+    (tmp_path / "text.keras").write_text("hello")
+    (tmp_path / "empty.keras").touch()
+    if "truncated" in argument:
+        whole = model_path.read_bytes()
+        (tmp_path / "truncated.keras").write_bytes(whole[: len(whole) // 2])
+    if "other" in argument:
+        other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        other.save(tmp_path / "other.keras")
+    if "cats" in argument:
+        tiny_model(("tabby", "tiger")).save(tmp_path / "cats.keras")
+    if "bare" in argument:
+        bare = tiny_model(shapes.CLASSES)
+        bare.thresholds = {}
+        bare.save(tmp_path / "bare.keras")
+    assert score(argument.format(tmp=tmp_path))[0] == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("Error: ") and sentence in errors
+
+
+@pytest.mark.parametrize("argument", ["--map=xyz", "--dataset=vocc", "--view=half", "--top_k=two"])
+def test_flags_outside_their_values_are_refused(argument, score):
+    with pytest.raises(flags.Error, match=argument.split("=")[0].lstrip("-")):
+        score(argument)
+
+
+def test_empty_split_is_refused(model_path, tmp_path, capsys):
+    shapes.write_voc(str(tmp_path / "voc"), 1, size=80, seed=0, split="val")
+    (tmp_path / "voc" / "ImageSets" / "Main" / "none.txt").touch()
+    arguments = ("--dataset=voc_folder", f"--data_dir={tmp_path / 'voc'}", "--split=none")
+    out = f"--output_dir={tmp_path / 'out'}"
+    assert run(evaluate, f"--model={model_path}", *arguments, out) == 1
+    assert "Split 'none' is empty" in capsys.readouterr().err
+
+
+def test_a_model_file_with_a_part_missing_is_refused(model_path, tmp_path):
+    path = tmp_path / "part.keras"
+    with zipfile.ZipFile(model_path) as whole, zipfile.ZipFile(path, "w") as part:
+        part.writestr("config.json", whole.read("config.json"))
+    with pytest.raises(ValueError, match="can't be loaded"):
+        evaluate.load_model(str(path))
+
+
+@pytest.mark.parametrize(
+    "text, value", [("stored", "stored"), ("otsu", "otsu"), ("0", 0.0), ("1", 1.0), (".35", 0.35)]
+)
+def test_thresholds_are_read(text, value):
+    assert evaluate.parse_threshold(text) == value

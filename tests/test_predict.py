@@ -1,0 +1,234 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+from programs import run, tiny_model
+
+from wsol_tf import predict, shapes
+
+CLASSES = ("bright", "dark")
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def fake_model(size=100, **changes):
+    """A model whose every map is the brightness of the picture it sees."""
+
+    def predict_on_batch(images):
+        assert images.dtype == np.uint8 and images.shape[1:] == (size, size, 3)
+        maps = np.repeat(images[..., :1].astype(np.float32) / 255, 2, axis=-1)
+        logits = np.tile(np.float32([2, 0]), (len(images), 1))
+        return {"logits": logits, "score_map": maps, "localization_map": maps}
+
+    settings = dict(
+        input_size=size, classes=CLASSES, map="mean", top_k=5,
+        thresholds={"mean": 0.5, "predicted": 0.25}, predict_on_batch=predict_on_batch,
+    )  # fmt: skip
+    return SimpleNamespace(**settings | changes)
+
+
+def bright_square(path, *, size=(300, 200), box=(60, 40, 180, 120)):
+    """A black picture (width, height) with a white rectangle."""
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    x0, y0, x1, y1 = box
+    image[y0:y1, x0:x1] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    tiny_model(shapes.CLASSES).save(path)
+    return path
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+# --- what is written -----------------------------------------------------------------------------
+
+
+def test_box_and_mask_are_in_the_pixels_of_the_picture(tmp_path):
+    path = bright_square(tmp_path / "square.png")
+    lines, skipped = predict.predict(fake_model(), [path], str(tmp_path / "out"))
+    assert skipped == {}
+    (line,) = lines
+    assert lines_of(tmp_path / "out") == lines
+    # One position of the map is 3 x 2 pixels.
+    np.testing.assert_allclose(line["box"], [60, 40, 180, 120], atol=3)
+    assert line["image"] == path
+    assert line["size"] == {"height": 200, "width": 300}
+    assert (line["class"], line["map"], line["threshold"]) == ("bright", "mean", 0.5)
+    assert line["probability"] == pytest.approx(1 / (1 + np.exp(-2)))
+    with Image.open(tmp_path / "out" / line["mask"]) as mask:
+        assert mask.size == (300, 200) and mask.mode == "L"
+        mask = np.asarray(mask)
+    assert set(np.unique(mask)) == {0, 255}
+    expected = np.zeros((200, 300), bool)
+    expected[40:120, 60:180] = True
+    assert np.mean((mask > 0) != expected) < 0.02
+    with Image.open(tmp_path / "out" / line["overlay"]) as overlay:
+        assert overlay.mode == "RGB" and overlay.width >= 300
+        assert overlay.height > overlay.width * 200 / 300  # the caption is below the picture
+
+
+@pytest.mark.parametrize("size", [(300, 200), (57, 400), (33, 9), (1600, 1200)])
+def test_masks_have_the_size_of_the_picture(size, tmp_path):
+    box = (0, 0, size[0] // 2, size[1] // 2)
+    path = bright_square(tmp_path / "picture.png", size=size, box=box)
+    ((line,), _) = predict.predict(fake_model(), [path], str(tmp_path / "out"))
+    with Image.open(tmp_path / "out" / line["mask"]) as mask:
+        assert mask.size == size
+    assert line["size"] == {"height": size[1], "width": size[0]}
+    np.testing.assert_allclose(line["box"], box, atol=max(size) / 50)
+
+
+def test_rotated_photographs_are_seen_upright(tmp_path):
+    image = np.zeros((200, 300, 3), np.uint8)
+    image[:100, :60] = 255  # turned by 90 degrees clockwise: the right upper corner
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(image).save(path, exif=exif, quality=95)
+    ((line,), _) = predict.predict(fake_model(), [str(path)], str(tmp_path / "out"))
+    assert line["size"] == {"height": 300, "width": 200}
+    np.testing.assert_allclose(line["box"], [100, 0, 200, 60], atol=4)
+
+
+def test_kinds_of_map_and_thresholds(tmp_path):
+    path = bright_square(tmp_path / "square.png")
+    out = str(tmp_path / "out")
+    # Nobody knows the true class here, so 'true' shows the predicted one.
+    ((line,), _) = predict.predict(fake_model(), [path], out, kind="true")
+    assert (line["map"], line["threshold"]) == ("predicted", 0.25)
+    ((line,), _) = predict.predict(fake_model(), [path], out, kind="cam", threshold="otsu")
+    assert (line["map"], line["threshold"]) == ("cam", "otsu")
+    with pytest.raises(ValueError, match="stores no threshold for map 'cam'. Pass --threshold"):
+        predict.predict(fake_model(), [path], out, kind="cam")
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
+    paths = [bright_square(tmp_path / folder / "same.png") for folder in "abc"]
+    paths.append(bright_square(tmp_path / "d" / "same_2.png"))
+    lines, _ = predict.predict(fake_model(), paths, str(tmp_path / "out"))
+    assert len({line["mask"] for line in lines} | {line["overlay"] for line in lines}) == 8
+    assert all((tmp_path / "out" / line["mask"]).exists() for line in lines)
+
+
+def test_more_pictures_than_a_batch(tmp_path):
+    boxes = [(5 * i, 0, 5 * i + 60, 50) for i in range(predict.BATCH + 3)]
+    paths = [
+        bright_square(tmp_path / f"{i}.png", size=(200, 100), box=box)
+        for i, box in enumerate(boxes)
+    ]
+    lines, _ = predict.predict(fake_model(), paths, str(tmp_path / "out"))
+    assert [line["image"] for line in lines] == paths
+    np.testing.assert_allclose([line["box"] for line in lines], boxes, atol=2)
+
+
+def test_interrupted_predictions_are_kept(tmp_path, monkeypatch):
+    paths = [bright_square(tmp_path / f"{i}.png") for i in range(3)]
+    write, done = predict._write, []
+
+    def interrupt_the_third(*arguments):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(1)
+        return write(*arguments)
+
+    monkeypatch.setattr(predict, "_write", interrupt_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        predict.predict(fake_model(), paths, str(tmp_path / "out"))
+    assert [line["image"] for line in lines_of(tmp_path / "out")] == paths[:2]
+
+
+# --- as a user runs it ---------------------------------------------------------------------------
+
+
+def test_folder_with_broken_pictures(model_path, tmp_path, capsys):
+    folder = tmp_path / "in"
+    good = [bright_square(folder / name) for name in ("a.png", "deep/er/b.png")]
+    (folder / "empty.jpg").touch()
+    (folder / "page.png").write_text("<!DOCTYPE html><html></html>")
+    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:90])
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    (folder / "notes.txt").write_text("not looked at")
+    out = tmp_path / "out"
+    arguments = (f"--model={model_path}", f"--output_dir={out}")
+    assert run(predict, *arguments, folder, tmp_path / "gone.png") == 0
+    lines = lines_of(out)
+    assert [line["image"] for line in lines] == good
+    names = {line["overlay"] for line in lines} | {line["mask"] for line in lines}
+    assert set(os.listdir(out)) == names | {"predictions.jsonl"}
+    assert all(line["class"] in shapes.CLASSES for line in lines)
+    output = capsys.readouterr()
+    for name, reason in (("empty.jpg", "the file is empty"), ("page.png", "web page"),
+                         ("cut.png", "cannot be decoded"), ("dot.png", "1 x 1 pixels"),
+                         ("gone.png", "there is no such file")):  # fmt: skip
+        (line,) = [line for line in output.err.splitlines() if name in line]
+        assert line.startswith("Skipped: ") and reason in line
+    assert "2 pictures localized, 5 skipped" in output.out
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["{tmp}/missing.png"], "missing.png: there is no such file"),
+        (["{tmp}/nothing"], "No picture in folder"),
+        ([], "name pictures or folders of pictures"),
+        (["{tmp}/text.png"], "not a picture in a known format"),
+        (["{tmp}/a.png", "--threshold=abc"], "Received: 'abc'"),
+        (["{tmp}/a.png", "--model={tmp}/text.png"], "is cut off or no .keras file"),
+        (["{tmp}/a.png", "--model={tmp}/missing.keras"], "is no file"),
+        (["{tmp}/a.png", "--output_dir={tmp}/a.png"], "a file has this name"),
+        (["{tmp}/a.png", "--output_dir="], "--output_dir is empty"),
+    ],
+)
+def test_what_cannot_work_is_refused(arguments, sentence, model_path, tmp_path, capsys):
+    bright_square(tmp_path / "a.png")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "nothing").mkdir()
+    given = [argument.format(tmp=tmp_path) for argument in arguments]
+    options = (f"--model={model_path}", f"--output_dir={tmp_path / 'out'}")
+    assert run(predict, *options, *given) == 1
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argument", ["--map=xyz", "--top_k=two"])
+def test_flags_outside_their_values_are_refused(argument, tmp_path):
+    with pytest.raises(flags.Error, match=argument.split("=")[0].lstrip("-")):
+        run(predict, "--model=m", f"--output_dir={tmp_path}", argument)
+
+
+def test_refusals_as_a_user_sees_them(model_path, tmp_path):
+    truncated = tmp_path / "truncated.keras"
+    truncated.write_bytes(model_path.read_bytes()[:-1000])
+    out = f"--output_dir={tmp_path / 'out'}"
+    started = [
+        (
+            subprocess.Popen(
+                [sys.executable, "-m", "wsol_tf.predict", *map(str, arguments)],
+                cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            ),
+            sentence,
+        )
+        for arguments, sentence in (
+            ([f"--model={truncated}", out, "a.png"], "Error: --model"),
+            ([out, "a.png"], "--model=None: Flag --model must have a value"),
+        )
+    ]  # fmt: skip
+    for process, sentence in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert sentence in errors and "Traceback" not in errors

@@ -1,0 +1,397 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from wsol_tf import datasets, pipeline, scoring
+from wsol_tf.records import make_example
+from wsol_tf.score_maps import map_of
+
+CLASSES = ("cat", "dog", "fox")
+
+
+def add_picture(folder, image_id, objects, *, size=(40, 30), mask=None):
+    """Adds a picture (width, height) in VOC layout; objects: (class, (x0, y0, x1, y1) or None)."""
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main", "SegmentationClass"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "classes.txt").write_text("\n".join(CLASSES))
+    width, height = size
+    image = np.zeros((height, width, 3), np.uint8)
+    text = ""
+    for name, box in objects:
+        text += f"<object><name>{name}</name>"
+        if box is not None:
+            x0, y0, x1, y1 = box
+            image[y0:y1, x0:x1, CLASSES.index(name)] = 255  # the predictor below reads this
+            corners = zip(("xmin", "ymin", "xmax", "ymax"), (x0 + 1, y0 + 1, x1, y1), strict=True)
+            text += f"<bndbox>{''.join(f'<{k}>{v}</{k}>' for k, v in corners)}</bndbox>"
+        text += "</object>"
+    Image.fromarray(image).save(folder / "JPEGImages" / f"{image_id}.png")
+    (folder / "Annotations" / f"{image_id}.xml").write_text(f"<annotation>{text}</annotation>")
+    if mask is not None:
+        Image.fromarray(mask).save(folder / "SegmentationClass" / f"{image_id}.png")
+    with open(folder / "ImageSets" / "Main" / "val.txt", "a") as file:
+        file.write(f"{image_id}\n")
+
+
+def colours_are_maps(logits):
+    """A predictor that gives each class the colour channel of its number as map."""
+
+    def predict(images):
+        maps = images.astype(np.float32) / 255
+        logit_rows = np.tile(np.float32(logits), (len(images), 1))
+        return {"logits": logit_rows, "score_map": maps, "localization_map": maps}
+
+    return predict
+
+
+def score(predict, source, kind="true", *, view=None, thresholds=None):
+    """(figures, lines, pairs) of one kind of map and CAM, at threshold 0.5 unless told."""
+    view = view or scoring.View(32, 32, "whole")
+    kinds = list(dict.fromkeys([kind, "cam"]))
+    thresholds = thresholds or {name: 0.5 for name in kinds}
+    found = list(
+        scoring.pairs(predict, source, range(len(source)), kinds=kinds, view=view, batch_size=2)
+    )
+    accumulators = scoring.accumulate(found, kinds, thresholds=thresholds.values())
+    figures = scoring.report(accumulators, kind, thresholds, source.classes)
+    lines = [
+        scoring.prediction(pair, kind, thresholds[kind], view, source.classes) for pair in found
+    ]
+    json.dumps([figures, lines], allow_nan=False)
+    return figures, lines, found
+
+
+# --- the view ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind, box, height, width, expected",
+    [
+        # Resized to 256, cropped at 16: the crop is 16..240 of 256, here 2 and 1/2 pixels each.
+        ("crop", (0, 0, 224, 224), 128, 512, (32, 8, 480, 120)),
+        ("crop", (112, 0, 224, 112), 128, 512, (256, 8, 480, 64)),
+        ("whole", (56, 0, 112, 224), 200, 300, (75, 0, 150, 200)),
+        ("whole", (0, 0, 224, 224), 200, 300, (0, 0, 300, 200)),
+        ("whole", (-10, -10, 300, 300), 200, 300, (0, 0, 300, 200)),
+        ("crop", (-99, 0, 999, 224), 256, 256, (0, 16, 256, 240)),
+    ],
+)
+def test_boxes_of_a_view_in_the_picture_by_hand(kind, box, height, width, expected):
+    found = scoring.View(224, 256, kind).to_picture(box, height, width)
+    np.testing.assert_allclose(found, expected)
+
+
+@given(
+    height=st.integers(30, 90),
+    width=st.integers(30, 90),
+    sizes=st.sampled_from([(64, 73), (64, 64), (32, 50)]),
+    kind=st.sampled_from(["crop", "whole"]),
+)
+def test_to_picture_undoes_what_the_pipeline_does(height, width, sizes, kind):
+    box = [width * 0.4, height * 0.3, width * 0.6, height * 0.7]
+    example = make_example(np.zeros((height, width, 3)), [0], [box], [0])
+    input_size, resize_size = sizes
+    if kind == "crop":
+        seen = pipeline.center_crop(pipeline.resize(example, resize_size), input_size)
+    else:
+        seen = pipeline.resize(example, input_size)
+    found = scoring.View(input_size, resize_size, kind).to_picture(seen.boxes[0], height, width)
+    np.testing.assert_allclose(found, box, atol=1e-3)
+
+
+# --- kinds of map --------------------------------------------------------------------------------
+
+
+def kinds_of_map(channels=4, **options):
+    """One position per map: channel c of the localizer is c + 1, of the score map 10 * (c + 1)."""
+    localization = np.arange(1.0, channels + 1).reshape(1, 1, channels)
+    score_map = 10 * np.arange(1.0, 5).reshape(1, 1, 4)
+    logits = np.array([0.0, 3.0, 1.0, 2.0])
+    options = {"label": 2, "top_k": 2} | options
+    return {
+        kind: map_of(kind, localization, score_map, logits, **options).item()
+        for kind in ("true", "predicted", "mean", "topk", "cam")
+    }
+
+
+def test_each_kind_of_map_by_hand():
+    # Logits rank the classes 1, 3, 2, 0.
+    assert kinds_of_map() == {"true": 3, "predicted": 2, "mean": 2.5, "topk": 3, "cam": 30}
+    assert kinds_of_map(top_k=99)["topk"] == 2.5
+
+
+def test_classes_that_are_not_allowed_are_not_predicted():
+    allowed = np.array([True, False, True, True])
+    found = kinds_of_map(allowed=allowed)
+    assert found == {"true": 3, "predicted": 4, "mean": 2.5, "topk": 3.5, "cam": 30}
+
+
+def test_one_channel_is_every_map_but_cam():
+    found = kinds_of_map(channels=1)
+    assert found == {"true": 1, "predicted": 1, "mean": 1, "topk": 1, "cam": 30}
+
+
+def test_unknown_kind_of_map_is_refused():
+    with pytest.raises(ValueError, match="Unknown map 'xyz'. Legal: true, predicted, mean"):
+        map_of("xyz", np.zeros((1, 1, 2)), np.zeros((1, 1, 2)), np.zeros(2), 0)
+
+
+# --- drawn pictures ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind_of_view", ["whole", "crop"])
+def test_true_masks_as_maps_score_one_and_inverted_ones_zero(kind_of_view):
+    source = datasets.load("shapes", "", "val", image_size=73, num_examples=12)
+    view = scoring.View(64, 73, kind_of_view)
+    batches = pipeline.evaluation_batches(
+        source, range(12), input_size=64, resize_size=73, batch_size=12, view=kind_of_view
+    )
+    truth = next(batches.as_numpy_iterator())
+    mask_of = {image.tobytes(): mask for image, mask in zip(truth.image, truth.mask, strict=True)}
+
+    def predictor(invert):
+        def predict(images):
+            masks = np.stack([mask_of[image.tobytes()] for image in images])
+            maps = (masks[..., None] == 1 + np.arange(6)).astype(np.float32)
+            maps = 1 - maps if invert else maps
+            logits = maps.mean((1, 2)) * (-1 if invert else 1)
+            return {"logits": logits, "score_map": maps, "localization_map": maps}
+
+        return predict
+
+    figures, lines, _ = score(predictor(False), source, view=view)
+    assert figures["num_images"] == figures["num_pairs"] == 12
+    for name in ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "gt_known_loc_oracle"):
+        assert figures[name] == 1.0, name
+    assert figures["miou_mask"] == 1.0
+    assert figures["gt_known_loc_otsu"] == 1.0
+    assert figures["miou_box"] > 0.9
+    assert figures["other_maps"]["cam"]["gt_known_loc"] == 1.0
+    for line in lines:
+        assert line["class"] == line["label"]
+        assert line["size"] == {"height": 73, "width": 73}
+        one_object = len(line["true_boxes"]) == 1
+        if one_object and kind_of_view == "whole":
+            np.testing.assert_allclose(line["box"], line["true_boxes"][0], atol=2)
+
+    figures, _, _ = score(predictor(True), source, view=view)
+    assert figures["gt_known_loc"] == figures["top1_loc"] == 0.0
+    assert figures["miou_mask"] == 0.0
+    assert figures["top1_cls"] == 1.0
+
+
+def test_progress_counts_pictures():
+    source = datasets.load("shapes", "", "val", image_size=32, num_examples=5)
+    seen = []
+    view = scoring.View(32, 32, "whole")
+
+    def predict(images):
+        maps = np.zeros((len(images), 4, 4, 6), np.float32)
+        return {"logits": maps[:, 0, 0], "score_map": maps, "localization_map": maps}
+
+    options = {"kinds": ["mean"], "view": view, "batch_size": 2, "progress": seen.append}
+    assert len(list(scoring.pairs(predict, source, [4, 0, 2], **options))) == 3
+    assert seen == [2, 3]
+    ids = [pair.image_id for pair in scoring.pairs(predict, source, [4, 0, 2], **options)]
+    assert ids == [source.image_ids[i] for i in (4, 0, 2)]
+
+
+# --- several classes in a picture ----------------------------------------------------------------
+
+
+@pytest.fixture
+def multi_label(tmp_path):
+    """A wide picture with a cat and a dog, a tall one with a fox."""
+    two = [("cat", (0, 0, 20, 15)), ("dog", (30, 15, 60, 30))]
+    add_picture(tmp_path, "both", two, size=(60, 30))
+    add_picture(tmp_path, "alone", [("fox", (10, 20, 30, 60))], size=(40, 80))
+    return datasets.load("voc_folder", tmp_path, "val")
+
+
+def test_pairs_of_a_multi_label_folder(multi_label):
+    figures, lines, found = score(colours_are_maps([5, 1, 0]), multi_label)
+    assert [(pair.image_id, pair.label) for pair in found] == [
+        ("both", 0), ("both", 1), ("alone", 2)
+    ]  # fmt: skip
+    assert [pair.position for pair in found] == [0, 0, 1]
+    assert [pair.size for pair in found] == [(30, 60), (30, 60), (80, 40)]
+    assert found[0].allowed.tolist() == [True, False, True]
+    assert found[1].allowed.tolist() == [False, True, True]
+    # The cat is the first choice everywhere, but beside the dog it is no rival.
+    assert [line["class"] for line in lines] == ["cat", "dog", "cat"]
+    assert (figures["num_images"], figures["num_pairs"]) == (2, 3)
+    assert figures["top1_cls"] == pytest.approx(2 / 3)
+    assert figures["gt_known_loc"] == 1.0
+    assert figures["top1_loc"] == pytest.approx(2 / 3)
+    assert figures["per_class"]["classes"]["fox"]["top1_loc"] == 0.0
+    expected = np.exp([1.0, 0.0])
+    assert lines[1]["probability"] == pytest.approx(expected[0] / expected.sum())
+
+
+def test_predicted_map_is_of_an_allowed_class(multi_label):
+    figures, lines, _ = score(colours_are_maps([5, 1, 0]), multi_label, "predicted")
+    # Of "alone" the cat's map is looked at; it is black, so the box is the whole picture.
+    assert [line["iou"] >= 0.5 for line in lines] == [True, True, False]
+    assert lines[2]["box"] == [0, 0, 40, 80]
+    assert figures["gt_known_loc"] == pytest.approx(2 / 3)
+
+
+def test_predicted_and_true_boxes_are_in_pixels_of_the_picture(multi_label):
+    _, lines, _ = score(colours_are_maps([0, 0, 9]), multi_label)
+    assert [line["true_boxes"] for line in lines] == [
+        [[0, 0, 20, 15]], [[30, 15, 60, 30]], [[10, 20, 30, 60]]
+    ]  # fmt: skip
+    for line in lines:
+        # One position of the view is 60 / 32 and 80 / 32 pixels.
+        np.testing.assert_allclose(line["box"], line["true_boxes"][0], atol=2.6)
+        assert line["size"] == (
+            {"height": 80, "width": 40} if line["image_id"] == "alone"
+            else {"height": 30, "width": 60}
+        )  # fmt: skip
+
+
+def test_best_of_several_boxes_of_the_class_counts(tmp_path):
+    objects = [("cat", (0, 0, 10, 10)), ("cat", (20, 10, 40, 30))]
+    add_picture(tmp_path, "two_cats", objects)
+    source = datasets.load("voc_folder", tmp_path, "val")
+    figures, lines, _ = score(colours_are_maps([1, 0, 0]), source)
+    assert figures["num_pairs"] == 1
+    assert len(lines[0]["true_boxes"]) == 2
+    assert lines[0]["iou"] > 0.8 and figures["gt_known_loc"] == 1.0
+
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+def test_report_and_table_with_boxes(multi_label):
+    figures, lines, _ = score(colours_are_maps([5, 1, 0]), multi_label)
+    text = scoring.table(figures)
+    assert "2 pictures, 3 pairs" in text
+    assert "Top-1 Cls 0.667" in text
+    for row in ("map of the true class", "CAM of the classifier", "whole view as box",
+                "best centred box"):  # fmt: skip
+        assert row in text
+    whole = figures["baselines"]["whole_view"]
+    # Boxes cover 1/6, 1/4 and 1/4 of their pictures.
+    assert whole["gt_known_loc"] == 0.0
+    assert whole["miou_box"] == pytest.approx(2 / 9, abs=0.01)
+    assert figures["other_maps"]["cam"]["gt_known_loc"] == 1.0
+    assert figures["map"] == "true"
+    assert scoring.best_median_worst(lines) == {
+        "all, best first": sorted(lines, key=lambda line: -line["iou"])
+    }
+
+
+def test_report_with_masks_and_no_boxes(tmp_path):
+    mask = np.zeros((30, 40), np.uint8)
+    mask[10:20, 10:30] = 1
+    add_picture(tmp_path, "masked", [("cat", None)], mask=mask)
+    source = datasets.load("voc_folder", tmp_path, "val")
+    assert (source.has_boxes, source.has_masks) == (False, True)
+
+    def predict(images):
+        maps = np.zeros((len(images), 30, 40, 3), np.float32)
+        maps[:, 10:20, 10:20, 0] = 1  # half of the object
+        return {"logits": maps.mean((1, 2)), "score_map": maps, "localization_map": maps}
+
+    figures, lines, _ = score(predict, source)
+    assert figures["gt_known_loc"] is None and figures["miou_box"] is None
+    assert figures["miou_mask"] == pytest.approx(0.5, abs=0.04)
+    assert figures["top1_cls"] == 1.0
+    assert "No boxes" in scoring.table(figures) and "Mask mIoU" in scoring.table(figures)
+    assert "iou" not in lines[0] and "true_boxes" not in lines[0]
+
+
+def test_other_classes_of_a_mask_are_background_and_ignored_stays(tmp_path):
+    mask = np.zeros((30, 40), np.uint8)
+    mask[:10], mask[10:20], mask[20:25] = 1, 2, 255
+    add_picture(tmp_path, "masked", [("cat", (0, 0, 40, 10)), ("dog", (0, 10, 40, 20))], mask=mask)
+    source = datasets.load("voc_folder", tmp_path, "val")
+    view = scoring.View(40, 40, "whole")
+    found = list(scoring.pairs(colours_are_maps([1, 0, 0]), source, [0], kinds=["true"], view=view))
+    for pair, value in zip(found, (1, 2), strict=True):
+        assert np.mean(pair.mask == 1) == pytest.approx(np.mean(mask == value), abs=0.04)
+        assert np.mean(pair.mask == 255) == pytest.approx(np.mean(mask == 255), abs=0.04)
+        assert pair.mask.shape == pair.image.shape[:2]
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """Pictures in class folders: no boxes, no masks."""
+    for name in ("cat", "dog"):
+        (tmp_path / "bare" / name).mkdir(parents=True)
+        Image.new("RGB", (50, 40), "red").save(tmp_path / "bare" / name / "a.png")
+    return datasets.load("image_folder", tmp_path / "bare", "train")
+
+
+def test_report_without_boxes_and_masks(bare):
+    figures, lines, _ = score(colours_are_maps([1, 0]), bare)
+    assert figures["gt_known_loc"] is None and figures["miou_mask"] is None
+    assert figures["oracle_threshold"] is None
+    assert figures["top1_cls"] == 0.5
+    assert scoring.table(figures).endswith("No boxes: localization can't be scored.")
+    assert [line["image_id"] for line in lines] == ["cat/a.png", "dog/a.png"]
+    assert scoring.best_median_worst(lines) == {"": lines}
+
+
+@pytest.mark.parametrize("name", ["multi_label", "bare"])
+def test_sheet_shows_every_picture(name, request):
+    source = request.getfixturevalue(name)
+    predict = colours_are_maps([5, 1, 0][: len(source.classes)])
+    _, lines, _ = score(predict, source)
+    view = scoring.View(32, 32, "whole")
+    options = {"kind": "true", "threshold": 0.5, "view": view, "title": "drawn"}
+    sheet = scoring.sheet(predict, source, lines, **options)
+    assert sheet.dtype == np.uint8 and sheet.ndim == 3
+    fewer = scoring.sheet(predict, source, lines[:1], **options)
+    assert sheet.shape[1] > fewer.shape[1]  # a tile more in the row
+
+
+def test_best_median_and_worst_by_hand():
+    lines = [{"iou": i / 100} for i in range(20)]
+    found = scoring.best_median_worst(lines, each=2)
+    assert [line["iou"] for line in found["best"]] == [0.19, 0.18]
+    assert [line["iou"] for line in found["median"]] == [0.10, 0.09]
+    assert [line["iou"] for line in found["worst"]] == [0.01, 0.00]
+
+
+# --- thresholds and bad maps ---------------------------------------------------------------------
+
+
+def test_thresholds_come_from_boxes_or_from_otsu(multi_label, bare):
+    for source, logits, rule in ((multi_label, [5, 1, 0], "boxes"), (bare, [1, 0], "otsu")):
+        view = scoring.View(32, 32, "whole")
+        predict = colours_are_maps(logits)
+        found = scoring.pairs(predict, source, range(2), kinds=["true", "cam"], view=view)
+        thresholds, how = scoring.choose_thresholds(scoring.accumulate(found, ["true", "cam"]))
+        assert how == rule
+        assert thresholds.keys() == {"true", "cam"}
+        assert all(0 < value < 1 for value in thresholds.values())
+
+
+def test_maps_and_scores_that_are_no_numbers_are_named(multi_label):
+    good = colours_are_maps([5, 1, 0])
+
+    def predict(images):
+        outputs = good(images)
+        broken = images[..., 2].any((1, 2))  # the picture with the fox
+        outputs["localization_map"] = outputs["localization_map"].copy()
+        outputs["localization_map"][broken, 0, 0] = np.nan
+        outputs["logits"][broken] = np.inf
+        return outputs
+
+    figures, lines, _ = score(predict, multi_label)
+    assert figures["bad_maps"] == figures["bad_scores"] == ["alone"]
+    assert figures["gt_known_loc"] == pytest.approx(2 / 3)
+    assert figures["other_maps"]["cam"]["gt_known_loc"] == 1.0
+    assert lines[2]["iou"] == 0.0 and lines[2]["probability"] is None
+    text = scoring.table(figures)
+    assert "NaN or infinity in the score map of 1 pictures, counted as wrong: alone" in text
+    assert "NaN or infinity in the class scores of 1 pictures" in text
+    view = scoring.View(32, 32, "whole")
+    options = {"kind": "true", "threshold": 0.5, "view": view, "title": ""}
+    assert scoring.sheet(predict, multi_label, lines, **options).any()
