@@ -156,7 +156,7 @@ def test_true_masks_as_maps_score_one_and_inverted_ones_zero(kind_of_view):
     def predictor(invert):
         def predict(images):
             masks = np.stack([mask_of[image.tobytes()] for image in images])
-            maps = (masks[..., None] == 1 + np.arange(6)).astype(np.float32)
+            maps = (masks[..., None] == 1 + np.arange(len(source.classes))).astype(np.float32)
             maps = 1 - maps if invert else maps
             logits = maps.mean((1, 2)) * (-1 if invert else 1)
             return {"logits": logits, "score_map": maps, "localization_map": maps}
@@ -190,7 +190,7 @@ def test_progress_counts_pictures():
     view = scoring.View(32, 32, "whole")
 
     def predict(images):
-        maps = np.zeros((len(images), 4, 4, 6), np.float32)
+        maps = np.zeros((len(images), 4, 4, len(source.classes)), np.float32)
         return {"logits": maps[:, 0, 0], "score_map": maps, "localization_map": maps}
 
     options = {"kinds": ["mean"], "view": view, "batch_size": 2, "progress": seen.append}

@@ -34,13 +34,15 @@ def classification(score_map, labels, allowed=None):
 
 
 def foreground_classification(score_map, foreground_mask, labels, allowed=None):
-    """`cls_fg`: cross entropy of the score map inside the foreground mask; gradient into both."""
+    """`cls_fg`: cross entropy of the score map inside the mask; gradient into both (equation 2)."""
     mask = pool_to(foreground_mask, score_map)
     return cross_entropy(_average(_float(score_map) * mask[..., None]), labels, allowed)
 
 
 def erasing_score_map(score_map, labels, threshold, allowed=None):
     """`ae`: cross entropy of what is left when the class's strongest positions are erased.
+
+    Equation 3.
 
     Args:
         threshold: t1; positions at or above this share of the image's maximum are erased. Above
@@ -54,7 +56,7 @@ def erasing_score_map(score_map, labels, threshold, allowed=None):
 def erasing_foreground_mask(
     score_map, foreground_mask, labels, threshold, absolute=False, allowed=None
 ):
-    """`ae_fg`: `cls_fg` with the strongest positions of the foreground mask erased.
+    """`ae_fg`: `cls_fg` with the strongest positions of the foreground mask erased (equation 4).
 
     Args:
         threshold: t2, relative to the image's maximum, or to 1 when `absolute`.
@@ -65,7 +67,7 @@ def erasing_foreground_mask(
 
 
 def pseudo_label(foreground_mask, high, low, absolute=False):
-    """`pseudo`: L1 distance to the mask's own confident positions; those between are ignored.
+    """`pseudo`: L1 distance to the mask's own confident positions, not those between (equation 5).
 
     Args:
         high: t3; above it the pseudo label is foreground.
@@ -81,12 +83,12 @@ def pseudo_label(foreground_mask, high, low, absolute=False):
 
 
 def class_activation(score_map, labels):
-    """S: average of the positive part of the label's score map, `[batch]`."""
+    """S of equation 6: average of the positive part of the label's score map, `[batch]`."""
     return ops.mean(ops.relu(of_class(_float(score_map), labels)), axis=(1, 2))
 
 
 def background_activation_suppression(activation, background_activation):
-    """`bas`: r = S_bg / S where S_bg < S, else 0 (equation of BAS, arXiv 2112.00580).
+    """`bas`: S_bg / S where S_bg < S, else 0 (equation 6; of BAS, arXiv 2112.00580).
 
     Args:
         activation: S `[batch]`; no gradient flows into it.
@@ -99,7 +101,7 @@ def background_activation_suppression(activation, background_activation):
 
 
 def area_constraint(foreground_mask):
-    """`ac`: mean of the foreground mask over all positions."""
+    """`ac`: mean of the foreground mask over all positions (equation 7)."""
     return ops.mean(_float(foreground_mask), axis=(1, 2))
 
 

@@ -363,7 +363,8 @@ def _build(config, classes):
 def compile_from(model, config: Config, steps_per_epoch):
     """Compiles a model with the losses, the optimizer and the schedule of a run."""
     # Keras keeps the old rate for the step with the boundary's number; steps count from 0.
-    drops = [round(share * config.epochs) * steps_per_epoch - 1 for share in config.lr_drop_shares]
+    steps = config.epochs * steps_per_epoch
+    drops = [round(share * steps) - 1 for share in config.lr_drop_shares]
     rates = [config.learning_rate * 0.1**i for i in range(len(drops) + 1)]
     schedule = (
         keras.optimizers.schedules.PiecewiseConstantDecay(drops, rates) if drops else rates[0]
@@ -381,7 +382,7 @@ def compile_from(model, config: Config, steps_per_epoch):
         loss_weights={
             name: getattr(config, f"{name}_weight") for name in losses.TERMS if name != "cls"
         },
-        total_steps=steps_per_epoch * config.epochs,
+        total_steps=steps,
         **{name: getattr(config, name) for name in LOSS_SETTINGS},
     )
 
@@ -401,6 +402,8 @@ def group_sgd(
     A channel of the localizer learns from the pictures of its class alone: of a batch's mean
     gradient it gets 1 / classes. BAS's rates were tuned with 200 classes; with 10 the same rate
     moves a mask 20 times as far per step, and it saturates before the classifier knows anything.
+    So the rate is multiplied by channels / 200, within 0.1..1 (below 0.1 masks learn too slowly
+    to form in short trainings; one channel alone is stable there).
     """
     if not localizer_multiplier:
         localizer_multiplier = min(1.0, max(0.1, localizer_channels / PUBLISHED_CLASSES))

@@ -1,0 +1,248 @@
+"""Measures the training step: seven losses against classification alone, and what each part costs.
+
+    python benchmarks/train_step.py --width=0.25 --batch_size=16
+
+Random pictures, random weights. The steps are built up part by part and run in turn, so that what
+else the machine does meets all of them alike; medians are printed. Every setting of a run is a
+flag (--localizer, --recipe, --dilation, ...). Peak memory is that of a process that only takes
+this kind of step.
+"""
+
+import dataclasses
+import gc
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from absl import app, flags  # noqa: E402
+from keras import ops  # noqa: E402
+
+from wsol_tf import config as config_lib  # noqa: E402
+from wsol_tf import losses  # noqa: E402
+from wsol_tf import model as model_lib  # noqa: E402
+
+TARGET = {"wall": 1.56, "CPU": 1.47}
+CLASSIFICATION, FULL = "classification", "full"
+PARTS = {  # step -> what it adds to the one before
+    "extractor": "forward pass of the feature extractor",
+    "forward": "forward pass of the classifier, cls",
+    "gradients": "backward pass",
+    CLASSIFICATION: "optimizer: the classification-only step",
+    "localizer": "localizer, cls_fg and ac",
+    "erasing": "ae, ae_fg and pseudo",
+    FULL: "bas (erased pass): the step of seven losses",
+}
+
+
+def make_model(config, num_classes, eager):
+    """Builds and compiles the model of a run, all terms on from the first step."""
+    keras.utils.set_random_seed(config.seed)
+    model, _ = model_lib.build(config, [f"class {i}" for i in range(num_classes)])
+    model_lib.compile_from(model, config, 1)
+    model.optimizer.build(model.trainable_variables)
+    model.run_eagerly = eager
+    return model
+
+
+def make_step(model, part):
+    """Returns a function of (images, labels) that does the work up to a part of PARTS."""
+    if part == FULL:
+        return lambda images, labels: model.train_step((images, labels))
+    settings, weights = model.loss_settings, model.loss_weights
+    parts = [model.feature_extractor, model.classifier]
+    if part in ("localizer", "erasing"):
+        parts.append(model.localizer)
+    variables = [variable for each in parts for variable in each.trainable_variables]
+    optimizer = model.optimizer.from_config(model.optimizer.get_config())
+    optimizer.build(variables)
+    names = ["loss", "cls", "top1_cls"]
+    if part in ("localizer", "erasing"):
+        names += ["cls_fg", "ac"]
+    if part == "erasing":
+        names += ["ae", "ae_fg", "pseudo"]
+    trackers = [tracker for tracker in model.metrics if tracker.name in names]
+
+    def terms_of(images, labels):
+        features = model.feature_extractor(images, training=True)
+        score_map = model.classifier(features, training=True)
+        terms = {"cls": losses.classification(score_map, labels)}
+        if "ac" in names:
+            mask = losses.of_class(model.localizer(features, training=True), labels)
+            terms["cls_fg"] = losses.foreground_classification(score_map, mask, labels)
+            terms["ac"] = losses.area_constraint(mask)
+        if "ae" in names:
+            terms["ae"] = losses.erasing_score_map(score_map, labels, settings["ae_threshold"])
+            terms["ae_fg"] = losses.erasing_foreground_mask(
+                score_map, mask, labels, settings["ae_fg_threshold"]
+            )
+            terms["pseudo"] = losses.pseudo_label(
+                mask, settings["pseudo_high"], settings["pseudo_low"]
+            )
+        return terms, ops.mean(score_map, axis=(1, 2))
+
+    def extractor_step(images, labels):
+        return ops.mean(model.feature_extractor(images, training=True))
+
+    def forward_step(images, labels):
+        return terms_of(images, labels)[0]
+
+    def gradients_step(images, labels):
+        with tf.GradientTape() as tape:
+            terms, _ = terms_of(images, labels)
+            total = ops.mean(terms["cls"])
+        return tape.gradient(total, variables)
+
+    def training_step(images, labels):
+        with tf.GradientTape() as tape:
+            terms, logits = terms_of(images, labels)
+            total = sum(weights[name] * ops.mean(value) for name, value in terms.items())
+        optimizer.apply(tape.gradient(total, variables), variables)
+        for tracker in trackers:
+            if tracker.name == "top1_cls":
+                tracker.update_state(labels, logits)
+            else:
+                tracker.update_state(terms.get(tracker.name, total))
+        return {tracker.name: tracker.result() for tracker in trackers}
+
+    others = {"extractor": extractor_step, "forward": forward_step, "gradients": gradients_step}
+    return others.get(part, training_step)
+
+
+def make_batch(config, num_classes):
+    """A batch of random pictures and labels."""
+    rng = np.random.default_rng(config.seed)
+    shape = (config.batch_size, config.input_size, config.input_size, 3)
+    images = rng.integers(0, 256, shape, np.uint8)
+    return tf.constant(images), tf.constant(rng.integers(0, num_classes, len(images), np.int32))
+
+
+def compiled(model, part, eager):
+    """The step of a part as `fit` would run it."""
+    step = make_step(model, part)
+    return step if eager else tf.function(step, jit_compile=model.jit_compile)
+
+
+def run(step, batch):
+    """Runs a step to its end; returns (wall seconds, CPU seconds of all threads)."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    for tensor in tf.nest.flatten(step(*batch)):
+        if tensor is not None:
+            np.asarray(tensor).ravel()[:1]  # waits for an accelerator
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def measure_memory(config, num_classes, eager, part, steps=3):
+    """Takes a few steps of one kind; returns peak memory of this process, before and after."""
+    model = make_model(config, num_classes, eager)
+    batch = make_batch(config, num_classes)
+    step = compiled(model, part, eager)
+    gc.collect()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(steps):
+        run(step, batch)
+    return {"built": before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+
+
+def memory_in_child(part):
+    """`measure_memory` in a new process; kibibytes."""
+    command = [sys.executable, __file__, *sys.argv[1:], f"--memory_of={part}"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(printed.splitlines()[-1])
+
+
+def measure_time(config, num_classes, eager, repeats):
+    """Runs all parts in turn; returns part -> float [repeats, 2] of wall and CPU seconds."""
+    model = make_model(config, num_classes, eager)
+    batch = make_batch(config, num_classes)
+    steps = {part: compiled(model, part, eager) for part in PARTS}
+    for step in steps.values():  # traces, and the first runs that allocate
+        run(step, batch)
+        run(step, batch)
+    times = {part: [] for part in PARTS}
+    order = list(PARTS)
+    for _ in range(repeats):
+        for part in order:
+            times[part].append(run(steps[part], batch))
+        order.reverse()  # no step always follows the same one
+    return {part: np.array(rows) for part, rows in times.items()}
+
+
+def report(times, memory, batch_size):
+    """Renders the measurements as lines of text."""
+    medians = {part: np.median(rows, axis=0) for part, rows in times.items()}
+    full = medians[FULL]
+    lines = [f"{'step, with all parts up to':46}{'ms':>8}{'CPU ms':>8}{'added':>8}{'share':>7}"]
+    before = np.zeros(2)
+    for part, text in PARTS.items():
+        wall, cpu = medians[part] * 1000
+        added = medians[part] - before
+        lines.append(
+            f"{text:46}{wall:8.1f}{cpu:8.1f}{added[0] * 1000:8.1f}{added[0] / full[0]:7.0%}"
+        )
+        before = medians[part]
+    for part in (CLASSIFICATION, FULL):
+        wall = times[part][:, 0]
+        low, high = np.quantile(batch_size / wall, [0.25, 0.75])
+        lines.append(
+            f"{part}: {batch_size / np.median(wall):.1f} images/s (quartiles {low:.1f}, {high:.1f})"
+        )
+        if memory:
+            peak, built = memory[part]["peak"] / 1024, memory[part]["built"] / 1024
+            lines.append(f"  peak memory {peak:.0f} MiB, of which {peak - built:.0f} by the steps")
+    for column, name in enumerate(TARGET):
+        paired = times[FULL][:, column] / times[CLASSIFICATION][:, column]
+        ratio = full[column] / medians[CLASSIFICATION][column]
+        lines.append(
+            f"ratio full / classification, {name} time: {ratio:.2f} of medians, "
+            f"{np.median(paired):.2f} median of pairs (target: at most {TARGET[name]})"
+        )
+    return "\n".join(lines)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
+    values = flags.FLAGS
+    config = dataclasses.replace(
+        config_lib.from_flags(values),
+        localization_start=0.0,
+        erasing_start=0.0,
+        pseudo_start=0.0,
+        warmup=0.0,
+        learning_rate=1e-6,  # the numbers stay ordinary ones
+    )
+    eager = values.mode == "eager"
+    if values.memory_of:
+        print(json.dumps(measure_memory(config, values.num_classes, eager, values.memory_of)))
+        return
+    # Before this process grows: a new process starts with the peak of the one that made it.
+    memory = {}
+    if values.memory:
+        memory = {part: memory_in_child(part) for part in (CLASSIFICATION, FULL)}
+    print(
+        f"{config.extractor}, width {config.width}, {config.input_size} pixels, head width "
+        f"{config.head_width}, {values.num_classes} classes, localizer {config.localizer}, "
+        f"batch {config.batch_size}, {values.mode} mode, {values.repeats} repeats; "
+        f"{os.cpu_count()} CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs"
+    )
+    times = measure_time(config, values.num_classes, eager, values.repeats)
+    print(report(times, memory, config.batch_size))
+
+
+if __name__ == "__main__":
+    config_lib.define_flags(extractor_weights="none", width=0.25, batch_size=16)
+    flags.DEFINE_integer("num_classes", 20, "Classes.", lower_bound=1)
+    flags.DEFINE_integer("repeats", 15, "Steps of each kind that are timed.", lower_bound=1)
+    flags.DEFINE_enum("mode", "graph", ["graph", "eager"], "How the steps run.")
+    flags.DEFINE_bool("memory", True, "Measure the peak memory, in two more processes.")
+    flags.DEFINE_enum("memory_of", None, [CLASSIFICATION, FULL], "Used by this program itself.")
+    app.run(main)
