@@ -439,7 +439,7 @@ def test_saved_and_loaded_it_trains_on_as_before(tmp_path):
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([3], [0.01, 0.001])
     settings = {"pseudo_high": 0.6, "erased_statistics": "batch", "localization_start": 0.25}
     model.compile(
-        wsol_tf.group_sgd(3, schedule),
+        wsol_tf.group_sgd(model.localizer, schedule),
         loss_weights={"ac": 2.5},
         total_steps=8,
         run_eagerly=True,
@@ -552,7 +552,10 @@ def train_mirrored(strategy):
     with strategy.scope():
         model = toy()
         model.compile(
-            wsol_tf.group_sgd(3, 0.01), erased_statistics="batch", total_steps=6, **AT_ONCE
+            wsol_tf.group_sgd(model.localizer, 0.01, localizer_multiplier=0.1),
+            erased_statistics="batch",
+            total_steps=6,
+            **AT_ONCE,
         )
     images, labels = batch(size=24)
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8, drop_remainder=True)
@@ -708,7 +711,9 @@ class Bas:
     def train_as_bas(self):
         self.reset()
         self.model.compile(
-            wsol_tf.group_sgd(6, self.notes["sgd"]["lr"], localizer_multiplier=1.0),
+            wsol_tf.group_sgd(
+                self.model.localizer, self.notes["sgd"]["lr"], localizer_multiplier=1.0
+            ),
             loss_weights={"ae": 0.0, "ae_fg": 0.0, "pseudo": 0.0},
             total_steps=4,
             run_eagerly=True,

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from wsol_tf import heads
 from wsol_tf.model import group_sgd
 from wsol_tf.optimizer import GroupSGD
 
@@ -117,7 +118,7 @@ def test_survives_its_config(rng):
 
 def test_groups_of_the_published_recipe():
     """x1 and x2 for the backbone, x10 and x20 for both heads, with BAS's 200 classes."""
-    optimizer = group_sgd(200)
+    optimizer = group_sgd(heads.localizer((4, 4, 512), 200))
     expected = {
         **FACTORS,
         "localizer_conv/kernel": 10.0,
@@ -129,11 +130,13 @@ def test_groups_of_the_published_recipe():
 
 
 @pytest.mark.parametrize(
-    ("channels", "share"), [(1, 0.1), (10, 0.1), (40, 0.2), (200, 1), (1000, 1)]
+    ("features", "channels", "share"),
+    [(128, 1, 0.1), (512, 1, 0.025), (128, 10, 0.1), (512, 40, 0.2), (512, 200, 1), (8, 1, 1)],
 )
-def test_the_localizers_rate_is_in_proportion_to_its_channels_within_bounds(channels, share):
-    optimizer = group_sgd(channels)
+def test_the_localizers_rate_fits_its_classes_and_features(features, channels, share):
+    localizer = heads.localizer((4, 4, features), channels)
+    optimizer = group_sgd(localizer)
     assert optimizer.multiplier("localizer_conv/kernel") == pytest.approx(10 * share)
-    assert group_sgd(channels, localizer_multiplier=0.3).multiplier(
+    assert group_sgd(localizer, localizer_multiplier=0.3).multiplier(
         "localizer_conv/kernel"
     ) == pytest.approx(3)

@@ -43,7 +43,7 @@ class SaveEachEpoch(keras.callbacks.Callback):
         self.path = path
 
     def on_epoch_end(self, epoch, logs=None):
-        if all(np.isfinite(value) for value in (logs or {}).values()):
+        if finite(self.model) and all(np.isfinite(value) for value in (logs or {}).values()):
             save(self.model, self.path)
 
 
@@ -68,13 +68,24 @@ class StopAtNaN(keras.callbacks.Callback):
         if np.isfinite(logs["loss"]):
             return
         bad = [name for name in losses.TERMS if not np.isfinite(logs[name])]
-        named = f"in {', '.join(bad)}" if bad else "in the weights' decay"
+        named = f"in {', '.join(bad)}" if bad else "in a layer's own loss"
         kept = "The model of the last whole epoch is kept." if self.epoch else "No model is kept."
         self.sentence = (
             f"The loss is no finite number at step {self.step}, {named}. {kept} "
             "Lower --learning_rate or the weight of that term."
         )
         self.model.stop_training = True
+
+
+BROKEN = (
+    "The last step of the training left weights that are no finite numbers. The model of the last "
+    "whole epoch before it is kept, if there was one. Lower --learning_rate."
+)
+
+
+def finite(model):
+    """Whether all weights of a model are finite numbers."""
+    return all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
 def save(model, path):

@@ -26,7 +26,9 @@ class Config:
     holdout: float = _setting(
         0.1, "Share of the training pictures kept out of training, to choose the threshold on."
     )
-    num_examples: int = _setting(0, "Pictures that 'shapes' draws for a split; 0: its default.")
+    num_examples: int = _setting(
+        0, "At most so many pictures to train on, and a third as many to score on; 0: all."
+    )
     cache: bool = _setting(True, "Keep the resized pictures in memory when they fit in 4 GiB.")
 
     # Network
@@ -39,7 +41,9 @@ class Config:
         0, "Side that pictures are resized to before they are cropped; 0: 8/7 of input_size."
     )
     output_stride: int = _setting(
-        8, "Pixels per position of the localization map: 8 gives 28x28 of 224.", choices=(4, 8, 16)
+        8,
+        "Pixels per position of the localization map, 4, 8 or 16: 8 gives 28x28.",
+        choices=(4, 8, 16),
     )
     dilation: bool = _setting(
         True, "Dilate the convolutions behind a removed stride; off: as BAS does."
@@ -100,10 +104,15 @@ class Config:
     bias_multiplier: float = _setting(2.0, "Learning rate of biases and BN offsets, relative.")
     head_multiplier: float = _setting(10.0, "Learning rate of both heads, relative.")
     localizer_multiplier: float = _setting(
-        0.0, "Learning rate of the localizer relative to the heads'; 0: channels / 200, in 0.1..1."
+        0.0,
+        "Learning rate of the localizer relative to the heads'; 0: classes / 200, at most 1 and "
+        "at least 12.8 / channels of the features.",
     )
     momentum: float = _setting(0.9, "Nesterov momentum.")
     l2: float = _setting(5e-4, "L2 decay, added to the gradient of every weight.")
+    clip_norm: float = _setting(
+        0.0, "Norm that the gradients of a step are clipped to, all together; 0: they are not."
+    )
     mixed_precision: str = _setting(
         "float32",
         "Precision of the layers.",
@@ -133,6 +142,20 @@ class Config:
         for name in ("epochs", "batch_size", "head_width", "top_k"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
+        for name in ("localization_start", "erasing_start", "pseudo_start", "warmup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1]. Received: {getattr(self, name)}.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be above 0. Received: {self.learning_rate}.")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type in (int, float) and not value >= 0:
+                raise ValueError(f"{field.name} must be at least 0. Received: {value}.")
+        if self.resize_size and self.resize_size < self.input_size:
+            raise ValueError(
+                f"resize_size must be 0 or at least input_size. Received: {self.resize_size} "
+                f"with input_size {self.input_size}."
+            )
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout must lie in [0, 1). Received: {self.holdout}.")
         if self.pseudo_low >= self.pseudo_high:

@@ -279,7 +279,7 @@ def _read_split_file(data_dir, split, report):
                 else "Write one image id (a file name in JPEGImages without suffix) per line."
             )
         )
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:
         lines = [line.split() for line in file if line.strip()]
     if not lines:
         raise ValueError(
@@ -301,13 +301,16 @@ def _read_split_file(data_dir, split, report):
 def _voc_classes(data_dir):
     path = os.path.join(data_dir, "classes.txt")
     if os.path.isfile(path):
-        with open(path, encoding="utf-8") as file:
-            return tuple(line.strip() for line in file if line.strip())
+        with open(path, encoding="utf-8-sig") as file:
+            names = tuple(line.strip() for line in file if line.strip())
+        if not names:
+            raise ValueError(f"{path} is empty: write one class name per line, or remove it.")
+        return names
     names = set()
     for file in _files_by_stem(os.path.join(data_dir, "Annotations"), (".xml",)).values():
         try:
             root = ElementTree.parse(file).getroot()
-        except ElementTree.ParseError:
+        except (ElementTree.ParseError, ValueError, LookupError):
             continue  # reported by name when the split that contains it is read
         names |= {item.findtext("name", "").strip() for item in root.findall("object")}
     names.discard("")
@@ -370,7 +373,7 @@ def _read_annotation(data_dir, image_id, classes, report):
         root = ElementTree.parse(path).getroot()
     except FileNotFoundError:
         raise _BadAnnotation("no XML in Annotations") from None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise _BadAnnotation(f"XML is broken ({error})") from None
     ids = {name: i for i, name in enumerate(classes)}
     boxes, box_labels, easy = [], [], set()

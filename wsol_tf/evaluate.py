@@ -29,7 +29,9 @@ def define_flags():
     )
     flags.DEFINE_string("model", None, "The .keras file that train wrote.", required=True)
     flags.DEFINE_enum("map", None, MAPS, "Score map that is scored; default: the model's own.")
-    flags.DEFINE_integer("top_k", None, "Classes of --map=topk; default: the model's own.")
+    flags.DEFINE_integer(
+        "top_k", None, "Classes of --map=topk; default: the model's own.", lower_bound=1
+    )
     flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
     flags.DEFINE_enum(
         "view",
@@ -128,4 +130,5 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
+    flags.adopt_module_key_flags(config_lib)
     app.run(main)

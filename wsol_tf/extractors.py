@@ -121,9 +121,8 @@ def build(
 
 def _with_input_name(model, name):
     """Rebuilds a functional model so that its one input has this name in every process."""
-    config = json.dumps(model.get_config()).replace(f'"{model.inputs[0].name}', f'"{name}')
-    old = model.layers[0].name
-    renamed = keras.Model.from_config(json.loads(config.replace(f'"{old}"', f'"{name}"')))
+    config = json.dumps(model.get_config()).replace(f'"{model.layers[0].name}"', f'"{name}"')
+    renamed = keras.Model.from_config(json.loads(config))
     renamed.set_weights(model.get_weights())
     return renamed
 
@@ -167,12 +166,16 @@ def _application(name, width, input_size, weights):
     scaled = keras.layers.Rescaling(
         backbone.scale, backbone.offset, dtype="float32", name="rescaling"
     )(image)
-    return getattr(keras.applications, backbone.application)(
-        include_top=False,
-        weights="imagenet" if weights == "imagenet" else None,
-        input_tensor=scaled,
-        **keywords,
-    )
+    application = getattr(keras.applications, backbone.application)
+    if weights != "imagenet":
+        return application(include_top=False, weights=None, input_tensor=scaled, **keywords)
+    try:
+        return application(include_top=False, weights="imagenet", input_tensor=scaled, **keywords)
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        raise ValueError(
+            f"The ImageNet weights can't be downloaded: {error} Give a local file with "
+            "--extractor_weights=PATH, or none; BUILD.md says which file Keras looks for."
+        ) from error
 
 
 def _own_names(model):

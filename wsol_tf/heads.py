@@ -2,8 +2,6 @@
 
 import keras
 
-LOCALIZERS = ("per_class", "agnostic")
-
 
 def classifier(rest, num_classes, *, head_width=1024, final_relu=False):
     """Builds E_c: the rest of the backbone, two 3x3 convolutions and a 1x1 convolution.

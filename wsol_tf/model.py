@@ -9,26 +9,24 @@ from wsol_tf.config import PUBLISHED_CLASSES, Config
 from wsol_tf.optimizer import GroupSGD
 from wsol_tf.score_maps import MAPS
 
+_DEFAULTS = Config()
 LOSS_SETTINGS = {
-    "ae_threshold": 0.7,
-    "ae_fg_threshold": 0.9,
-    "pseudo_high": 0.5,
-    "pseudo_low": 0.1,
-    "absolute_thresholds": False,
-    "localization_start": 0.2,
-    "erasing_start": 0.2,
-    "pseudo_start": 0.5,
-    "warmup": 0.1,
-    "erased_statistics": "moving",
+    name: getattr(_DEFAULTS, name)
+    for name in (
+        "ae_threshold",
+        "ae_fg_threshold",
+        "pseudo_high",
+        "pseudo_low",
+        "absolute_thresholds",
+        "localization_start",
+        "erasing_start",
+        "pseudo_start",
+        "warmup",
+        "erased_statistics",
+    )
 }
 LOSS_WEIGHTS = {
-    "cls": 1.0,
-    "cls_fg": 0.5,
-    "ae": 0.1,
-    "ae_fg": 0.1,
-    "pseudo": 1.0,
-    "bas": 1.0,
-    "ac": 1.5,
+    name: 1.0 if name == "cls" else getattr(_DEFAULTS, f"{name}_weight") for name in losses.TERMS
 }
 
 
@@ -48,7 +46,7 @@ class Localization(keras.Model):
         classes: names of the classes, in the order of their ids.
         map: which map `foreground_mask` is: "mean" over the channels, "predicted" class,
             "topk" (mean over the top_k classes). "true" and "cam" need a label: see
-            `score_maps_of`; `foreground_mask` is then the predicted class's.
+            `score_maps.map_of`; `foreground_mask` is then the predicted class's.
         top_k: classes that "topk" averages over.
         thresholds: kind of map -> score-map threshold chosen on training pictures.
         resize_size: side in pixels that pictures were resized to before the crop of training;
@@ -75,6 +73,11 @@ class Localization(keras.Model):
         self.classes = tuple(classes)
         if map not in MAPS:
             raise ValueError(f"Unknown map '{map}'. Legal: {', '.join(MAPS)}.")
+        if len(self.classes) < 2:
+            raise ValueError(
+                "Localization is learned by telling classes apart: give at least two (pictures "
+                f"of the background can be the second). Received: {list(self.classes)}."
+            )
         if classifier.output.shape[-1] != len(self.classes):
             raise ValueError(
                 f"The classifier has {classifier.output.shape[-1]} outputs, but "
@@ -150,7 +153,7 @@ class Localization(keras.Model):
         self.total_steps = total_steps
         self._keras_settings = keras_settings
         if optimizer is None:
-            optimizer = group_sgd(self.localizer.output.shape[-1])
+            optimizer = group_sgd(self.localizer)
         super().compile(optimizer=optimizer, **keras_settings)
 
     def get_compile_config(self):
@@ -211,7 +214,11 @@ class Localization(keras.Model):
 
     def current_weights(self):
         """The weight of each term at this step: loss_weights times its ramp."""
-        progress = ops.cast(self.optimizer.iterations, "float32") / float(self.total_steps or 1)
+        if not self.total_steps:
+            raise ValueError(
+                "The length of the training is unknown: pass total_steps to compile, or call fit."
+            )
+        progress = ops.cast(self.optimizer.iterations, "float32") / float(self.total_steps)
         settings = self.loss_settings
 
         def ramp(start, length):
@@ -234,6 +241,11 @@ class Localization(keras.Model):
 
     def _terms(self, images, labels, allowed, training):
         """The seven losses, one value per image each, and the logits."""
+        if allowed is not None and (allowed.dtype != "bool" or len(allowed.shape) != 2):
+            raise ValueError(
+                "The third part of a batch is `allowed`, bool [batch, classes]; sample weights "
+                f"are not supported. Received: {allowed.dtype} {tuple(allowed.shape)}."
+            )
         settings = self.loss_settings
         features = self.feature_extractor(images, training=training)
         score_map = self.classifier(features, training=training)
@@ -371,13 +383,14 @@ def compile_from(model, config: Config, steps_per_epoch):
     )
     model.compile(
         group_sgd(
-            model.localizer.output.shape[-1],
+            model.localizer,
             schedule,
             localizer_multiplier=config.localizer_multiplier,
             head_multiplier=config.head_multiplier,
             bias_multiplier=config.bias_multiplier,
             momentum=config.momentum,
             l2=config.l2,
+            clip_norm=config.clip_norm,
         ),
         loss_weights={
             name: getattr(config, f"{name}_weight") for name in losses.TERMS if name != "cls"
@@ -388,7 +401,7 @@ def compile_from(model, config: Config, steps_per_epoch):
 
 
 def group_sgd(
-    localizer_channels,
+    localizer,
     learning_rate=1e-3,
     *,
     localizer_multiplier=0.0,
@@ -396,17 +409,28 @@ def group_sgd(
     bias_multiplier=2.0,
     momentum=0.9,
     l2=5e-4,
+    clip_norm=0.0,
 ):
-    """SGD with BAS's groups, and the localizer's rate in proportion to its channels.
+    """SGD with BAS's groups, and a rate of the localizer that fits its shape.
 
-    A channel of the localizer learns from the pictures of its class alone: of a batch's mean
-    gradient it gets 1 / classes. BAS's rates were tuned with 200 classes; with 10 the same rate
-    moves a mask 20 times as far per step, and it saturates before the classifier knows anything.
-    So the rate is multiplied by channels / 200, within 0.1..1 (below 0.1 masks learn too slowly
-    to form in short trainings; one channel alone is stable there).
+    One step moves a mask's logit by about rate x (channels of F_f) x (share of the batch's mean
+    gradient that reaches the mask's channel). BAS's rates were tuned with 200 classes, where that
+    share is 1 / 200. With fewer, the same rate moves a mask so far that it saturates before the
+    classifier knows anything. So the rate is multiplied by classes / 200, at most 1 and at least
+    12.8 / (channels of F_f), the largest that was stable with one channel that all pictures train.
+
+    Args:
+        localizer: the model's localizer.
+        learning_rate: number or schedule, for kernels of the backbone.
+        localizer_multiplier: rate of the localizer relative to the heads'; 0: as said above.
+        head_multiplier, bias_multiplier: relative rates of both heads, and of biases.
+        momentum: Nesterov momentum.
+        l2: decay, added to the gradient.
+        clip_norm: norm that all gradients together are clipped to; 0: they are not.
     """
     if not localizer_multiplier:
-        localizer_multiplier = min(1.0, max(0.1, localizer_channels / PUBLISHED_CLASSES))
+        features, channels = localizer.input.shape[-1], localizer.output.shape[-1]
+        localizer_multiplier = min(1.0, max(12.8 / features, channels / PUBLISHED_CLASSES))
     return GroupSGD(
         learning_rate,
         multipliers={
@@ -417,6 +441,7 @@ def group_sgd(
         l2=l2,
         momentum=momentum,
         nesterov=True,
+        global_clipnorm=clip_norm or None,
     )
 
 

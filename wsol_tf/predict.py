@@ -20,8 +20,6 @@ from wsol_tf.pipeline import resize_image
 from wsol_tf.score_maps import MAPS, localize, map_of
 from wsol_tf.train import INTERRUPTED, make_output_dir
 
-BATCH = 16
-
 
 def define_flags():
     """Defines the flags of this program."""
@@ -30,7 +28,9 @@ def define_flags():
     flags.DEFINE_enum(
         "map", None, MAPS, "Score map that is shown; default: the model's own ('true': predicted)."
     )
-    flags.DEFINE_integer("top_k", None, "Classes of --map=topk; default: the model's own.")
+    flags.DEFINE_integer(
+        "top_k", None, "Classes of --map=topk; default: the model's own.", lower_bound=1
+    )
     flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
 
 
@@ -83,66 +83,72 @@ def predict(model, paths, output_dir, *, kind=None, threshold="stored", top_k=No
     make_output_dir(output_dir)
     lines, skipped, names = [], {}, set()
     with open(os.path.join(output_dir, "predictions.jsonl"), "w") as file:
-        for start in range(0, len(paths), BATCH):
-            originals = []
-            for path in paths[start : start + BATCH]:
-                try:
-                    originals.append((path, images.read_image(path)))
-                except (images.BadImage, OSError) as error:
-                    skipped[path] = str(error)
-                    print(f"Skipped: {error}", file=sys.stderr)
-            if not originals:
+        for path in paths:  # one at a time: a picture can be very large
+            try:
+                image = images.read_image(path)
+                found = _localize(model, image, kind, threshold, top_k or model.top_k)
+            except (images.BadImage, OSError, FloatingPointError) as error:
+                skipped[path] = str(error)
+                print(f"Skipped: {path}: {error}", file=sys.stderr)
                 continue
-            batch = np.stack([resize_image(image, model.input_size) for _, image in originals])
-            outputs = {name: np.asarray(v) for name, v in model.predict_on_batch(batch).items()}
-            for i, (path, image) in enumerate(originals):
-                line = _write(
-                    path, image, outputs, i, model, kind, threshold, top_k, output_dir, names
-                )
-                lines.append(line)
-                file.write(json.dumps(line) + "\n")
-                print(f"{path}: {line['class']} {line['probability']:.0%}, box {line['box']}")
+            name = _unique(os.path.splitext(os.path.basename(path))[0], names)
+            _draw(image, found, os.path.join(output_dir, name))
+            line = {
+                "image": path,
+                "size": {"height": image.shape[0], "width": image.shape[1]},
+                "class": found["class"],
+                "probability": found["probability"],
+                "box": [round(float(edge), 2) for edge in found["box"]],
+                "map": kind,
+                "threshold": threshold,
+                "mask": f"{name}_mask.png",
+                "overlay": f"{name}_overlay.png",
+            }
+            lines.append(line)
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            print(f"{path}: {line['class']} {line['probability']:.0%}, box {line['box']}")
     return lines, skipped
 
 
-def _write(path, image, outputs, i, model, kind, threshold, top_k, output_dir, names):
-    logits = outputs["logits"][i].astype(np.float64)
+def _localize(model, image, kind, threshold, top_k):
+    """What the model says about one picture; FloatingPointError when that is no number."""
+    batch = resize_image(image, model.input_size)[None]
+    outputs = {name: np.asarray(v)[0] for name, v in model.predict_on_batch(batch).items()}
+    logits = outputs["logits"].astype(np.float64)
     best = int(logits.argmax())
-    exponents = np.exp(logits - logits.max())
-    probability = float(exponents[best] / exponents.sum())
     small = map_of(
-        kind,
-        outputs["localization_map"][i],
-        outputs["score_map"][i],
-        logits,
-        best,
-        top_k=top_k or model.top_k,
+        kind, outputs["localization_map"], outputs["score_map"], logits, best, top_k=top_k
     )
+    if not (np.isfinite(logits).all() and np.isfinite(small).all()):
+        raise FloatingPointError("the model's output is no finite number. Train it again.")
+    exponents = np.exp(logits - logits.max())
     score_map, mask, box = localize(small, *image.shape[:2], threshold)
-    name = os.path.splitext(os.path.basename(path))[0]
+    return {
+        "class": model.classes[best],
+        "probability": float(exponents[best] / exponents.sum()),
+        "score_map": score_map,
+        "mask": mask,
+        "box": box,
+    }
+
+
+def _draw(image, found, stem):
+    caption = f"{found['class']} {found['probability']:.0%}"
+    overlay = pictures.overlay(
+        image, found["score_map"], found["mask"], found["box"], caption=caption
+    )
+    Image.fromarray(overlay).save(f"{stem}_overlay.png")
+    Image.fromarray(found["mask"].astype(np.uint8) * 255).save(f"{stem}_mask.png")
+
+
+def _unique(name, taken):
+    """A name that no picture had before: pictures of different folders can share one."""
     unique, number = name, 1
-    while unique in names:  # pictures of the same name from different folders
+    while unique in taken:
         number += 1
         unique = f"{name}_{number}"
-    names.add(unique)
-    overlay = pictures.overlay(
-        image, score_map, mask, box, caption=f"{model.classes[best]} {probability:.0%}"
-    )
-    Image.fromarray(overlay).save(os.path.join(output_dir, f"{unique}_overlay.png"))
-    Image.fromarray(mask.astype(np.uint8) * 255).save(
-        os.path.join(output_dir, f"{unique}_mask.png")
-    )
-    return {
-        "image": path,
-        "size": {"height": image.shape[0], "width": image.shape[1]},
-        "class": model.classes[best],
-        "probability": probability,
-        "box": [round(float(edge), 2) for edge in box],
-        "map": kind,
-        "threshold": threshold,
-        "mask": f"{unique}_mask.png",
-        "overlay": f"{unique}_overlay.png",
-    }
+    taken.add(unique)
+    return unique
 
 
 def main(argv):

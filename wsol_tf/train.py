@@ -15,7 +15,7 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import app
+from absl import app, flags
 from PIL import Image
 
 from wsol_tf import callbacks, datasets, losses, pictures, pipeline, scoring
@@ -44,6 +44,8 @@ def train(config, log=print):
     keras.utils.set_random_seed(config.seed)
     source = load(config, config.split)
     log(describe(source))
+    if source.report.skipped or source.report.noted:
+        log(source.report.summary())
     validation = _load_validation(config, source.classes, log)
     kept, held = datasets.holdout(source.labels, config.holdout, config.seed)
     batches = pipeline.training_batches(
@@ -93,6 +95,8 @@ def train(config, log=print):
             f"{source.name}: no picture can be read.\n{source.report.summary()}"
         ) from error
     _write_history(history.history, model.loss_weights, path)
+    if not stop.sentence and not callbacks.finite(model):
+        stop.sentence = callbacks.BROKEN
     if stop.sentence:
         raise FloatingPointError(stop.sentence)
 
@@ -112,10 +116,13 @@ def train(config, log=print):
         "thresholds_from": rule,
         "num_training_images": len(kept),
         "num_threshold_images": len(held),
+        "skipped_in_training": dict(source.report.skipped),
         "minutes": round((time.monotonic() - started) / 60, 2),
     }
     scored, positions = (validation, None) if validation else (source, held)
     name = config.val_split if validation else f"held-out part of {config.split}"
+    if not validation:
+        log("The threshold was chosen on the pictures that are scored now: read it as optimistic.")
     figures, _ = score_and_draw(
         model,
         scored,
@@ -127,7 +134,12 @@ def train(config, log=print):
         title=f"{config.dataset}, {name}",
         log=log,
     )
-    metrics = {"scored_on": name, **figures, **metrics}
+    metrics = {
+        "scored_on": name,
+        "threshold_chosen_on_scored": validation is None,
+        **figures,
+        **metrics,
+    }
     with open(path["metrics.json"], "w") as file:
         json.dump(metrics, file, indent=2)
     log(f"Wrote {', '.join(_FILES)} to {config.output_dir}.")
@@ -325,4 +337,5 @@ def main(argv):
 
 if __name__ == "__main__":
     config_lib.define_flags()
+    flags.adopt_module_key_flags(config_lib)
     app.run(main)
