@@ -99,7 +99,7 @@ def test_a_run_without_nan_goes_on():
     [
         ({"loss": np.nan, "pseudo": np.nan}, "at step 5, in pseudo."),
         ({"loss": np.inf, "cls": np.inf, "ae": np.nan}, "at step 5, in cls, ae."),
-        ({"loss": np.nan}, "at step 5, in the weights' decay."),
+        ({"loss": np.nan}, "at step 5, in a layer's own loss."),
     ],
 )
 def test_nan_stops_the_run_and_names_the_term(bad, named):

@@ -101,6 +101,8 @@ SPECIAL = {
     "pseudo_high": st.floats(0.5, 2),
     "lr_drops": st.lists(st.floats(0.01, 0.99), max_size=4).map(lambda x: ",".join(map(str, x))),
     "learning_rate": st.floats(1e-12, 1e6),
+    "resize_size": st.integers(224, 10**6),
+    "input_size": st.integers(1, 224),
     "data_dir": st.lists(NAMES.filter(bool), max_size=3).map(" ".join),
 }
 

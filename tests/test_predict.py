@@ -126,8 +126,8 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
     assert all((tmp_path / "out" / line["mask"]).exists() for line in lines)
 
 
-def test_more_pictures_than_a_batch(tmp_path):
-    boxes = [(5 * i, 0, 5 * i + 60, 50) for i in range(predict.BATCH + 3)]
+def test_each_picture_gets_its_own_box(tmp_path):
+    boxes = [(5 * i, 0, 5 * i + 60, 50) for i in range(6)]
     paths = [
         bright_square(tmp_path / f"{i}.png", size=(200, 100), box=box)
         for i, box in enumerate(boxes)
@@ -139,15 +139,15 @@ def test_more_pictures_than_a_batch(tmp_path):
 
 def test_interrupted_predictions_are_kept(tmp_path, monkeypatch):
     paths = [bright_square(tmp_path / f"{i}.png") for i in range(3)]
-    write, done = predict._write, []
+    localize, done = predict._localize, []
 
     def interrupt_the_third(*arguments):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(1)
-        return write(*arguments)
+        return localize(*arguments)
 
-    monkeypatch.setattr(predict, "_write", interrupt_the_third)
+    monkeypatch.setattr(predict, "_localize", interrupt_the_third)
     with pytest.raises(KeyboardInterrupt):
         predict.predict(fake_model(), paths, str(tmp_path / "out"))
     assert [line["image"] for line in lines_of(tmp_path / "out")] == paths[:2]

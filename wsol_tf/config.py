@@ -147,6 +147,8 @@ class Config:
                 raise ValueError(f"{name} must lie in [0, 1]. Received: {getattr(self, name)}.")
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be above 0. Received: {self.learning_rate}.")
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"holdout must lie in [0, 1). Received: {self.holdout}.")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type in (int, float) and not value >= 0:
@@ -156,8 +158,6 @@ class Config:
                 f"resize_size must be 0 or at least input_size. Received: {self.resize_size} "
                 f"with input_size {self.input_size}."
             )
-        if not 0 <= self.holdout < 1:
-            raise ValueError(f"holdout must lie in [0, 1). Received: {self.holdout}.")
         if self.pseudo_low >= self.pseudo_high:
             raise ValueError(
                 "pseudo_low must be smaller than pseudo_high. "

@@ -187,6 +187,8 @@ class Localization(keras.Model):
             # The number is a constant of the traced step.
             self.total_steps = steps * epochs
             self.train_function = None
+        if hasattr(x, "cardinality"):  # a tf.data set shuffles itself; Keras warns otherwise
+            kwargs.setdefault("shuffle", False)
         return super().fit(
             x, y, batch_size=batch_size, epochs=epochs, steps_per_epoch=steps_per_epoch, **kwargs
         )

@@ -76,7 +76,6 @@ def train(config, log=print):
         model.fit(
             batches,
             epochs=config.epochs,
-            shuffle=False,  # the batches are
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[
                 history,
