@@ -99,7 +99,7 @@ def evaluate(values):
         threshold=threshold,
         view=values.view,
         sheet_path=os.path.join(values.output_dir, "contact_sheet.png"),
-        title=f"{values.dataset}, {values.split}",
+        title=f"{os.path.basename(os.path.normpath(values.data_dir or values.dataset))}, {values.split}",
         top_k=values.top_k,
     )
     figures = {"model": values.model, "scored_on": source.name, **figures}

@@ -129,7 +129,8 @@ def curves(history, weights):
                 score_names.append(plain)
             colour = TERM_COLOURS[score_names.index(plain) % len(TERM_COLOURS)]
             _plot(scores_axes, values, name, color=colour, linestyle=dashed)
-    for axes, heading in ((losses_axes, "Loss, and what each term adds"), (scores_axes, "Scores")):
+    heading = "Loss, and each term times its full weight"
+    for axes, heading in ((losses_axes, heading), (scores_axes, "Scores")):
         axes.set_title(heading, loc="left", fontsize=13, color=_hex(INK), pad=10)
         axes.set_xlabel("epoch", color=_hex(FAINT))
         axes.set_facecolor(_hex(PAPER))

@@ -130,7 +130,7 @@ def train(config, log=print):
         threshold="stored",
         view="crop",
         sheet_path=path["contact_sheet.png"],
-        title=f"{config.dataset}, {name}",
+        title=f"{os.path.basename(os.path.normpath(config.data_dir or config.dataset))}, {name}",
         log=log,
     )
     metrics = {
