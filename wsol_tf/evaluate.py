@@ -19,7 +19,7 @@ from wsol_tf import config as config_lib
 from wsol_tf import datasets
 from wsol_tf.model import Localization
 from wsol_tf.score_maps import MAPS
-from wsol_tf.train import INTERRUPTED, make_output_dir, score_and_draw
+from wsol_tf.train import INTERRUPTED, make_output_dir, score_and_draw, sheet_title
 
 
 def define_flags():
@@ -99,7 +99,7 @@ def evaluate(values):
         threshold=threshold,
         view=values.view,
         sheet_path=os.path.join(values.output_dir, "contact_sheet.png"),
-        title=f"{os.path.basename(os.path.normpath(values.data_dir or values.dataset))}, {values.split}",
+        title=sheet_title(values.dataset, values.data_dir, values.split),
         top_k=values.top_k,
     )
     figures = {"model": values.model, "scored_on": source.name, **figures}

@@ -129,8 +129,8 @@ def curves(history, weights):
                 score_names.append(plain)
             colour = TERM_COLOURS[score_names.index(plain) % len(TERM_COLOURS)]
             _plot(scores_axes, values, name, color=colour, linestyle=dashed)
-    heading = "Loss, and each term times its full weight"
-    for axes, heading in ((losses_axes, heading), (scores_axes, "Scores")):
+    headings = "Loss, and each term times its full weight", "Scores"
+    for axes, heading in zip((losses_axes, scores_axes), headings, strict=True):
         axes.set_title(heading, loc="left", fontsize=13, color=_hex(INK), pad=10)
         axes.set_xlabel("epoch", color=_hex(FAINT))
         axes.set_facecolor(_hex(PAPER))

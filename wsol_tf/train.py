@@ -130,7 +130,7 @@ def train(config, log=print):
         threshold="stored",
         view="crop",
         sheet_path=path["contact_sheet.png"],
-        title=f"{os.path.basename(os.path.normpath(config.data_dir or config.dataset))}, {name}",
+        title=sheet_title(config.dataset, config.data_dir, name),
         log=log,
     )
     metrics = {
@@ -185,6 +185,11 @@ def make_output_dir(path):
         ) from error
     if not os.access(path, os.W_OK):
         raise ValueError(f"--output_dir '{path}' can't be written to. Name another folder.")
+
+
+def sheet_title(dataset, data_dir, split):
+    """Heading of a contact sheet: the data set's folder, or its name, and the split."""
+    return f"{os.path.basename(os.path.normpath(data_dir or dataset))}, {split}"
 
 
 def describe(source):
