@@ -48,8 +48,8 @@ def side_by_side(model_path, output_path):
             row.append(pictures.overlay(pair.image, *found, true_boxes=pair.boxes, side=256))
     sheet = pictures.contact_sheet(
         {
-            "CAM of the classifier: finds the badge that tells the class": tiles["cam"],
-            "The localizer: finds the object": tiles[model.map],
+            "CAM: where the classifier looks": tiles["cam"],
+            "Localizer: the full method": tiles[model.map],
         },
         title=f"Trained on one label per picture\n{pictures.legend()}",
         columns=SHOWN,
