@@ -34,6 +34,8 @@ def start(*arguments, program="train"):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that starts the tests in the background hands down an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -268,7 +270,10 @@ def test_sigint_leaves_a_usable_run(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     training.send_signal(signal.SIGINT)
-    output, errors = training.communicate(timeout=240)
+    try:
+        output, errors = training.communicate(timeout=240)
+    finally:
+        training.kill()
     assert training.returncode == 130, errors
     assert "Traceback" not in errors
     assert "Interrupted: the run is finished with what was learned so far." in output
