@@ -8,7 +8,7 @@ from absl import flags
 from PIL import Image
 from programs import run, tiny_model
 
-from wsol_tf import evaluate, scoring, shapes
+from wsol_tf import evaluate, model, programs, scoring, shapes
 
 KEYS = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls", "miou_box", "threshold",
         "gt_known_loc_oracle", "oracle_threshold", "num_images")  # fmt: skip
@@ -230,11 +230,11 @@ def test_a_model_file_with_a_part_missing_is_refused(model_path, tmp_path):
     with zipfile.ZipFile(model_path) as whole, zipfile.ZipFile(path, "w") as part:
         part.writestr("config.json", whole.read("config.json"))
     with pytest.raises(ValueError, match="can't be loaded"):
-        evaluate.load_model(str(path))
+        model.load(str(path))
 
 
 @pytest.mark.parametrize(
     "text, value", [("stored", "stored"), ("otsu", "otsu"), ("0", 0.0), ("1", 1.0), (".35", 0.35)]
 )
 def test_thresholds_are_read(text, value):
-    assert evaluate.parse_threshold(text) == value
+    assert programs.parse_threshold(text) == value

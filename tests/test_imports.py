@@ -14,7 +14,7 @@ PROGRAMS = {"train", "evaluate", "predict", "demo", "sweep"}
 LEGAL = {
     **dict.fromkeys(
         ("config", "records", "losses", "score_maps", "extractors", "pictures", "images",
-         "optimizer"), set()
+         "optimizer", "programs"), set()
     ),
     "heads": {"extractors"},
     "metrics": {"score_maps"},

@@ -224,7 +224,7 @@ def test_refusals_as_a_user_sees_them(model_path, tmp_path):
             sentence,
         )
         for arguments, sentence in (
-            ([f"--model={truncated}", out, "a.png"], "Error: --model"),
+            ([f"--model={truncated}", out, "a.png"], "Error: Model"),
             ([out, "a.png"], "--model=None: Flag --model must have a value"),
         )
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from PIL import Image
 from programs import TINY, run
 
 from wsol_tf import config, evaluate, losses, predict, shapes, train
+from wsol_tf import model as localization
 from wsol_tf.score_maps import MAPS
 
 FILES = {"run.flags", "model.keras", "history.csv", "curves.png", "metrics.json",
@@ -112,7 +113,7 @@ def test_metrics_have_the_keys_of_the_contract(finished):
 
 
 def test_model_carries_classes_thresholds_and_size(finished):
-    model = evaluate.load_model(str(finished / "model.keras"))
+    model = localization.load(str(finished / "model.keras"))
     assert model.classes == shapes.CLASSES
     assert model.thresholds == metrics_of(finished)["thresholds"]
     assert set(model.thresholds) == set(MAPS)
@@ -193,7 +194,7 @@ def test_image_folder_without_boxes(tmp_path, eager, capsys):
     assert metrics["scored_on"] == "held-out part of train"
     assert (metrics["num_images"], metrics["thresholds_from"]) == (3, "otsu")
     assert set(os.listdir(run_folder)) == FILES
-    assert evaluate.load_model(str(run_folder / "model.keras")).classes == ("even", "odd")
+    assert localization.load(str(run_folder / "model.keras")).classes == ("even", "odd")
 
     picture = tmp_path / "data" / "odd" / "1.png"
     model = f"--model={run_folder / 'model.keras'}"
@@ -258,7 +259,7 @@ def test_keyboard_interrupt_while_scoring_ends_without_a_traceback(
     arguments = ("--num_examples=6", "--epochs=1", "--batch_size=4", f"--output_dir={folder}")
     assert run(train, *TINY, *arguments) == 130
     assert "Interrupted" in capsys.readouterr().err
-    assert evaluate.load_model(str(folder / "model.keras")).thresholds
+    assert localization.load(str(folder / "model.keras")).thresholds
 
 
 def test_sigint_leaves_a_usable_run(tmp_path):
@@ -280,7 +281,7 @@ def test_sigint_leaves_a_usable_run(tmp_path):
     assert set(os.listdir(folder)) == FILES
     assert metrics_of(folder)["interrupted"]
     assert len(history_of(folder)) == metrics_of(folder)["epochs"] >= 1
-    assert evaluate.load_model(str(folder / "model.keras")).thresholds
+    assert localization.load(str(folder / "model.keras")).thresholds
 
 
 def test_nan_stops_names_the_term_and_keeps_the_last_good_model(

@@ -14,7 +14,8 @@ import sys
 from absl import app, flags
 from PIL import Image
 
-from wsol_tf import datasets, evaluate, pictures, scoring
+from wsol_tf import datasets, pictures, scoring
+from wsol_tf import model as model_lib
 from wsol_tf.score_maps import localize
 
 CONFIG = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "demo.flags")
@@ -33,7 +34,7 @@ def run(program, *arguments):
 
 def side_by_side(model_path, output_path):
     """Draws the CAM and the mask of the same drawn pictures under each other."""
-    model = evaluate.load_model(model_path)
+    model = model_lib.load(model_path)
     source = datasets.load(
         "shapes", "", "test", classes=model.classes, image_size=model.resize_size,
         num_examples=SHOWN,

@@ -9,17 +9,13 @@ contact_sheet.png, and prints the table with CAM and the trivial boxes beside th
 
 import json
 import os
-import sys
-import zipfile
 
-import keras
 from absl import app, flags
 
 from wsol_tf import config as config_lib
-from wsol_tf import datasets
-from wsol_tf.model import Localization
+from wsol_tf import datasets, programs, scoring
+from wsol_tf import model as model_lib
 from wsol_tf.score_maps import MAPS
-from wsol_tf.train import INTERRUPTED, make_output_dir, score_and_draw, sheet_title
 
 
 def define_flags():
@@ -41,47 +37,11 @@ def define_flags():
     )
 
 
-def load_model(path) -> Localization:
-    """Loads a model that this project trained; anything else is refused with a sentence."""
-    if not os.path.isfile(path):
-        raise ValueError(f"--model '{path}' is no file. Name the model.keras of a run.")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"--model '{path}' is cut off or no .keras file ({os.path.getsize(path)} bytes). "
-            "Copy it again, or name the model.keras of a run."
-        )
-    try:
-        model = keras.saving.load_model(path)
-    except Exception as error:
-        raise ValueError(
-            f"--model '{path}' can't be loaded ({str(error).partition(chr(10))[0]}). "
-            "Name the model.keras of a run."
-        ) from error
-    if not isinstance(model, Localization):
-        raise ValueError(f"--model '{path}' is a {type(model).__name__}, not a Localization.")
-    return model
-
-
-def parse_threshold(text):
-    """Reads --threshold: 'stored', 'otsu' or a number in 0..1."""
-    if text in ("stored", "otsu"):
-        return text
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise ValueError(
-            f"--threshold is a number in 0..1, 'stored' or 'otsu'. Received: '{text}'."
-        )
-    return value
-
-
 def evaluate(values):
     """Does what the command does with parsed flags; returns the figures."""
-    threshold = parse_threshold(values.threshold)
-    make_output_dir(values.output_dir)
-    model = load_model(values.model)
+    threshold = programs.parse_threshold(values.threshold)
+    programs.make_output_dir(values.output_dir)
+    model = model_lib.load(values.model)
     source = datasets.load(
         values.dataset,
         values.data_dir,
@@ -91,7 +51,7 @@ def evaluate(values):
         image_size=model.resize_size,
         num_examples=values.num_examples or None,
     )
-    figures, lines = score_and_draw(
+    figures, lines = scoring.score_and_draw(
         model,
         source,
         None,
@@ -99,7 +59,7 @@ def evaluate(values):
         threshold=threshold,
         view=values.view,
         sheet_path=os.path.join(values.output_dir, "contact_sheet.png"),
-        title=sheet_title(values.dataset, values.data_dir, values.split),
+        title=scoring.sheet_title(values.dataset, values.data_dir, values.split),
         top_k=values.top_k,
     )
     figures = {"model": values.model, "scored_on": source.name, **figures}
@@ -119,13 +79,8 @@ def evaluate(values):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    try:
+    with programs.plain_ending():
         evaluate(flags.FLAGS)
-    except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

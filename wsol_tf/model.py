@@ -1,5 +1,8 @@
 """The model: feature extractor, classifier and localizer trained together with seven losses."""
 
+import os
+import zipfile
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -456,3 +459,24 @@ def _steps_of(x, batch_size):
     if hasattr(x, "shape"):
         return -(-x.shape[0] // (batch_size or 32))
     return None
+
+
+def load(path) -> Localization:
+    """Loads a model that this project trained; anything else is refused with a sentence."""
+    if not os.path.isfile(path):
+        raise ValueError(f"Model '{path}' is no file. Name the model.keras of a run.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"Model '{path}' is cut off or no .keras file ({os.path.getsize(path)} bytes). "
+            "Copy it again, or name the model.keras of a run."
+        )
+    try:
+        model = keras.saving.load_model(path)
+    except Exception as error:
+        raise ValueError(
+            f"Model '{path}' can't be loaded ({str(error).partition(chr(10))[0]}). "
+            "Name the model.keras of a run."
+        ) from error
+    if not isinstance(model, Localization):
+        raise ValueError(f"Model '{path}' is a {type(model).__name__}, not a Localization.")
+    return model

@@ -14,11 +14,10 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from wsol_tf import images, pictures
-from wsol_tf.evaluate import load_model, parse_threshold
+from wsol_tf import images, pictures, programs
+from wsol_tf import model as model_lib
 from wsol_tf.pipeline import resize_image
 from wsol_tf.score_maps import MAPS, localize, map_of
-from wsol_tf.train import INTERRUPTED, make_output_dir
 
 
 def define_flags():
@@ -80,7 +79,7 @@ def predict(model, paths, output_dir, *, kind=None, threshold="stored", top_k=No
                 "number in 0..1."
             )
         threshold = model.thresholds[kind]
-    make_output_dir(output_dir)
+    programs.make_output_dir(output_dir)
     lines, skipped, names = [], {}, set()
     with open(os.path.join(output_dir, "predictions.jsonl"), "w") as file:
         for path in paths:  # one at a time: a picture can be very large
@@ -153,20 +152,15 @@ def _unique(name, taken):
 
 def main(argv):
     values = flags.FLAGS
-    try:
+    with programs.plain_ending():
         lines, skipped = predict(
-            load_model(values.model),
+            model_lib.load(values.model),
             find_images(argv[1:]),
             values.output_dir,
             kind=values.map,
-            threshold=parse_threshold(values.threshold),
+            threshold=programs.parse_threshold(values.threshold),
             top_k=values.top_k,
         )
-    except (ValueError, OSError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     print(f"{len(lines)} pictures localized, {len(skipped)} skipped; see {values.output_dir}.")
     if not lines:
         sys.exit(1)

@@ -1,8 +1,12 @@
 """Scores anything that gives score maps on a data set, and reports it beside its baselines."""
 
 import dataclasses
+import os
+import sys
 
+import keras
 import numpy as np
+from PIL import Image
 
 from wsol_tf import pictures, pipeline
 from wsol_tf.metrics import THRESHOLDS, LocalizationMetrics
@@ -179,6 +183,93 @@ def report(accumulators, kind, thresholds, class_names):
             result = accumulator.result(thresholds.get(other, "otsu"))
             figures["other_maps"][other] = {name: result[name] for name in shown}
     return figures
+
+
+def score_and_draw(
+    model, source, positions, *, kind, threshold, view, sheet_path, title, top_k=None, log=print
+):
+    """Scores a model on a data set and draws the contact sheet.
+
+    Args:
+        model: a Localization.
+        source: a `datasets.Source`.
+        positions: positions in the source; None takes all.
+        kind: the map that is scored, see `score_maps.map_of`; the mean map and CAM stand beside.
+        threshold: a number, "otsu", or "stored" for the one in the model.
+        view: "crop" or "whole", see `View`.
+        sheet_path: file that the contact sheet is written to.
+        title: heading of the sheet.
+        top_k: classes of the map "topk"; None takes the model's.
+
+    Returns:
+        (figures, lines): what metrics.json and predictions.jsonl hold.
+
+    Raises:
+        ValueError: when the threshold is "stored" and the model has none for this map.
+    """
+    kinds = list(dict.fromkeys([kind, "mean", "true", "cam"]))
+    if model.localizer.output.shape[-1] == 1:  # then all maps but CAM are the same one
+        kinds = list(dict.fromkeys([kind, "cam"]))
+    thresholds = dict(model.thresholds)
+    if threshold != "stored":
+        thresholds[kind] = threshold
+    elif kind not in thresholds:
+        raise ValueError(
+            f"The model stores no threshold for map '{kind}' (it has: "
+            f"{', '.join(thresholds) or 'none'}). Pass --threshold=otsu or a number in 0..1."
+        )
+    window = View(model.input_size, model.resize_size, view)
+    positions = range(len(source)) if positions is None else positions
+    progress = keras.utils.Progbar(len(positions), unit_name="picture")
+    shown = progress.update if sys.stdout.isatty() else None
+    lines = []
+
+    def recorded(scored):
+        for pair in scored:
+            lines.append(prediction(pair, kind, thresholds[kind], window, source.classes))
+            yield pair
+
+    accumulators = accumulate(
+        recorded(
+            pairs(
+                model.predict_on_batch,
+                source,
+                positions,
+                kinds=kinds,
+                view=window,
+                top_k=top_k or model.top_k,
+                progress=shown,
+            )
+        ),
+        kinds,
+        thresholds=thresholds.values(),
+    )
+    if not lines:
+        raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
+    figures = report(accumulators, kind, thresholds, source.classes)
+    figures["threshold_from"] = "stored with the model" if threshold == "stored" else "given"
+    figures["view"] = view
+    figures["skipped"] = dict(source.report.skipped)
+    log(table(figures))
+    if source.report.skipped or source.report.noted:
+        log(source.report.summary())
+    drawn = sheet(
+        model.predict_on_batch,
+        source,
+        lines,
+        kind=kind,
+        threshold=thresholds[kind],
+        view=window,
+        title=title,
+        top_k=top_k or model.top_k,
+    )
+    Image.fromarray(drawn).save(sheet_path)
+    return figures, lines
+
+
+def sheet_title(dataset, data_dir, split):
+    """Heading of a contact sheet: the data set's folder, or its name, and the split."""
+    return f"{os.path.basename(os.path.normpath(data_dir or dataset))}, {split}"
 
 
 def table(figures):

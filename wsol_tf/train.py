@@ -18,11 +18,9 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from wsol_tf import callbacks, datasets, losses, pictures, pipeline, scoring
+from wsol_tf import callbacks, datasets, losses, pictures, pipeline, programs, scoring
 from wsol_tf import config as config_lib
 from wsol_tf import model as model_lib
-
-INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
 def train(config, log=print):
@@ -39,7 +37,7 @@ def train(config, log=print):
         ValueError: for data or settings that can't work, before anything is trained.
         FloatingPointError: when a loss is no finite number; the last whole epoch is kept.
     """
-    make_output_dir(config.output_dir)
+    programs.make_output_dir(config.output_dir)
     started = time.monotonic()
     keras.utils.set_random_seed(config.seed)
     source = load(config, config.split)
@@ -122,7 +120,7 @@ def train(config, log=print):
     name = config.val_split if validation else f"held-out part of {config.split}"
     if not validation:
         log("The threshold was chosen on the pictures that are scored now: read it as optimistic.")
-    figures, _ = score_and_draw(
+    figures, _ = scoring.score_and_draw(
         model,
         scored,
         positions,
@@ -130,7 +128,7 @@ def train(config, log=print):
         threshold="stored",
         view="crop",
         sheet_path=path["contact_sheet.png"],
-        title=sheet_title(config.dataset, config.data_dir, name),
+        title=scoring.sheet_title(config.dataset, config.data_dir, name),
         log=log,
     )
     metrics = {
@@ -172,26 +170,6 @@ def load(config, split, classes=None):
     )
 
 
-def make_output_dir(path):
-    """Makes the folder that a program writes to; one that can't be is refused with a sentence."""
-    if not path:
-        raise ValueError("--output_dir is empty: name the folder that the results are written to.")
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        what = "a file has this name" if os.path.isfile(path) else error.strerror
-        raise ValueError(
-            f"--output_dir '{path}' can't be made: {what}. Name another folder."
-        ) from error
-    if not os.access(path, os.W_OK):
-        raise ValueError(f"--output_dir '{path}' can't be written to. Name another folder.")
-
-
-def sheet_title(dataset, data_dir, split):
-    """Heading of a contact sheet: the data set's folder, or its name, and the split."""
-    return f"{os.path.basename(os.path.normpath(data_dir or dataset))}, {split}"
-
-
 def describe(source):
     """One sentence on a data set: pictures and classes, with the rarest and the most frequent."""
     counts = np.bincount(np.concatenate(source.labels), minlength=len(source.classes))
@@ -200,88 +178,6 @@ def describe(source):
         f"{source.name}: {len(source)} pictures, {len(source.classes)} classes, from "
         f"{counts[low]} ({source.classes[low]}) to {counts[high]} ({source.classes[high]}) each."
     )
-
-
-def score_and_draw(
-    model, source, positions, *, kind, threshold, view, sheet_path, title, top_k=None, log=print
-):
-    """Scores a model on a data set and draws the contact sheet.
-
-    Args:
-        model: a Localization.
-        source: a `datasets.Source`.
-        positions: positions in the source; None takes all.
-        kind: the map that is scored, see `score_maps.map_of`; the mean map and CAM stand beside.
-        threshold: a number, "otsu", or "stored" for the one in the model.
-        view: "crop" or "whole", see `scoring.View`.
-        sheet_path: file that the contact sheet is written to.
-        title: heading of the sheet.
-        top_k: classes of the map "topk"; None takes the model's.
-
-    Returns:
-        (figures, lines): what metrics.json and predictions.jsonl hold.
-
-    Raises:
-        ValueError: when the threshold is "stored" and the model has none for this map.
-    """
-    kinds = list(dict.fromkeys([kind, "mean", "true", "cam"]))
-    if model.localizer.output.shape[-1] == 1:  # then all maps but CAM are the same one
-        kinds = list(dict.fromkeys([kind, "cam"]))
-    thresholds = dict(model.thresholds)
-    if threshold != "stored":
-        thresholds[kind] = threshold
-    elif kind not in thresholds:
-        raise ValueError(
-            f"The model stores no threshold for map '{kind}' (it has: "
-            f"{', '.join(thresholds) or 'none'}). Pass --threshold=otsu or a number in 0..1."
-        )
-    window = scoring.View(model.input_size, model.resize_size, view)
-    positions = range(len(source)) if positions is None else positions
-    progress = keras.utils.Progbar(len(positions), unit_name="picture")
-    shown = progress.update if sys.stdout.isatty() else None
-    lines = []
-
-    def recorded(scored):
-        for pair in scored:
-            lines.append(scoring.prediction(pair, kind, thresholds[kind], window, source.classes))
-            yield pair
-
-    accumulators = scoring.accumulate(
-        recorded(
-            scoring.pairs(
-                model.predict_on_batch,
-                source,
-                positions,
-                kinds=kinds,
-                view=window,
-                top_k=top_k or model.top_k,
-                progress=shown,
-            )
-        ),
-        kinds,
-        thresholds=thresholds.values(),
-    )
-    if not lines:
-        raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
-    figures = scoring.report(accumulators, kind, thresholds, source.classes)
-    figures["threshold_from"] = "stored with the model" if threshold == "stored" else "given"
-    figures["view"] = view
-    figures["skipped"] = dict(source.report.skipped)
-    log(scoring.table(figures))
-    if source.report.skipped or source.report.noted:
-        log(source.report.summary())
-    sheet = scoring.sheet(
-        model.predict_on_batch,
-        source,
-        lines,
-        kind=kind,
-        threshold=thresholds[kind],
-        view=window,
-        title=title,
-        top_k=top_k or model.top_k,
-    )
-    Image.fromarray(sheet).save(sheet_path)
-    return figures, lines
 
 
 def _load_validation(config, classes, log):
@@ -328,15 +224,10 @@ def _write_history(history, weights, path):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    try:
+    with programs.plain_ending():
         _, metrics = train(config_lib.from_flags())
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     if metrics["interrupted"]:
-        sys.exit(INTERRUPTED)
+        sys.exit(programs.INTERRUPTED)
 
 
 if __name__ == "__main__":
