@@ -14,9 +14,10 @@ PROGRAMS = {"train", "evaluate", "predict", "demo", "sweep"}
 LEGAL = {
     **dict.fromkeys(
         ("config", "records", "losses", "score_maps", "extractors", "pictures", "images",
-         "optimizer", "programs"), set()
+         "optimizer", "programs", "stored_maps"), set()
     ),
     "heads": {"extractors"},
+    "baselines": {"extractors"},
     "metrics": {"score_maps"},
     "shapes": {"records"},
     "datasets": {"images", "records", "shapes"},

@@ -160,14 +160,14 @@ def test_a_map_that_is_not_finite_is_named_and_a_miss(value):
         assert figures["bad_maps"] == ["broken"]
         assert figures["gt_known_loc"] == figures["gt_known_loc_oracle"] == 0
         assert figures["gt_known_loc_otsu"] == figures["miou_box"] == figures["miou_mask"] == 0
-        assert figures["constant_maps"] == 0
+        assert figures["constant_maps"] == []
 
 
 def test_a_constant_map_is_counted_and_its_box_is_the_whole_view():
     scored = LocalizationMetrics()
     scored.add("flat", 0, [1.0], np.full((7, 7), 0.4), [[0, 0, 10, 10]], VIEW)
     figures = scored.result(0.3)
-    assert figures["constant_maps"] == 1
+    assert figures["constant_maps"] == ["flat"]
     assert figures["bad_maps"] == []
     assert figures["miou_box"] == 1
 
@@ -216,7 +216,7 @@ def test_a_pair_without_box_in_view_is_a_miss_and_counted():
     scored.add("b", 0, [1.0], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
     figures = scored.result(0.3)
     assert figures["gt_known_loc"] == 0.5
-    assert figures["pairs_without_box"] == 1
+    assert figures["pairs_without_box"] == ["a"]
 
 
 @pytest.mark.parametrize("boxes", [None, np.zeros((0, 4))])

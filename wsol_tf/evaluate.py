@@ -1,68 +1,103 @@
-"""Scores a trained model on a data set with boxes or masks.
+"""Scores a model, or score maps made elsewhere, on a data set with boxes or masks.
 
     python -m wsol_tf.evaluate --model=RUN/model.keras --dataset=voc_folder --data_dir=D \\
         --split=val --output_dir=OUT
 
 writes OUT/metrics.json, predictions.jsonl (one line per picture and class in it) and
-contact_sheet.png, and prints the table with CAM and the trivial boxes beside the model.
+contact_sheet.png, and prints the table with CAM and the trivial boxes beside the model. Instead of
+a trained model it takes `--score_maps=DIR` (or .npz) from any program, and as a baseline
+`--model=imagenet` or `--model=FILE.weights.h5`: the keras.applications classifier of --extractor.
 """
 
+import dataclasses
 import json
 import os
 
+import numpy as np
 from absl import app, flags
 
+from wsol_tf import baselines, datasets, programs, scoring, stored_maps
 from wsol_tf import config as config_lib
-from wsol_tf import datasets, programs, scoring
 from wsol_tf import model as model_lib
 from wsol_tf.score_maps import MAPS
+
+BASELINES = ("grad_cam", "center")
+NETWORK = ("extractor", "width", "input_size", "resize_size", "output_stride", "dilation")
 
 
 def define_flags():
     """Defines the flags of this program."""
     config_lib.define_flags(
-        ["dataset", "data_dir", "split", "output_dir", "num_examples", "seed"], split="val"
+        ["dataset", "data_dir", "split", "output_dir", "num_examples", "seed", *NETWORK],
+        split="val",
+        output_stride=16,
     )
-    flags.DEFINE_string("model", None, "The .keras file that train wrote.", required=True)
-    flags.DEFINE_enum("map", None, MAPS, "Score map that is scored; default: the model's own.")
+    flags.DEFINE_string(
+        "model",
+        None,
+        "The .keras file that train wrote; or 'imagenet' or a .weights.h5 with its class scores: "
+        "the untouched classifier of --extractor, --width, --input_size and --output_stride.",
+    )
+    flags.DEFINE_string(
+        "score_maps",
+        None,
+        "Score maps to score instead of a model's: a folder of IMAGE_ID.npy, or a .npz.",
+    )
+    flags.DEFINE_string(
+        "class_scores",
+        None,
+        "With --score_maps: class scores for Top-1 and Top-5, a folder of .npy or a .npz as well.",
+    )
+    flags.DEFINE_enum(
+        "map",
+        None,
+        [*MAPS, *BASELINES],
+        "Score map that is scored; default: the model's own, or CAM of an ImageNet classifier.",
+    )
     flags.DEFINE_integer(
         "top_k", None, "Classes of --map=topk; default: the model's own.", lower_bound=1
     )
-    flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
+    flags.DEFINE_string(
+        "threshold",
+        "stored",
+        "A number in 0..1, 'stored' or 'otsu'; 'stored' is 'otsu' where nothing is stored.",
+    )
     flags.DEFINE_enum(
         "view",
-        "crop",
+        None,
         ["crop", "whole"],
-        "'crop': the centre 7/8 of the picture, as the papers score; 'whole': all of it.",
+        "'crop': the centre 7/8 of the picture, as BAS scores; 'whole': all of it. Default: crop, "
+        "for --score_maps whole.",
     )
 
 
 def evaluate(values):
     """Does what the command does with parsed flags; returns the figures."""
     threshold = programs.parse_threshold(values.threshold)
+    if (values.model is None) == (values.score_maps is None):
+        raise ValueError("Name what is to be scored: --model=RUN/model.keras, or --score_maps=DIR.")
+    if values.class_scores and not values.score_maps:
+        raise ValueError("--class_scores go with --score_maps; a model has its own.")
     programs.make_output_dir(values.output_dir)
-    model = model_lib.load(values.model)
-    source = datasets.load(
-        values.dataset,
-        values.data_dir,
-        values.split,
-        classes=model.classes,
-        seed=values.seed,
-        image_size=model.resize_size,
-        num_examples=values.num_examples or None,
-    )
+    make = _stored if values.score_maps else _model
+    if values.model and (values.model == "imagenet" or values.model.endswith(".h5")):
+        make = _classifier
+    method, source, stored = make(values, threshold)
     figures, lines = scoring.score_and_draw(
-        model,
+        method,
         source,
-        None,
-        kind=values.map or model.map,
-        threshold=threshold,
-        view=values.view,
         sheet_path=os.path.join(values.output_dir, "contact_sheet.png"),
         title=scoring.sheet_title(values.dataset, values.data_dir, values.split),
-        top_k=values.top_k,
     )
-    figures = {"model": values.model, "scored_on": source.name, **figures}
+    for arrays in stored.values():
+        if arrays.summary():
+            print(arrays.summary())
+    figures = {
+        "model": values.model or values.score_maps,
+        "scored_on": source.name,
+        **figures,
+        **{name: arrays.findings() for name, arrays in stored.items()},
+    }
     with open(os.path.join(values.output_dir, "metrics.json"), "w") as file:
         json.dump(figures, file, indent=2)
     with open(os.path.join(values.output_dir, "predictions.jsonl"), "w") as file:
@@ -74,6 +109,140 @@ def evaluate(values):
         )
     print(f"Wrote metrics.json, predictions.jsonl and contact_sheet.png to {values.output_dir}.")
     return figures
+
+
+def _model(values, threshold):
+    """A trained model of ours: (Method, Source, no stored arrays)."""
+    model = model_lib.load(values.model)
+    own = None if values.map in BASELINES else values.map
+    stored = threshold if own == values.map else "stored"
+    method = scoring.method_of(
+        model, kind=own, threshold=stored, view=values.view or "crop", top_k=values.top_k
+    )
+    source = _load(values, model.classes, model.resize_size)
+    if own != values.map:
+        method = _baseline(method, values.map, threshold, model.feature_extractor, model.classifier)
+    return method, source, {}
+
+
+def _classifier(values, threshold):
+    """A classifier of keras.applications as it was trained on ImageNet."""
+    source = _load(values, None, values.resize_size or round(values.input_size * 8 / 7))
+    feature_extractor, classifier, loaded = baselines.imagenet_classifier(
+        values.extractor,
+        width=values.width,
+        input_size=values.input_size,
+        output_stride=values.output_stride,
+        dilation=values.dilation,
+        weights=values.model,
+    )
+    print(f"Classifier {loaded}.")
+    scores = classifier.output.shape[-1]
+    if len(source.classes) != scores:
+        raise ValueError(
+            f"The classifier tells {scores} classes and {source.name} has {len(source.classes)}. "
+            "A classes.txt with all names in the order of the classifier's scores is needed: for "
+            "ImageNet its 1000 wnids, sorted."
+        )
+    kind = values.map or "cam"
+    if kind not in ("cam", *BASELINES):
+        raise ValueError(
+            f"An ImageNet classifier has no map '{kind}'. Legal: cam, grad_cam, center."
+        )
+    method = scoring.Method(
+        predict=baselines.class_scores(feature_extractor, classifier),
+        view=_view(values, "crop"),
+        kinds=("cam",),
+        thresholds={"cam": "otsu" if threshold == "stored" else threshold},
+        threshold_from=_threshold_from(threshold),
+    )
+    if kind != "cam":
+        method = _baseline(method, kind, threshold, feature_extractor, classifier)
+    return method, source, {}
+
+
+def _stored(values, threshold):
+    """Score maps that another program made."""
+    if values.map:
+        raise ValueError("--map picks a map of a model; stored score maps are scored as they are.")
+    source = _load(values, None, values.resize_size or round(values.input_size * 8 / 7))
+    count = len(source.classes)
+    stored = {
+        "score_maps": stored_maps.StoredArrays(
+            values.score_maps, "score maps", lambda array: stored_maps.check_map(array, count)
+        )
+    }
+    if values.class_scores:
+        stored["class_scores"] = stored_maps.StoredArrays(
+            values.class_scores,
+            "class scores",
+            lambda array: stored_maps.check_scores(array, count),
+        )
+
+    def own_maps(batch):
+        ids = [image_id.decode() for image_id in batch.image_id]
+        found = {"stored": [stored["score_maps"].read_map(image_id) for image_id in ids]}
+        if values.class_scores:
+            read = [stored["class_scores"].read(image_id) for image_id in ids]
+            found["logits"] = [np.full(count, np.nan) if row is None else row for row in read]
+        return found
+
+    method = scoring.Method(
+        predict=lambda images: {},
+        view=_view(values, "whole"),
+        kinds=("stored",),
+        thresholds={"stored": "otsu" if threshold == "stored" else threshold},
+        threshold_from=_threshold_from(threshold),
+        own_maps=own_maps,
+    )
+    return method, source, stored
+
+
+def _baseline(method, kind, threshold, feature_extractor, classifier):
+    """The same method with Grad-CAM or the centre as the map that is scored."""
+    gradients = baselines.grad_cam(feature_extractor, classifier)
+    center = baselines.center_map()
+
+    def own_maps(batch):
+        if kind == "center":
+            return {kind: [center] * len(batch.image)}
+        rows, columns = np.nonzero(batch.labels >= 0)
+        labels = batch.labels[rows, columns]
+        found = [{} for _ in batch.image]
+        for row, label, drawn in zip(
+            rows, labels, gradients(batch.image[rows], labels).numpy(), strict=True
+        ):
+            found[row][int(label)] = drawn
+        return {kind: found}
+
+    return dataclasses.replace(
+        method,
+        kinds=(kind, *method.kinds),
+        thresholds={**method.thresholds, kind: "otsu" if threshold == "stored" else threshold},
+        threshold_from=_threshold_from(threshold),
+        own_maps=own_maps,
+    )
+
+
+def _load(values, classes, image_size):
+    return datasets.load(
+        values.dataset,
+        values.data_dir,
+        values.split,
+        classes=classes,
+        seed=values.seed,
+        image_size=image_size,
+        num_examples=values.num_examples or None,
+    )
+
+
+def _view(values, default):
+    resize_size = values.resize_size or round(values.input_size * 8 / 7)
+    return scoring.View(values.input_size, resize_size, values.view or default)
+
+
+def _threshold_from(threshold):
+    return "each map's own (Otsu): nothing is stored" if threshold == "stored" else "given"
 
 
 def main(argv):

@@ -37,7 +37,8 @@ class LocalizationMetrics:
     def add(self, image_id, label, scores, score_map, boxes, view_size, *, mask=None, allowed=None):
         """Scores the map of one class in one picture.
 
-        image_id: string; label: class id; scores: logits or probabilities, [classes];
+        image_id: string; label: class id; scores: logits or probabilities, [classes], None where
+        nothing says the class (Top-1 and Top-5 are then None);
         score_map: [h, w] at the map's own resolution; boxes: [num_boxes, 4] of this class in pixels
         of the view, None where the data has none, empty where the view shows none (a miss);
         view_size: int or (height, width); mask: None or uint8 [height, width], 1 object, 0 not,
@@ -57,13 +58,14 @@ class LocalizationMetrics:
         resized = score_maps.resize(score_maps.normalize(score_map), height, width)
         otsu = score_maps.otsu(resized)
         cuts = np.append(self.thresholds, otsu)
-        rank, bad_scores = _rank(scores, key[1], allowed)
+        rank, bad_scores = (np.nan, False) if scores is None else _rank(scores, key[1], allowed)
         pair = {
             "rank": rank,
             "otsu": otsu,
             "bad_map": bad_map,
             "bad_scores": bad_scores,
             "constant_map": not bad_map and not resized.any(),
+            "without_box": boxes is not None and not len(boxes),
             "box_ious": None,  # at each threshold, then at Otsu's
             "mask_ious": None,
             "centered_ious": None,
@@ -142,16 +144,17 @@ class LocalizationMetrics:
         has_masks = np.array([pair["mask_ious"] is not None for pair in pairs])
 
         values = {}  # One column per figure, NaN where a pair has none.
-        values["top1_cls"] = ranks < 1.0
-        values["top5_cls"] = ranks < 5.0
+        known = ~np.isnan(ranks)  # NaN compares as False, which would read as a wrong class.
+        values["top1_cls"] = np.where(known, ranks < 1, np.nan)
+        values["top5_cls"] = np.where(known, ranks < 5, np.nan)
         for name in ("gt_known_loc", "top1_loc", "top5_loc", "gt_known_loc_otsu"):
             values[name] = np.full(len(pairs), np.nan)
         values["miou_box"], values["miou_mask"] = np.full((2, len(pairs)), np.nan)
         if box_ious is not None:
             hit = box_ious[:, column] >= LOCALIZED
             values["gt_known_loc"][has_boxes] = hit
-            values["top1_loc"][has_boxes] = hit & (ranks < 1)[has_boxes]
-            values["top5_loc"][has_boxes] = hit & (ranks < 5)[has_boxes]
+            values["top1_loc"][has_boxes] = hit * values["top1_cls"][has_boxes]
+            values["top5_loc"][has_boxes] = hit * values["top5_cls"][has_boxes]
             values["miou_box"][has_boxes] = box_ious[:, column]
             values["gt_known_loc_otsu"][has_boxes] = box_ious[:, -1] >= LOCALIZED
         if mask_ious is not None:
@@ -169,9 +172,12 @@ class LocalizationMetrics:
         figures["baselines"] = self._baselines()
         figures["num_images"] = len({image_id for image_id, _ in keys})
         figures["num_pairs"] = len(pairs)
-        figures["pairs_without_box"] = sum(pair.get("num_boxes") == 0 for pair in pairs)
-        figures["constant_maps"] = sum(pair["constant_map"] for pair in pairs)
-        for name, flag in (("bad_maps", "bad_map"), ("bad_scores", "bad_scores")):
+        for name, flag in (
+            ("pairs_without_box", "without_box"),
+            ("constant_maps", "constant_map"),
+            ("bad_maps", "bad_map"),
+            ("bad_scores", "bad_scores"),
+        ):
             figures[name] = sorted(
                 {key[0] for key, pair in zip(keys, pairs, strict=True) if pair[flag]}
             )

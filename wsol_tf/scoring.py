@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -46,29 +47,114 @@ class Pair:
     boxes: np.ndarray | None
     mask: np.ndarray | None
     allowed: np.ndarray
-    logits: np.ndarray
+    logits: np.ndarray | None
     maps: dict[str, np.ndarray]
 
     @property
     def probabilities(self):
-        """softmax of the logits over the allowed classes, `[classes]`."""
+        """softmax of the logits over the allowed classes, `[classes]`; None without logits."""
+        if self.logits is None:
+            return None
         logits = np.where(self.allowed, self.logits, -np.inf)
         with np.errstate(invalid="ignore"):  # NaN logits give NaN, and are reported as such
             exponents = np.exp(logits - logits.max())
             return exponents / exponents.sum()
 
 
-def pairs(predict, source, positions, *, kinds, view, batch_size=32, top_k=5, progress=None):
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What is scored: anything that gives score maps, and how they are read.
+
+    Attributes:
+        predict, view, top_k, own_maps: see `pairs`.
+        kinds: kinds of map: the one that is scored, then those that stand beside it.
+        thresholds: dict kind -> score-map threshold, a number or "otsu"; needs the first kind.
+        threshold_from: where that threshold comes from, for the report.
+    """
+
+    predict: Callable
+    view: View
+    kinds: tuple[str, ...]
+    thresholds: dict
+    threshold_from: str
+    top_k: int = 5
+    own_maps: Callable | None = None
+
+    def pairs(self, source, positions, *, kinds=None, **keywords):
+        """Yields a Pair for each (picture, class present) at these positions."""
+        return pairs(
+            self.predict,
+            source,
+            positions,
+            kinds=kinds or self.kinds,
+            view=self.view,
+            top_k=self.top_k,
+            own_maps=self.own_maps,
+            **keywords,
+        )
+
+
+def method_of(model, *, kind=None, threshold="stored", view="crop", top_k=None) -> Method:
+    """Makes a Method of a trained model, with the mean map and CAM beside the map asked for.
+
+    Args:
+        model: a Localization.
+        kind: the map that is scored, see `score_maps.map_of`; None takes the model's.
+        threshold: a number, "otsu", or "stored" for the one in the model.
+        view: "crop" or "whole", see `View`.
+        top_k: classes of the map "topk"; None takes the model's.
+
+    Raises:
+        ValueError: when the threshold is "stored" and the model has none for this map.
+    """
+    kind = kind or model.map
+    beside = ["mean", "true", "cam"]
+    if model.localizer.output.shape[-1] == 1:  # then all maps but CAM are the same one
+        beside = ["cam"]
+    thresholds = dict(model.thresholds)
+    if threshold != "stored":
+        thresholds[kind] = threshold
+    elif kind not in thresholds:
+        raise ValueError(
+            f"The model stores no threshold for map '{kind}' (it has: "
+            f"{', '.join(thresholds) or 'none'}). Pass --threshold=otsu or a number in 0..1."
+        )
+    return Method(
+        predict=model.predict_on_batch,
+        view=View(model.input_size, model.resize_size, view),
+        kinds=tuple(dict.fromkeys([kind, *beside])),
+        thresholds=thresholds,
+        threshold_from="stored with the model" if threshold == "stored" else "given",
+        top_k=top_k or model.top_k,
+    )
+
+
+def pairs(
+    predict,
+    source,
+    positions,
+    *,
+    kinds,
+    view,
+    batch_size=32,
+    top_k=5,
+    own_maps=None,
+    progress=None,
+):
     """Yields a Pair for each (picture, class present), in order.
 
     Args:
         predict: function of a uint8 batch `[batch, input_size, input_size, 3]` that returns a
             dict of arrays `logits`, `score_map` and `localization_map`, as `Localization` does.
+            What it leaves out is missing: no `logits` means no Top-1.
         source: a `datasets.Source`.
         positions: positions in the source.
         kinds: kinds of map to pick, see `score_maps.map_of`.
         view: a View.
         top_k: classes that the map "topk" averages over.
+        own_maps: optional function of a batch (Example of arrays) that returns a dict kind -> one
+            map per picture: `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`. These kinds
+            come from it, and `logits` as well if it names them.
         progress: optional function of the number of pictures done.
     """
     batches = pipeline.evaluation_batches(
@@ -83,8 +169,10 @@ def pairs(predict, source, positions, *, kinds, view, batch_size=32, top_k=5, pr
     done = 0
     for batch in batches.as_numpy_iterator():
         outputs = {name: np.asarray(value) for name, value in predict(batch.image).items()}
+        outputs |= own_maps(batch) if own_maps else {}
         for i, image in enumerate(batch.image):
             image_id = batch.image_id[i].decode()
+            given = {name: value[i] for name, value in outputs.items()}
             labels = batch.labels[i][batch.labels[i] >= 0]
             for label in labels.tolist():
                 allowed = np.ones(len(source.classes), bool)
@@ -100,19 +188,8 @@ def pairs(predict, source, positions, *, kinds, view, batch_size=32, top_k=5, pr
                     boxes=batch.boxes[i][own] if source.has_boxes else None,
                     mask=_of_class(batch.mask[i], label) if batch.mask[i].size else None,
                     allowed=allowed,
-                    logits=outputs["logits"][i],
-                    maps={
-                        kind: map_of(
-                            kind,
-                            outputs["localization_map"][i],
-                            outputs["score_map"][i],
-                            outputs["logits"][i],
-                            label,
-                            top_k=top_k,
-                            allowed=allowed,
-                        )
-                        for kind in kinds
-                    },
+                    logits=given.get("logits"),
+                    maps={kind: _map(given, kind, label, top_k, allowed) for kind in kinds},
                 )
         done += len(batch.image)
         if progress:
@@ -185,40 +262,24 @@ def report(accumulators, kind, thresholds, class_names):
     return figures
 
 
-def score_and_draw(
-    model, source, positions, *, kind, threshold, view, sheet_path, title, top_k=None, log=print
-):
-    """Scores a model on a data set and draws the contact sheet.
+def score_and_draw(method, source, positions=None, *, sheet_path, title, log=print):
+    """Scores a method on a data set and draws the contact sheet.
 
     Args:
-        model: a Localization.
+        method: a Method.
         source: a `datasets.Source`.
         positions: positions in the source; None takes all.
-        kind: the map that is scored, see `score_maps.map_of`; the mean map and CAM stand beside.
-        threshold: a number, "otsu", or "stored" for the one in the model.
-        view: "crop" or "whole", see `View`.
         sheet_path: file that the contact sheet is written to.
         title: heading of the sheet.
-        top_k: classes of the map "topk"; None takes the model's.
+        log: function that takes lines of text for the user.
 
     Returns:
         (figures, lines): what metrics.json and predictions.jsonl hold.
 
     Raises:
-        ValueError: when the threshold is "stored" and the model has none for this map.
+        ValueError: when no picture can be read.
     """
-    kinds = list(dict.fromkeys([kind, "mean", "true", "cam"]))
-    if model.localizer.output.shape[-1] == 1:  # then all maps but CAM are the same one
-        kinds = list(dict.fromkeys([kind, "cam"]))
-    thresholds = dict(model.thresholds)
-    if threshold != "stored":
-        thresholds[kind] = threshold
-    elif kind not in thresholds:
-        raise ValueError(
-            f"The model stores no threshold for map '{kind}' (it has: "
-            f"{', '.join(thresholds) or 'none'}). Pass --threshold=otsu or a number in 0..1."
-        )
-    window = View(model.input_size, model.resize_size, view)
+    kind, thresholds = method.kinds[0], method.thresholds
     positions = range(len(source)) if positions is None else positions
     progress = keras.utils.Progbar(len(positions), unit_name="picture")
     shown = progress.update if sys.stdout.isatty() else None
@@ -226,44 +287,24 @@ def score_and_draw(
 
     def recorded(scored):
         for pair in scored:
-            lines.append(prediction(pair, kind, thresholds[kind], window, source.classes))
+            lines.append(prediction(pair, kind, thresholds[kind], method.view, source.classes))
             yield pair
 
     accumulators = accumulate(
-        recorded(
-            pairs(
-                model.predict_on_batch,
-                source,
-                positions,
-                kinds=kinds,
-                view=window,
-                top_k=top_k or model.top_k,
-                progress=shown,
-            )
-        ),
-        kinds,
+        recorded(method.pairs(source, positions, progress=shown)),
+        method.kinds,
         thresholds=thresholds.values(),
     )
     if not lines:
         raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
     figures = report(accumulators, kind, thresholds, source.classes)
-    figures["threshold_from"] = "stored with the model" if threshold == "stored" else "given"
-    figures["view"] = view
+    figures["threshold_from"] = method.threshold_from
+    figures["view"] = method.view.kind
     figures["skipped"] = dict(source.report.skipped)
     log(table(figures))
     if source.report.skipped or source.report.noted:
         log(source.report.summary())
-    drawn = sheet(
-        model.predict_on_batch,
-        source,
-        lines,
-        kind=kind,
-        threshold=thresholds[kind],
-        view=window,
-        title=title,
-        top_k=top_k or model.top_k,
-    )
-    Image.fromarray(drawn).save(sheet_path)
+    Image.fromarray(sheet(method, source, lines, title=title)).save(sheet_path)
     return figures, lines
 
 
@@ -282,12 +323,18 @@ def table(figures):
         text = f"{head}\nNo boxes: localization can't be scored."
         if figures["miou_mask"] is not None:
             text += f" Mask mIoU {_number(figures['miou_mask'])}."
-        return "\n".join([text, *_not_finite(figures)])
+        return "\n".join([text, *_notes(figures)])
     columns = ("GT-known", "Top-1 Loc", "box mIoU", "mask mIoU", "threshold", "oracle GT-known")
     lines = [head, "".join([f"{'':26}", *(f"{column:>12}" for column in columns[:-1]),
                             f"{columns[-1]:>18}"])]  # fmt: skip
     rows = [(figures["map"], figures), *figures["other_maps"].items()]
-    names = {"cam": "CAM of the classifier", "mean": "mean of the class maps"}
+    names = {
+        "cam": "CAM of the classifier",
+        "grad_cam": "Grad-CAM of the classifier",
+        "mean": "mean of the class maps",
+        "center": "centre, without looking",
+        "stored": "the stored score maps",
+    }
     for kind, row in rows:
         values = [row[name] for name in ("gt_known_loc", "top1_loc", "miou_box", "miou_mask")]
         oracle = f"{_number(row['gt_known_loc_oracle'])} at {row['oracle_threshold']:.2f}"
@@ -305,32 +352,35 @@ def table(figures):
         lines.append(
             f"{name:26}{_number(row['gt_known_loc']):>12}{'':12}{_number(row['miou_box']):>12}"
         )
-    return "\n".join(lines + _not_finite(figures))
+    return "\n".join(lines + _notes(figures))
 
 
-def _not_finite(figures):
-    """A line for each kind of output that held NaN or infinity, with the first ten pictures."""
+def _notes(figures):
+    """A line for each thing that was wrong with outputs, with the first ten pictures."""
     lines = []
-    for name, what in (("bad_maps", "score map"), ("bad_scores", "class scores")):
+    for name, before, after in (
+        ("bad_maps", "NaN or infinity in the score map of", ", counted as wrong"),
+        ("bad_scores", "NaN or infinity in the class scores of", ", counted as wrong"),
+        ("constant_maps", "A constant score map, whose box is the whole view, in", ""),
+    ):
         if figures[name]:
             names = ", ".join(figures[name][:10]) + (", ..." if len(figures[name]) > 10 else "")
-            lines.append(
-                f"NaN or infinity in the {what} of {len(figures[name])} pictures, counted as "
-                f"wrong: {names}"
-            )
+            lines.append(f"{before} {len(figures[name])} pictures{after}: {names}")
     return lines
 
 
 def prediction(pair, kind, threshold, view, class_names):
     """What the model says about a pair, as a line of predictions.jsonl; boxes in the picture."""
     score_map, _, box = localize(pair.maps[kind], *pair.image.shape[:2], threshold)
-    best = int(np.argmax(np.where(pair.allowed, pair.logits, -np.inf)))
+    best = None  # nothing says the class
+    if pair.logits is not None:
+        best = int(np.argmax(np.where(pair.allowed, pair.logits, -np.inf)))
     line = {
         "image_id": pair.image_id,
         "size": {"height": pair.size[0], "width": pair.size[1]},
         "label": class_names[pair.label],
-        "class": class_names[best],
-        "probability": _finite(pair.probabilities[best]),
+        "class": None if best is None else class_names[best],
+        "probability": None if best is None else _finite(pair.probabilities[best]),
         "map": kind,
         "threshold": threshold,
         "box": _box(view.to_picture(box, *pair.size)),
@@ -357,29 +407,32 @@ def best_median_worst(lines, each=5):
     }
 
 
-def sheet(predict, source, lines, *, kind, threshold, view, title, top_k=5):
+def sheet(method, source, lines, *, title):
     """Draws the contact sheet of a scoring: best, median and worst localizations."""
+    kind = method.kinds[0]
     sections = best_median_worst(lines)
     chosen = {line["image_id"] for section in sections.values() for line in section}
     positions = [i for i, name in enumerate(source.image_ids) if name in chosen]
     tiles = {}
-    for pair in pairs(
-        predict, source, positions, kinds=[kind], view=view, batch_size=8, top_k=top_k
-    ):
-        score_map, mask, box = localize(pair.maps[kind], *pair.image.shape[:2], threshold)
-        tiles[pair.image_id, source.classes[pair.label]] = (pair, score_map, mask, box)
+    for pair in method.pairs(source, positions, kinds=[kind], batch_size=8):
+        found = localize(pair.maps[kind], *pair.image.shape[:2], method.thresholds[kind])
+        tiles[pair.image_id, source.classes[pair.label]] = (pair, *found)
 
     def tile(line):
         pair, score_map, mask, box = tiles[line["image_id"], line["label"]]
         iou = f"IoU {line['iou']:.2f}, " if "iou" in line else ""
-        wrong = "" if line["class"] == line["label"] else f" (true: {line['label']})"
+        named = f"{line['class']} {line['probability'] or 0:.0%}"
+        if line["class"] is None:
+            named = line["label"]
+        elif line["class"] != line["label"]:
+            named += f" (true: {line['label']})"
         return pictures.triptych(
             pair.image,
             score_map,
             mask,
             box,
             true_boxes=() if pair.boxes is None else pair.boxes,
-            caption=f"{iou}{line['class']} {line['probability'] or 0:.0%}{wrong}",
+            caption=f"{iou}{named}",
             side=200,
         )
 
@@ -403,3 +456,14 @@ def _finite(value):
 
 def _number(value):
     return "-" if value is None else f"{value:.3f}"
+
+
+def _map(given, kind, label, top_k, allowed):
+    """The map of one kind: given as such (for all classes, per class or by label), or picked."""
+    value = given.get(kind)
+    if isinstance(value, dict):
+        return value[label]
+    if value is not None:
+        return value if value.ndim == 2 else value[..., label]
+    names = ("localization_map", "score_map", "logits")
+    return map_of(kind, *map(given.get, names), label, top_k=top_k, allowed=allowed)

@@ -121,12 +121,9 @@ def train(config, log=print):
     if not validation:
         log("The threshold was chosen on the pictures that are scored now: read it as optimistic.")
     figures, _ = scoring.score_and_draw(
-        model,
+        scoring.method_of(model),
         scored,
         positions,
-        kind=config.map,
-        threshold="stored",
-        view="crop",
         sheet_path=path["contact_sheet.png"],
         title=scoring.sheet_title(config.dataset, config.data_dir, name),
         log=log,
