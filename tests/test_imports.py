@@ -14,11 +14,12 @@ PROGRAMS = {"train", "evaluate", "predict", "demo", "sweep"}
 LEGAL = {
     **dict.fromkeys(
         ("config", "records", "losses", "score_maps", "extractors", "pictures", "images",
-         "optimizer", "programs", "stored_maps"), set()
+         "optimizer", "programs", "stored_maps", "level_sets"), set()
     ),
     "heads": {"extractors"},
     "baselines": {"extractors"},
     "metrics": {"score_maps"},
+    "standard_metrics": {"level_sets"},
     "shapes": {"records"},
     "datasets": {"images", "records", "shapes"},
     "pipeline": {"datasets", "images", "records"},
