@@ -307,9 +307,11 @@ def test_merging_overlapping_parts_counts_each_pair_once():
     assert figures == {k: v for k, v in whole.result(0.3).items() if k != "duplicates"}
 
 
-def test_merge_refuses_other_thresholds():
+def test_merge_refuses_other_thresholds_and_another_iou():
     with pytest.raises(ValueError, match="different thresholds"):
         LocalizationMetrics().merge(LocalizationMetrics([0.1, 0.2]))
+    with pytest.raises(ValueError, match="different IoUs"):
+        LocalizationMetrics().merge(LocalizationMetrics(box_iou=score_maps.bas_box_iou))
 
 
 def test_result_is_json_without_nan():
@@ -434,3 +436,18 @@ def test_bas_boxes_give_the_same_accuracy(shared_dir):
         figures = scored.result(threshold)
         assert figures["gt_known_loc"] == (ious >= 0.5).mean()
         assert figures["miou_box"] == pytest.approx(ious.mean())
+
+
+@pytest.mark.realdata
+def test_means_over_pictures_and_over_classes_equal_those_of_bas(shared_dir):
+    vectors = np.load(shared_dir / "vectors" / "bas_vectors_open.npz")
+    meaning = json.loads((shared_dir / "vectors" / "bas_vectors_open.json").read_text())
+    expected = meaning["derived_loc"]
+    scored = LocalizationMetrics(box_iou=score_maps.bas_box_iou)
+    for i, score_map in enumerate(vectors["box_maps28"]):
+        label, scores = vectors["agg_class"][i], vectors["agg_scores"][i]
+        scored.add(f"{i}", label, scores, score_map, vectors["box_gt_xyxy"][i][None], 224)
+    figures = scored.result(expected["threshold"])
+    for name, ours in (("gt_known", "gt_known_loc"), ("top1", "top1_loc"), ("top5", "top5_loc")):
+        assert figures["per_class"][ours] == pytest.approx(expected[name], rel=1e-12)
+        assert figures[ours] == pytest.approx(expected[f"micro_{name}"], rel=1e-12)

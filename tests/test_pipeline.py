@@ -109,6 +109,38 @@ def test_center_crop_is_in_the_middle():
     assert (pipeline.center_crop(make_example(image), 6).image == 9).all()
 
 
+def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images():
+    row, column = np.indices((8, 6))
+    image = np.stack([row, column, 0 * row], axis=-1).astype(np.uint8)
+    crops = [crop[0] for crop in pipeline.ten_crops(image[None], 4)]
+    assert [crop.shape for crop in crops] == [(4, 4, 3)] * 10
+    corners = [crop[0, 0, :2].tolist() for crop in crops]
+    assert corners[:5] == [[0, 0], [0, 2], [4, 0], [4, 2], [2, 1]]
+    # Mirrored first, so that left and right have changed places.
+    assert corners[5:] == [[0, 5], [0, 3], [4, 5], [4, 3], [2, 4]]
+    for crop in crops[5:]:
+        assert crop[0, :, 1].tolist() == sorted(crop[0, :, 1], reverse=True)
+    with pytest.raises(ValueError, match="larger pictures"):
+        next(pipeline.ten_crops(image[None], 7))
+
+
+def test_ten_crop_probabilities_average_after_the_softmax():
+    image = np.zeros((1, 4, 4, 3), np.uint8)
+    image[0, 0, 0] = 1  # in one crop of 2 x 2 in ten, and in one of the mirrored
+    seen = []
+
+    def classify(crops):
+        seen.append(crops.shape)
+        bright = crops.reshape(len(crops), -1).max(-1)
+        return np.stack([np.log(3.0) * bright, 0.0 * bright], axis=-1)
+
+    probabilities = pipeline.ten_crop_probabilities(classify, np.repeat(image, 2, axis=0), 2)
+    assert seen == [(2, 2, 2, 3)] * 10
+    # 3/4 in two crops and 1/2 in eight; a mean of the logits would give another figure.
+    expected = (2 * 3 / 4 + 8 / 2) / 10
+    np.testing.assert_allclose(probabilities, [[expected, 1 - expected]] * 2)
+
+
 def test_crop_outside_is_refused():
     with pytest.raises(ValueError, match="not inside the picture of 40 x 80"):
         pipeline.crop(box_example([]), 20, 0, 24)

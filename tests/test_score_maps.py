@@ -246,7 +246,26 @@ def test_boxes_equal_those_of_bas(shared_dir):
         boxes = score_maps.boxes_at(resized, thresholds)
         np.testing.assert_array_equal(boxes, vectors["box_xyxy"][i])
         ious = score_maps.bas_box_iou(boxes, vectors["box_gt_xyxy"][i])[:, 0]
-        np.testing.assert_allclose(ious, vectors["box_iou"][i], rtol=1e-6, atol=1e-9)
+        np.testing.assert_array_equal(ious, vectors["box_iou"][i])
         for threshold, pixels in zip(thresholds, vectors["box_component_pixels"][i], strict=True):
             mask = score_maps.largest_component(score_maps.threshold_mask(resized, threshold))
             assert mask.sum() == pixels
+
+
+def test_bas_view_boxes_by_hand():
+    # 512 x 128 -> 256 x 256: x halves, y doubles; then 16 less, cut off at 0 and 224.
+    boxes = score_maps.bas_view_boxes([[100, 20, 300, 60], [0, 0, 512, 128]], (512, 128))
+    assert boxes.tolist() == [[34, 24, 134, 104], [0, 0, 224, 224]]
+    assert score_maps.bas_view_boxes([], (5, 5)).shape == (0, 4)
+
+
+@pytest.mark.realdata
+def test_view_boxes_equal_those_of_bas(shared_dir):
+    vectors = np.load(shared_dir / "vectors" / "bas_vectors_open.npz")
+    for box, size, expected in zip(
+        vectors["gt_original_xyxy"],
+        vectors["gt_image_wh"],
+        vectors["gt_in_crop_xyxy"],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(score_maps.bas_view_boxes(box, size)[0], expected)

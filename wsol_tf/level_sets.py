@@ -125,7 +125,8 @@ def components(image, *, areas=False):
     extents = _extents(values, width, node, len(top), diagonal=True)
     area = _areas(values, width, node, len(top)) if areas else None
     for child, into, level in merges:
-        _widen(extents[into, :, :level], extents[child, :, :level])
+        shared = extents[into, :, :level]
+        np.minimum(shared, extents[child, :, :level], out=shared)
         if areas:
             area[into, :level] += area[child, :level]
     alive = (bottom[:, None] <= LEVELS) & (LEVELS < top[:, None])
@@ -156,7 +157,8 @@ def holes(image):
     node, bottom, top, merges = _tree(values, width, diagonal=False, outside=0)
     extents = _extents(values, width, node, len(top), diagonal=False)
     for child, into, level in merges:
-        _widen(extents[into, :, :level], extents[child, :, :level])
+        shared = extents[into, :, :level]
+        np.minimum(shared, extents[child, :, :level], out=shared)
     alive = (bottom[:, None] <= LEVELS) & (LEVELS < top[:, None]) & (top[:, None] <= 255)
     index, level = np.nonzero(alive)
     return 254 - level, extents[index, :, level] * [1, 1, -1, -1] + [-2, -2, 1, 1]
@@ -286,10 +288,6 @@ def _extents(values, width, node, num_nodes, *, diagonal):
     extents = extents.reshape(4, num_nodes, 256)[..., ::-1]
     above = np.minimum.accumulate(extents, axis=-1)[..., -2::-1]
     return np.ascontiguousarray(above.transpose(1, 0, 2))
-
-
-def _widen(extents, others):
-    np.minimum(extents, others, out=extents)
 
 
 @functools.lru_cache(maxsize=4)

@@ -24,10 +24,12 @@ class LocalizationMetrics:
     positions above the threshold. Results do not depend on the order of `add` and `merge`.
 
     thresholds: rising floats, [num_thresholds]; `result` answers for these.
+    box_iou: `score_maps.box_iou`, or `score_maps.bas_box_iou` to compare with BAS's own figures.
     """
 
-    def __init__(self, thresholds=THRESHOLDS):
+    def __init__(self, thresholds=THRESHOLDS, *, box_iou=score_maps.box_iou):
         self.thresholds = np.unique(np.round(np.asarray(thresholds, np.float64), 6))
+        self._box_iou = box_iou
         self._pairs = {}
         self._duplicates = []
 
@@ -75,8 +77,8 @@ class LocalizationMetrics:
             pair["num_boxes"] = len(boxes)
             found = score_maps.boxes_at(resized, cuts)
             centered = [centered_box((height, width), area) for area in CENTERED_AREAS]
-            pair["box_ious"] = score_maps.box_iou(found, boxes).max(1, initial=0) * (not bad_map)
-            pair["centered_ious"] = score_maps.box_iou(centered, boxes).max(1, initial=0)
+            pair["box_ious"] = self._box_iou(found, boxes).max(1, initial=0) * (not bad_map)
+            pair["centered_ious"] = self._box_iou(centered, boxes).max(1, initial=0)
         if mask is not None and np.any(np.not_equal(mask, 255)):
             ious = score_maps.mask_ious_at(resized, mask, cuts)
             pair["mask_ious"] = ious * (not bad_map)
@@ -86,6 +88,8 @@ class LocalizationMetrics:
         """Adds the pairs of another accumulator with the same thresholds to this one."""
         if not np.array_equal(self.thresholds, other.thresholds):
             raise ValueError("Cannot merge metrics that were made with different thresholds.")
+        if self._box_iou is not other._box_iou:
+            raise ValueError("Cannot merge metrics that were made with different IoUs.")
         self._duplicates += other._duplicates
         for key, pair in other._pairs.items():
             if key in self._pairs:

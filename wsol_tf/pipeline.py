@@ -3,7 +3,7 @@
 The transforms are pure functions from numpy Examples to numpy Examples; `tf.data` carries them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -75,6 +75,50 @@ def flip(example: Example) -> Example:
         boxes=np.stack([width - x1, y0, width - x0, y1], axis=1),
         mask=example.mask[:, ::-1],
     )
+
+
+def ten_crops(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Yields the four corners and the centre of a batch of pictures, then the same mirrored.
+
+    Args:
+        images: uint8 `[batch, height, width, 3]`.
+        size: side in pixels of the crops.
+
+    Yields:
+        ten times uint8 `[batch, size, size, 3]`.
+
+    Raises:
+        ValueError: the pictures are smaller than the crops.
+    """
+    height, width = images.shape[1:3]
+    if min(height, width) < size:
+        raise ValueError(f"Crops of {size} pixels need larger pictures. Received: {images.shape}.")
+    below, right = height - size, width - size
+    corners = (0, 0), (0, right), (below, 0), (below, right), (below // 2, right // 2)
+    for mirrored in (images, images[:, :, ::-1]):
+        for top, left in corners:
+            yield mirrored[:, top : top + size, left : left + size]
+
+
+def ten_crop_probabilities(
+    classify: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int
+) -> np.ndarray:
+    """Averages class probabilities over ten crops, as BAS does for Top-1 and Top-5.
+
+    Args:
+        classify: any function from uint8 `[batch, size, size, 3]` to logits `[batch, classes]`.
+        images: uint8 `[batch, height, width, 3]`, resized but not cropped: 256 for a size of 224.
+        size: side in pixels of the crops.
+
+    Returns:
+        float64 `[batch, classes]`.
+    """
+    total = 0.0
+    for crops in ten_crops(images, size):
+        logits = np.asarray(classify(crops), np.float64)
+        exponents = np.exp(logits - logits.max(-1, keepdims=True))
+        total = total + exponents / exponents.sum(-1, keepdims=True)
+    return total / 10
 
 
 def random_crop_flip(example: Example, size: int, seed: int) -> Example:

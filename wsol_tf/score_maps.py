@@ -205,6 +205,27 @@ def bas_box_iou(boxes, others):
     )
 
 
+def bas_view_boxes(boxes, image_size, resize_size=256, crop_size=224):
+    """Takes boxes from a picture to the view as BAS does: resized, then the centre crop.
+
+    Args:
+        boxes: `[num_boxes, 4]` in pixels of the picture.
+        image_size: (width, height).
+        resize_size, crop_size: sides of the resized picture and of its crop, in pixels.
+
+    Returns:
+        float64 `[num_boxes, 4]` in pixels of the crop, cut off at its borders; a box that lies
+        outside of it has its corners in the wrong order.
+    """
+    scale = np.tile(resize_size / np.asarray(image_size, np.float64), 2)
+    offset = round((resize_size - crop_size) / 2)
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4) * scale
+    first = np.maximum(boxes[:, :2], offset)
+    last = np.minimum(boxes[:, 2:], offset + crop_size)
+    # Divided and multiplied, as there: the last bits are the same.
+    return (np.concatenate([first, last], axis=1) - offset) / crop_size * crop_size
+
+
 def mask_iou(mask, truth):
     """Returns the IoU of a bool mask with uint8 truth {0, 1, 255 = ignored}, both [height, width].
 
