@@ -34,3 +34,28 @@ def tiny_model(classes, **settings):
     built, _ = model.build(config.from_recipe(extractor_weights="none", **settings), classes)
     built.thresholds = dict.fromkeys(MAPS, 0.5)
     return built
+
+
+KEYED_BY_DATA = (
+    "skipped",
+    "skipped_in_training",
+    "classes",
+    "thresholds",
+    "other_maps",
+    "unreadable",
+)
+
+
+def undefined_names(figures):
+    """Names in metrics.json, at any depth, that its definitions leave out."""
+    definitions = figures["definitions"]
+
+    def names(part):
+        for name, value in part.items():
+            yield name
+            if isinstance(value, dict) and name != "definitions":
+                parts = value.values() if name in KEYED_BY_DATA else [value]
+                for inner in parts:
+                    yield from names(inner) if isinstance(inner, dict) else ()
+
+    return set(names(figures)) - set(definitions) - {"definitions"}

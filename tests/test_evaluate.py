@@ -1,4 +1,5 @@
 import json
+import shlex
 import zipfile
 
 import keras
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
-from programs import run, tiny_model
+from programs import run, tiny_model, undefined_names
 
 from wsol_tf import evaluate, model, programs, scoring, shapes
 
@@ -53,8 +54,13 @@ def test_files_and_keys_of_the_contract(score, tmp_path, capsys):
     status, figures, lines = score()
     assert status == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "metrics.json", "predictions.jsonl", "contact_sheet.png"
+        "report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png",
+        "threshold_curves.png", "outcomes.png", "per_class.png",
     }  # fmt: skip
+    assert undefined_names(figures) == set()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f'<data value="{figures["miou_box"]}">' in page
+    assert f"--output_dir={tmp_path / 'out'}" in page
     for key in KEYS:
         assert isinstance(figures[key], int | float), key
         assert key == "num_images" or 0 <= figures[key] <= 1
@@ -152,7 +158,9 @@ def test_image_folder_says_what_localization_needs(model_path, tmp_path, capsys)
     assert all(key in figures for key in KEYS)
     assert figures["gt_known_loc"] is None and figures["top1_cls"] is not None
     assert figures["num_images"] == 4
-    assert (out / "contact_sheet.png").exists()
+    assert {path.name for path in out.iterdir()} == {
+        "report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png"
+    }  # fmt: skip
     output = capsys.readouterr().out
     assert "no boxes and no masks" in output and "--dataset=voc_folder" in output
 
@@ -238,3 +246,19 @@ def test_a_model_file_with_a_part_missing_is_refused(model_path, tmp_path):
 )
 def test_thresholds_are_read(text, value):
     assert programs.parse_threshold(text) == value
+
+
+def test_the_command_of_a_run_is_quoted_and_complete(model_path, voc, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        evaluate.report, "write_report", lambda *_, command, **__: written.append(command)
+    )
+    out = tmp_path / "a b"
+    assert run(
+        evaluate, f"--model={model_path}", "--dataset=voc_folder", f"--data_dir={voc}",
+        f"--output_dir={out}", "--threshold=otsu",
+    ) == 0  # fmt: skip
+    command = shlex.split(written[0].replace("\\\n", " "))
+    assert command[:3] == ["python", "-m", "wsol_tf.evaluate"]
+    assert "--threshold=otsu" in command and f"--output_dir={out}" in command
+    assert not any(part.startswith("--seed") for part in command)  # was not given

@@ -13,18 +13,19 @@ PROGRAMS = {"train", "evaluate", "predict", "demo", "sweep"}
 # What each module may import of ours. Modules that are not named are programs: all is legal.
 LEGAL = {
     **dict.fromkeys(
-        ("config", "records", "losses", "score_maps", "extractors", "pictures", "images",
-         "optimizer", "programs", "stored_maps", "level_sets"), set()
+        ("charts", "config", "definitions", "records", "losses", "score_maps", "extractors",
+         "pictures", "images", "optimizer", "programs", "stored_maps", "level_sets"), set()
     ),
     "heads": {"extractors"},
     "baselines": {"extractors"},
     "metrics": {"score_maps"},
     "standard_metrics": {"level_sets"},
+    "report": {"charts", "definitions"},
     "shapes": {"records"},
     "datasets": {"images", "records", "shapes"},
     "pipeline": {"datasets", "images", "records"},
     "model": {"config", "extractors", "heads", "losses", "optimizer", "score_maps"},
-    "scoring": {"datasets", "metrics", "pictures", "pipeline", "score_maps"},
+    "scoring": {"datasets", "definitions", "metrics", "pictures", "pipeline", "score_maps"},
     "callbacks": {"losses", "pictures", "score_maps", "scoring"},
 }  # fmt: skip
 

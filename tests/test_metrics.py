@@ -47,6 +47,82 @@ def test_figures_by_hand():
     assert (figures["num_images"], figures["num_pairs"]) == (4, 4)
 
 
+@pytest.mark.parametrize(
+    "box, true_boxes, outcome",
+    [
+        ([0, 0, 10, 10], [[0, 0, 10, 10]], "right"),
+        ([0, 0, 10, 10], [[0, 0, 10, 5]], "right"),  # IoU exactly one half
+        ([0, 0, 10, 4.9], [[0, 0, 10, 10]], "part_only"),
+        ([0, 0, 10, 10], [[0, 0, 10, 4.9]], "too_big"),
+        # Half of the box lies in the object: neither a part nor, at 4/10 of it, too big.
+        ([0, 0, 10, 8], [[0, 4, 10, 14]], "missed"),
+        ([0, 0, 10, 8], [[0, 3.9, 10, 13.9]], "part_only"),
+        ([0, 0, 10, 10], [[20, 20, 30, 30]], "missed"),
+        ([0, 0, 10, 10], [], "missed"),
+        # Two objects, 4 by 10 each, under one box; it must cover more than 0.3 of both.
+        ([0, 0, 10, 10], [[0, 0, 4, 10], [6, 0, 10, 10]], "several_objects"),
+        ([0, 0, 10, 10], [[0, 0, 4, 10], [8.8, 0, 12.8, 10]], "too_big"),
+        ([0, 0, 10, 10], [[0, 0, 4, 10], [8.7, 0, 12.7, 10]], "several_objects"),
+        # A right box over a second object stays right.
+        ([0, 0, 10, 10], [[0, 0, 6, 10], [6, 0, 10, 10]], "right"),
+        ([0, 0, 0, 0], [[0, 0, 4, 4]], "missed"),
+        # Of several objects the nearest is that with the largest IoU.
+        ([0, 0, 10, 4], [[0, 3, 10, 30], [0, 0, 10, 20]], "part_only"),
+        ([0, 0, 10, 4], [[0, 3, 10, 30], [0, 2, 10, 6]], "missed"),
+    ],
+)
+def test_outcomes_by_hand(box, true_boxes, outcome):
+    true_boxes = np.reshape(true_boxes, (-1, 4))
+    for swap in (1, -1):  # the order of the true boxes plays no part
+        found = metrics.outcomes([box], true_boxes[::swap], True)
+        assert metrics.OUTCOMES[found[0]] == outcome
+    wrong = metrics.outcomes([box], true_boxes, False)
+    # A wrong class changes the name of a right box, and hides no wrong one.
+    expected = "wrong_class" if outcome == "right" else outcome
+    assert metrics.OUTCOMES[wrong[0]] == expected
+
+
+@given(st.integers(0, 99), st.sampled_from([0.0, 0.3, 0.6, "otsu"]))
+@settings(max_examples=25, deadline=None)
+def test_outcomes_count_each_pair_once_and_agree_with_the_figures(seed, threshold):
+    scored = _random_metrics(8, seed)
+    scored.add("out of view", 0, [1.0, 0.0, 0.0], np.ones((4, 4)), np.zeros((0, 4)), 40)
+    scored.add("no box", 0, [1.0, 0.0, 0.0], np.ones((4, 4)), None, 40)
+    figures = scored.result(threshold)
+    counts = figures["outcomes"]
+    assert tuple(counts) == metrics.OUTCOMES
+    assert sum(counts.values()) == 9  # the pair without boxes is left out
+    assert counts["right"] == round(9 * figures["top1_loc"])
+    assert counts["right"] + counts["wrong_class"] == round(9 * figures["gt_known_loc"])
+    assert counts["missed"] >= 1
+
+
+def test_outcomes_of_bad_maps_are_misses_and_without_boxes_there_are_none():
+    scored = LocalizationMetrics()
+    scored.add("a", 0, [1.0], np.full((4, 4), np.nan), [[0, 0, 10, 10]], VIEW)
+    assert scored.result(0.3)["outcomes"]["missed"] == 1
+    bare = LocalizationMetrics()
+    bare.add("a", 0, [1.0], np.ones((4, 4)), None, VIEW)
+    assert bare.result(0.3)["outcomes"] is None
+    assert bare.threshold_curves() is None
+
+
+def test_without_class_scores_a_right_box_is_right():
+    scored = LocalizationMetrics()
+    scored.add("a", 0, None, _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
+    assert scored.result(0.3)["outcomes"]["right"] == 1
+
+
+def test_threshold_curves_are_the_figures_at_each_threshold():
+    scored = _random_metrics(10, seed=3)
+    curves = scored.threshold_curves()
+    assert curves["score_map_thresholds"] == scored.thresholds.tolist()
+    expected = [scored.result(t)["gt_known_loc"] for t in scored.thresholds]
+    assert curves["gt_known_loc_iou_50"] == expected
+    low, middle, high = (np.array(curves[f"gt_known_loc_iou_{n}"]) for n in (30, 50, 70))
+    assert (low >= middle).all() and (middle >= high).all() and (low > high).any()
+
+
 def test_per_class_means_weigh_classes_not_pairs():
     per_class = _four_pairs().result(0.3)["per_class"]
     assert per_class["gt_known_loc"] == pytest.approx((1 / 2 + 1 + 0) / 3)

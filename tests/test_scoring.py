@@ -348,10 +348,11 @@ def test_sheet_shows_every_picture(name, request):
     source = request.getfixturevalue(name)
     predict = colours_are_maps([5, 1, 0][: len(source.classes)])
     _, lines, _ = score(predict, source)
-    method = whole_view_method(predict)
-    sheet = scoring.sheet(method, source, lines, title="drawn")
+    tiles = scoring.draw(whole_view_method(predict), source, {"all": lines})
+    assert [text for _, text in tiles["all"]] == [scoring.caption(line) for line in lines]
+    sheet = scoring.sheet(tiles, "drawn")
     assert sheet.dtype == np.uint8 and sheet.ndim == 3
-    fewer = scoring.sheet(method, source, lines[:1], title="drawn")
+    fewer = scoring.sheet({"all": tiles["all"][:1]}, "drawn")
     assert sheet.shape[1] > fewer.shape[1]  # a tile more in the row
 
 
@@ -361,6 +362,28 @@ def test_best_median_and_worst_by_hand():
     assert [line["iou"] for line in found["best"]] == [0.19, 0.18]
     assert [line["iou"] for line in found["median"]] == [0.10, 0.09]
     assert [line["iou"] for line in found["worst"]] == [0.01, 0.00]
+
+
+def test_examples_of_errors_run_from_the_least_to_the_most_wrong():
+    lines = [{"iou": i / 100, "outcome": "too_big"} for i in range(30)]
+    lines += [{"iou": 0.9, "outcome": "right"}, {"iou": 0.0, "outcome": "missed"}, {"no": "box"}]
+    found = scoring.examples_of_errors(lines, each=3)
+    assert list(found) == ["too_big", "missed"]  # in the order of OUTCOMES, none that is right
+    assert [line["iou"] for line in found["too_big"]] == [0.29, 0.15, 0.0]
+
+
+def test_captions_say_what_is_wrong():
+    line = {"class": "dog", "label": "cat", "probability": 0.514, "iou": 0.2, "outcome": "too_big"}
+    assert scoring.caption(line) == "IoU 0.20, dog 51% (true: cat), too big"
+    unnamed = {"class": None, "label": "cat", "probability": None, "iou": 0.9, "outcome": "right"}
+    assert scoring.caption(unnamed) == "IoU 0.90, cat"
+    assert scoring.caption({"class": "cat", "label": "cat", "probability": None}) == "cat 0%"
+
+
+def test_outcomes_of_the_lines_add_up_to_those_of_the_figures(multi_label):
+    figures, lines, _ = score(colours_are_maps([5, 1, 0]), multi_label)
+    for outcome, count in figures["outcomes"].items():
+        assert sum(line["outcome"] == outcome for line in lines) == count
 
 
 # --- thresholds and bad maps ---------------------------------------------------------------------
@@ -396,4 +419,5 @@ def test_maps_and_scores_that_are_no_numbers_are_named(multi_label):
     text = scoring.table(figures)
     assert "NaN or infinity in the score map of 1 pictures, counted as wrong: alone" in text
     assert "NaN or infinity in the class scores of 1 pictures" in text
-    assert scoring.sheet(whole_view_method(predict), multi_label, lines, title="").any()
+    assert lines[2]["outcome"] == "missed" and figures["outcomes"]["missed"] == 1
+    assert scoring.draw(whole_view_method(predict), multi_label, {"": lines})[""][2][0].any()

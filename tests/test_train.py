@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
-from programs import TINY, run
+from programs import TINY, run, undefined_names
 
 from wsol_tf import config, evaluate, losses, predict, shapes, train
 from wsol_tf import model as localization
@@ -102,6 +102,7 @@ def test_metrics_have_the_keys_of_the_contract(finished):
         assert isinstance(metrics[key], int | float), key
     for key in KEYS[:7] + KEYS[7:9]:
         assert 0 <= metrics[key] <= 1, key
+    assert undefined_names(metrics) == set()
     assert metrics["num_images"] == 16  # a third of the training pictures
     assert metrics["scored_on"] == "val"
     assert metrics["num_training_images"] + metrics["num_threshold_images"] == 48

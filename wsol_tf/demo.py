@@ -99,7 +99,7 @@ def main(argv):
     print(f"\n{verdict(metrics, quick)}\n\nLook at")
     for path, what in (
         (sheet, "CAM and the localizer on the same pictures"),
-        (os.path.join(scored, "contact_sheet.png"), "best, median and worst localizations"),
+        (os.path.join(scored, "report.html"), "figures, charts, best and worst localizations"),
         (predicted, "an overlay and a mask for each of 12 pictures"),
         (os.path.join(run_dir, "curves.png"), "how the seven losses went"),
         (model, "the model: classes, preprocessing and threshold inside"),

@@ -3,8 +3,9 @@
     python -m wsol_tf.evaluate --model=RUN/model.keras --dataset=voc_folder --data_dir=D \\
         --split=val --output_dir=OUT
 
-writes OUT/metrics.json, predictions.jsonl (one line per picture and class in it) and
-contact_sheet.png, and prints the table with CAM and the trivial boxes beside the model. Instead of
+writes OUT/report.html (all of it to look at, in one file), metrics.json, predictions.jsonl (one
+line per picture and class in it), contact_sheet.png, threshold_curves.png, outcomes.png and
+per_class.png, and prints the table with CAM and the trivial boxes beside the model. Instead of
 a trained model it takes `--score_maps=DIR` (or .npz) from any program, and as a baseline
 `--model=imagenet` or `--model=FILE.weights.h5`: the keras.applications classifier of --extractor.
 """
@@ -15,8 +16,9 @@ import os
 
 import numpy as np
 from absl import app, flags
+from PIL import Image
 
-from wsol_tf import baselines, datasets, programs, scoring, stored_maps
+from wsol_tf import baselines, datasets, definitions, programs, report, scoring, stored_maps
 from wsol_tf import config as config_lib
 from wsol_tf import model as model_lib
 from wsol_tf.score_maps import MAPS
@@ -83,11 +85,12 @@ def evaluate(values):
     if values.model and (values.model == "imagenet" or values.model.endswith(".h5")):
         make = _classifier
     method, source, stored = make(values, threshold)
-    figures, lines = scoring.score_and_draw(
+    title = scoring.sheet_title(values.dataset, values.data_dir, values.split)
+    figures, lines, tiles = scoring.score_and_draw(
         method,
         source,
         sheet_path=os.path.join(values.output_dir, "contact_sheet.png"),
-        title=scoring.sheet_title(values.dataset, values.data_dir, values.split),
+        title=title,
     )
     for arrays in stored.values():
         if arrays.summary():
@@ -98,16 +101,30 @@ def evaluate(values):
         **figures,
         **{name: arrays.findings() for name, arrays in stored.items()},
     }
+    figures["definitions"] = definitions.of(figures)
     with open(os.path.join(values.output_dir, "metrics.json"), "w") as file:
         json.dump(figures, file, indent=2)
     with open(os.path.join(values.output_dir, "predictions.jsonl"), "w") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
+    drawn = report.charts_of(figures)
+    for name, chart in drawn.items():
+        Image.fromarray(chart).save(os.path.join(values.output_dir, f"{name}.png"))
+    report.write_report(
+        os.path.join(values.output_dir, "report.html"),
+        figures,
+        drawn,
+        tiles,
+        title=title,
+        command=programs.command_line("wsol_tf.evaluate", values),
+    )
     if not source.has_boxes and not source.has_masks:
         print(
             "This data has no boxes and no masks, so only the classification is scored. To score "
             "localization, give boxes: VOC layout (--dataset=voc_folder) with Annotations."
         )
-    print(f"Wrote metrics.json, predictions.jsonl and contact_sheet.png to {values.output_dir}.")
+    written = ["report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png"]
+    written += [f"{name}.png" for name in drawn]
+    print(f"Wrote {', '.join(written)} to {values.output_dir}.")
     return figures
 
 

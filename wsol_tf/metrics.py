@@ -7,6 +7,11 @@ from wsol_tf import score_maps
 THRESHOLDS = np.arange(0, 1, 0.01)
 CENTERED_AREAS = np.arange(0.05, 1.001, 0.05)
 LOCALIZED = 0.5  # The box IoU from which a picture counts as localized, as everywhere in the field.
+CURVE_LEVELS = (0.3, 0.5, 0.7)  # Box IoUs of the threshold curves, those of MaxBoxAccV2.
+
+# What became of a pair; `outcomes` tells them apart, definitions.py says each in a sentence.
+OUTCOMES = ("right", "wrong_class", "part_only", "too_big", "several_objects", "missed")
+SEVERAL, PART, BIG = 0.3, 0.5, 0.7
 
 
 def centered_box(view_size, area_fraction):
@@ -14,6 +19,45 @@ def centered_box(view_size, area_fraction):
     height, width = _height_width(view_size)
     side = np.sqrt(area_fraction)
     return np.array([1 - side, 1 - side, 1 + side, 1 + side]) / 2 * [width, height, width, height]
+
+
+def outcomes(boxes, true_boxes, class_is_right):
+    """Says what became of a pair, for each box that might be its answer.
+
+    A box with IoU 0.5 or more with a true one is right, or of the wrong class. Any other is, by
+    the first that holds: over more than one object (it covers more than 0.3 of each of two true
+    boxes), part only (more than 0.5 of it lies in the nearest true box), too big (it covers 0.7 or
+    more of that box), or a miss. The numbers and their order are those of TS-CAM's code (Gao et
+    al., ICCV 2021, arXiv 2103.14862), which differs in that a wrong class hides what the box does.
+
+    boxes: [N, 4]; true_boxes: [M, 4], the nearest is that with the largest IoU; class_is_right:
+    bool. Returns positions in OUTCOMES, int8 [N].
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    true_boxes = np.asarray(true_boxes, np.float64).reshape(-1, 4)
+    if not len(true_boxes):
+        return np.full(len(boxes), OUTCOMES.index("missed"), np.int8)
+    ious = score_maps.box_iou(boxes, true_boxes)
+    overlap = score_maps.box_overlap(boxes, true_boxes)
+    of_true = overlap / np.maximum(score_maps.box_area(true_boxes), 1e-9)
+    of_box = overlap / np.maximum(score_maps.box_area(boxes), 1e-9)[:, None]
+    nearest = np.arange(len(boxes)), ious.argmax(1)
+    found = np.select(
+        [
+            ious.max(1) >= LOCALIZED,
+            (of_true > SEVERAL).sum(1) > 1,
+            of_box[nearest] > PART,
+            of_true[nearest] >= BIG,
+        ],
+        [
+            OUTCOMES.index("right" if class_is_right else "wrong_class"),
+            OUTCOMES.index("several_objects"),
+            OUTCOMES.index("part_only"),
+            OUTCOMES.index("too_big"),
+        ],
+        OUTCOMES.index("missed"),
+    )
+    return found.astype(np.int8)
 
 
 class LocalizationMetrics:
@@ -69,6 +113,7 @@ class LocalizationMetrics:
             "constant_map": not bad_map and not resized.any(),
             "without_box": boxes is not None and not len(boxes),
             "box_ious": None,  # at each threshold, then at Otsu's
+            "outcomes": None,
             "mask_ious": None,
             "centered_ious": None,
         }
@@ -78,6 +123,7 @@ class LocalizationMetrics:
             found = score_maps.boxes_at(resized, cuts)
             centered = [centered_box((height, width), area) for area in CENTERED_AREAS]
             pair["box_ious"] = self._box_iou(found, boxes).max(1, initial=0) * (not bad_map)
+            pair["outcomes"] = outcomes(found, boxes[: 0 if bad_map else None], not rank > 0)
             pair["centered_ious"] = self._box_iou(centered, boxes).max(1, initial=0)
         if mask is not None and np.any(np.not_equal(mask, 255)):
             ious = score_maps.mask_ious_at(resized, mask, cuts)
@@ -173,6 +219,7 @@ class LocalizationMetrics:
             ("miou_mask_oracle", "miou_mask_oracle_threshold", mask_ious),
         ):
             figures[name], figures[at] = _best(table, self.thresholds)
+        figures["outcomes"] = self._outcomes(column)
         figures["baselines"] = self._baselines()
         figures["num_images"] = len({image_id for image_id, _ in keys})
         figures["num_pairs"] = len(pairs)
@@ -200,6 +247,29 @@ class LocalizationMetrics:
         }
         figures["per_class"]["classes"] = table
         return figures
+
+    def threshold_curves(self):
+        """Returns GT-known Loc at every threshold, for a right box from IoU 0.3, 0.5 and 0.7 on.
+
+        A dict for JSON: `score_map_thresholds`, and a list beside it for each level; None without
+        boxes.
+        """
+        ious = self._stack("box_ious")
+        if ious is None:
+            return None
+        curves = {"score_map_thresholds": self.thresholds.tolist()}
+        for level in CURVE_LEVELS:
+            hits = ious[:, :-1] >= level
+            curves[f"gt_known_loc_iou_{round(level * 100)}"] = hits.mean(0).tolist()
+        return curves
+
+    def _outcomes(self, column):
+        """Counts what became of the pairs that have boxes: dict of outcome -> count, or None."""
+        table = self._stack("outcomes")
+        if table is None:
+            return None
+        counts = np.bincount(table[:, column], minlength=len(OUTCOMES))
+        return dict(zip(OUTCOMES, counts.tolist(), strict=True))
 
     def _column(self, threshold):
         if isinstance(threshold, str):

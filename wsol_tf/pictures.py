@@ -1,4 +1,4 @@
-"""Pictures for people: localizations drawn on photographs, sheets of them, curves of a training.
+"""Pictures for people: localizations drawn on photographs, and sheets of them.
 
 Arrays in, uint8 RGB arrays [height, width, 3] out; no files are read or written.
 """
@@ -10,8 +10,6 @@ import os
 import cv2
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 PREDICTED = (0, 214, 255)  # cyan: not a hue of the heat layer
@@ -20,7 +18,6 @@ CONTOUR = (255, 236, 130)
 PAPER, INK, FAINT = (250, 249, 246), (34, 34, 40), (112, 112, 120)
 CAPTION_PAPER, CAPTION_INK = (24, 24, 30), (245, 245, 245)
 SMALLEST_SIDE, LARGEST_SIDE = 320, 1280
-TERM_COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#cc79a7", "#009e73", "#7a5c00")
 
 
 def overlay(image, score_map, mask, box, *, true_boxes=(), caption="", side=None):
@@ -37,7 +34,7 @@ def overlay(image, score_map, mask, box, *, true_boxes=(), caption="", side=None
     if mask is not None:
         _draw_contour(canvas, mask)
     _draw_boxes(canvas, scale, box, true_boxes)
-    return _with_caption(canvas, caption)
+    return with_caption(canvas, caption)
 
 
 def triptych(image, score_map, mask, box, *, true_boxes=(), caption="", side=None):
@@ -56,7 +53,7 @@ def triptych(image, score_map, mask, box, *, true_boxes=(), caption="", side=Non
         _draw_contour(cut, mask)
     _draw_boxes(cut, scale, box, true_boxes)
     gap = np.full((height, max(4, max(height, width) // 64), 3), PAPER, np.uint8)
-    return _with_caption(np.hstack([canvas, gap, heat, gap, cut]), caption)
+    return with_caption(np.hstack([canvas, gap, heat, gap, cut]), caption)
 
 
 def contact_sheet(sections, *, title="", columns=5):
@@ -96,60 +93,26 @@ def contact_sheet(sections, *, title="", columns=5):
     return np.vstack(parts)
 
 
+def with_caption(canvas, caption):
+    """Puts a strip with text below a picture, uint8 [height, width, 3]; '' leaves it as it is."""
+    if not caption:
+        return canvas
+    height, width = canvas.shape[:2]
+    # A panorama or a tower of a picture gets a strip that text fits on.
+    strip_width = max(width, SMALLEST_SIDE // 2)
+    size = int(np.clip(strip_width / 20, 14, 28))
+    strip = _text(caption, size, strip_width, size // 2, CAPTION_INK, CAPTION_PAPER, pad=size // 3)
+    if strip_width > width:
+        wide = np.full((height, strip_width, 3), CAPTION_PAPER, np.uint8)
+        left = (strip_width - width) // 2
+        wide[:, left : left + width] = canvas
+        canvas = wide
+    return np.vstack([canvas, strip])
+
+
 def legend():
     """Returns the sentence that explains the colours, for titles and reports."""
     return "cyan: predicted box, dashed white: true box, outline: mask, glow: score map"
-
-
-def curves(history, weights):
-    """Plots a training: the loss and its weighted terms by epoch, and the scores beside them.
-
-    history: dict of name -> one value per epoch, as Keras's History has it ('loss', the terms, and
-    scores; 'val_' in front for validation); weights: dict of term -> weight. Terms are drawn times
-    their weight, so that they show what they contribute; every 'val_' curve is dashed. Names that
-    are neither loss nor term are scores, apart from learning rates, which are left out.
-    """
-    figure = Figure(figsize=(13, 5.2), dpi=110, facecolor=_hex(PAPER), layout="constrained")
-    FigureCanvasAgg(figure)
-    losses_axes, scores_axes = figure.subplots(1, 2)
-    colours = dict(zip(weights, itertools.cycle(TERM_COLOURS), strict=False))
-    score_names = []
-    for name, values in history.items():
-        plain = name.removeprefix("val_")
-        dashed = "--" if plain != name else "-"
-        if plain == "loss":
-            _plot(losses_axes, values, name, color=_hex(INK), linewidth=2.6, linestyle=dashed)
-        elif plain in weights:
-            if weights[plain]:
-                label = name if weights[plain] == 1 else f"{name} × {weights[plain]:g}"
-                scaled = np.asarray(values, float) * weights[plain]
-                _plot(losses_axes, scaled, label, color=colours[plain], linestyle=dashed)
-        elif plain not in ("learning_rate", "lr"):
-            if plain not in score_names:
-                score_names.append(plain)
-            colour = TERM_COLOURS[score_names.index(plain) % len(TERM_COLOURS)]
-            _plot(scores_axes, values, name, color=colour, linestyle=dashed)
-    headings = "Loss, and each term times its full weight", "Scores"
-    for axes, heading in zip((losses_axes, scores_axes), headings, strict=True):
-        axes.set_title(heading, loc="left", fontsize=13, color=_hex(INK), pad=10)
-        axes.set_xlabel("epoch", color=_hex(FAINT))
-        axes.set_facecolor(_hex(PAPER))
-        axes.grid(color="#dddad2", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=_hex(FAINT), length=0)
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
-        axes.spines[:].set_visible(False)
-        if axes.lines:
-            axes.legend(frameon=False, fontsize=9.5, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        else:
-            axes.text(0.5, 0.5, "nothing recorded", ha="center", transform=axes.transAxes)
-    if all(np.nanmin([*line.get_ydata(), np.inf]) >= 0 for line in losses_axes.lines):
-        losses_axes.set_ylim(bottom=0)
-    scores = [value for line in scores_axes.lines for value in line.get_ydata()]
-    if all(not np.isfinite(value) or 0 <= value <= 1 for value in scores):
-        scores_axes.set_ylim(0, 1.02)
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def _canvas(image, side):
@@ -236,22 +199,6 @@ def _draw_line(canvas, start, end, colour, line, dash):
         cv2.line(canvas, a, b, colour, line, cv2.LINE_AA, 4)
 
 
-def _with_caption(canvas, caption):
-    if not caption:
-        return canvas
-    height, width = canvas.shape[:2]
-    # A panorama or a tower of a picture gets a strip that text fits on.
-    strip_width = max(width, SMALLEST_SIDE // 2)
-    size = int(np.clip(strip_width / 20, 14, 28))
-    strip = _text(caption, size, strip_width, size // 2, CAPTION_INK, CAPTION_PAPER, pad=size // 3)
-    if strip_width > width:
-        wide = np.full((height, strip_width, 3), CAPTION_PAPER, np.uint8)
-        left = (strip_width - width) // 2
-        wide[:, left : left + width] = canvas
-        canvas = wide
-    return np.vstack([canvas, strip])
-
-
 def _blank(height, width):
     return np.full((height, width, 3), PAPER, np.uint8)
 
@@ -295,13 +242,3 @@ def _wrap(text, font, room):
         else:
             current = joined
     return [*lines, current] if current or not lines else lines
-
-
-def _plot(axes, values, label, **style):
-    values = np.asarray(values, float)
-    marker = "o" if len(values) < 3 else None
-    axes.plot(np.arange(1, len(values) + 1), values, label=label, marker=marker, **style)
-
-
-def _hex(colour):
-    return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
@@ -32,6 +33,15 @@ def make_output_dir(path):
         ) from error
     if not os.access(path, os.W_OK):
         raise ValueError(f"--output_dir '{path}' can't be written to. Name another folder.")
+
+
+def command_line(program, values):
+    """The command that repeats a run: each flag that was given, quoted, on a line.
+
+    program: name of the module; values: parsed flags.
+    """
+    given = [shlex.quote(values[name].serialize()) for name in values if values[name].present]
+    return " \\\n    ".join([f"python -m {program}", *given])
 
 
 def parse_threshold(text):

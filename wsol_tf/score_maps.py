@@ -182,16 +182,25 @@ def box_iou(boxes, others):
 
     Areas are half-open; two boxes without area have IoU 0.
     """
+    overlap = box_overlap(boxes, others)
+    union = box_area(boxes)[:, None] + box_area(others) - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+
+
+def box_overlap(boxes, others):
+    """Returns the area that every box [N, 4] shares with every other [M, 4] as float64 [N, M]."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 1, 4)
     others = np.asarray(others, np.float64).reshape(1, -1, 4)
-    overlap = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(
+    sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(
         boxes[..., :2], others[..., :2]
     )
-    overlap = np.maximum(overlap, 0).prod(-1)
-    areas = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
-    other_areas = (others[..., 2:] - others[..., :2]).prod(-1)
-    union = areas + other_areas - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return np.maximum(sides, 0).prod(-1)
+
+
+def box_area(boxes):
+    """Returns the areas of half-open boxes [N, 4] as float64 [N]."""
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    return (boxes[:, 2:] - boxes[:, :2]).prod(-1)
 
 
 def bas_box_iou(boxes, others):

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from PIL import Image
 
-from wsol_tf import pictures, pipeline
-from wsol_tf.metrics import THRESHOLDS, LocalizationMetrics
+from wsol_tf import definitions, pictures, pipeline
+from wsol_tf.metrics import OUTCOMES, THRESHOLDS, LocalizationMetrics, outcomes
 from wsol_tf.score_maps import box_iou, localize, map_of
 
 
@@ -248,12 +248,15 @@ def report(accumulators, kind, thresholds, class_names):
         class_names: names of the classes.
 
     Returns:
-        A dict for JSON: the figures of `LocalizationMetrics.result`, `map`, and `other_maps`.
+        A dict for JSON: the figures of `LocalizationMetrics.result`, `threshold_curves`, `map`,
+        and `other_maps`.
     """
     figures = accumulators[kind].result(thresholds.get(kind, "otsu"), class_names=class_names)
     figures["map"] = kind
+    figures["threshold_curves"] = accumulators[kind].threshold_curves()
     shown = ("gt_known_loc", "top1_loc", "top5_loc", "miou_box", "miou_mask", "threshold",
-             "gt_known_loc_oracle", "oracle_threshold", "gt_known_loc_otsu")  # fmt: skip
+             "gt_known_loc_oracle", "oracle_threshold", "gt_known_loc_otsu",
+             "outcomes")  # fmt: skip
     figures["other_maps"] = {}
     for other, accumulator in accumulators.items():
         if other != kind:
@@ -274,7 +277,8 @@ def score_and_draw(method, source, positions=None, *, sheet_path, title, log=pri
         log: function that takes lines of text for the user.
 
     Returns:
-        (figures, lines): what metrics.json and predictions.jsonl hold.
+        (figures, lines, tiles): what metrics.json and predictions.jsonl hold, and examples, best,
+        median and worst and of each kind of error: dict heading -> list of (picture, caption).
 
     Raises:
         ValueError: when no picture can be read.
@@ -304,8 +308,10 @@ def score_and_draw(method, source, positions=None, *, sheet_path, title, log=pri
     log(table(figures))
     if source.report.skipped or source.report.noted:
         log(source.report.summary())
-    Image.fromarray(sheet(method, source, lines, title=title)).save(sheet_path)
-    return figures, lines
+    tiles = draw(method, source, best_median_worst(lines) | examples_of_errors(lines))
+    on_sheet = {heading: row for heading, row in tiles.items() if heading not in OUTCOMES}
+    Image.fromarray(sheet(on_sheet, title)).save(sheet_path)
+    return figures, lines, tiles
 
 
 def sheet_title(dataset, data_dir, split):
@@ -328,19 +334,12 @@ def table(figures):
     lines = [head, "".join([f"{'':26}", *(f"{column:>12}" for column in columns[:-1]),
                             f"{columns[-1]:>18}"])]  # fmt: skip
     rows = [(figures["map"], figures), *figures["other_maps"].items()]
-    names = {
-        "cam": "CAM of the classifier",
-        "grad_cam": "Grad-CAM of the classifier",
-        "mean": "mean of the class maps",
-        "center": "centre, without looking",
-        "stored": "the stored score maps",
-    }
     for kind, row in rows:
         values = [row[name] for name in ("gt_known_loc", "top1_loc", "miou_box", "miou_mask")]
         oracle = f"{_number(row['gt_known_loc_oracle'])} at {row['oracle_threshold']:.2f}"
         threshold = row["threshold"]
         lines.append(
-            f"{names.get(kind, f'map of the {kind} class'):26}"
+            f"{definitions.MAP_NAMES[kind]:26}"
             + "".join(f"{_number(value):>12}" for value in values)
             + f"{threshold if threshold == 'otsu' else f'{threshold:.2f}':>12}{oracle:>18}"
         )
@@ -389,10 +388,15 @@ def prediction(pair, kind, threshold, view, class_names):
         line["true_boxes"] = [_box(view.to_picture(b, *pair.size)) for b in pair.boxes]
         finite = np.isfinite(pair.maps[kind]).all()
         line["iou"] = float(box_iou(box[None], pair.boxes).max(initial=0)) if finite else 0.0
+        right = pair.logits is None or (
+            best == pair.label and np.isfinite(pair.logits[pair.allowed]).all()
+        )
+        found = outcomes(box, pair.boxes[: None if finite else 0], right)
+        line["outcome"] = OUTCOMES[found[0]]
     return line
 
 
-def best_median_worst(lines, each=5):
+def best_median_worst(lines, each=6):
     """Picks lines of predictions by box IoU: dict heading -> list of lines."""
     ranked = sorted((line for line in lines if "iou" in line), key=lambda line: -line["iou"])
     if not ranked:
@@ -407,38 +411,70 @@ def best_median_worst(lines, each=5):
     }
 
 
-def sheet(method, source, lines, *, title):
-    """Draws the contact sheet of a scoring: best, median and worst localizations."""
-    kind = method.kinds[0]
-    sections = best_median_worst(lines)
-    chosen = {line["image_id"] for section in sections.values() for line in section}
-    positions = [i for i, name in enumerate(source.image_ids) if name in chosen]
-    tiles = {}
-    for pair in method.pairs(source, positions, kinds=[kind], batch_size=8):
-        found = localize(pair.maps[kind], *pair.image.shape[:2], method.thresholds[kind])
-        tiles[pair.image_id, source.classes[pair.label]] = (pair, *found)
+def examples_of_errors(lines, each=6):
+    """Picks lines of every kind of error, least wrong first: dict outcome -> list of lines."""
+    found = {}
+    for outcome in OUTCOMES[1:]:
+        kind = [line for line in lines if line.get("outcome") == outcome]
+        kind.sort(key=lambda line: -line["iou"])
+        if kind:
+            spread = np.linspace(0, len(kind) - 1, min(each, len(kind))).round().astype(int)
+            found[outcome] = [kind[i] for i in spread]
+    return found
 
-    def tile(line):
-        pair, score_map, mask, box = tiles[line["image_id"], line["label"]]
-        iou = f"IoU {line['iou']:.2f}, " if "iou" in line else ""
-        named = f"{line['class']} {line['probability'] or 0:.0%}"
-        if line["class"] is None:
-            named = line["label"]
-        elif line["class"] != line["label"]:
-            named += f" (true: {line['label']})"
-        return pictures.triptych(
+
+def draw(method, source, sections):
+    """Draws lines of predictions: dict heading -> list of (uint8 [height, width, 3], caption).
+
+    Args:
+        method: the Method that the lines are of.
+        source: a `datasets.Source`.
+        sections: dict heading -> list of lines.
+    """
+    kind = method.kinds[0]
+    wanted = {line["image_id"] for section in sections.values() for line in section}
+    positions = [i for i, name in enumerate(source.image_ids) if name in wanted]
+    drawn = {}
+    for pair in method.pairs(source, positions, kinds=[kind], batch_size=8):
+        score_map, mask, box = localize(
+            pair.maps[kind], *pair.image.shape[:2], method.thresholds[kind]
+        )
+        drawn[pair.image_id, source.classes[pair.label]] = pictures.triptych(
             pair.image,
             score_map,
             mask,
             box,
             true_boxes=() if pair.boxes is None else pair.boxes,
-            caption=f"{iou}{named}",
             side=200,
         )
+    return {
+        heading: [(drawn[line["image_id"], line["label"]], caption(line)) for line in section]
+        for heading, section in sections.items()
+    }
 
-    drawn = {heading: [tile(line) for line in section] for heading, section in sections.items()}
+
+def caption(line):
+    """A line of predictions in a few words: box IoU, class, probability, what became of it."""
+    text = f"{line['class']} {line['probability'] or 0:.0%}"
+    if line["class"] is None:
+        text = line["label"]
+    elif line["class"] != line["label"]:
+        text += f" (true: {line['label']})"
+    if "iou" in line:
+        text = f"IoU {line['iou']:.2f}, {text}"
+        if line["outcome"] not in ("right", "wrong_class"):
+            text += f", {definitions.NAMES[line['outcome']]}"
+    return text
+
+
+def sheet(tiles, title):
+    """Lays drawn tiles out as a contact sheet, see `draw`."""
     note = "picture | score map | mask, its box in cyan, the true boxes dashed in white"
-    return pictures.contact_sheet(drawn, title=f"{title}\n{note}", columns=5)
+    rows = {
+        heading: [pictures.with_caption(picture, text) for picture, text in row]
+        for heading, row in tiles.items()
+    }
+    return pictures.contact_sheet(rows, title=f"{title}\n{note}", columns=3)
 
 
 def _of_class(mask, label):

@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from wsol_tf import callbacks, datasets, losses, pictures, pipeline, programs, scoring
+from wsol_tf import callbacks, charts, datasets, definitions, losses, pipeline, programs, scoring
 from wsol_tf import config as config_lib
 from wsol_tf import model as model_lib
 
@@ -120,7 +120,7 @@ def train(config, log=print):
     name = config.val_split if validation else f"held-out part of {config.split}"
     if not validation:
         log("The threshold was chosen on the pictures that are scored now: read it as optimistic.")
-    figures, _ = scoring.score_and_draw(
+    figures, _, _ = scoring.score_and_draw(
         scoring.method_of(model),
         scored,
         positions,
@@ -134,6 +134,7 @@ def train(config, log=print):
         **figures,
         **metrics,
     }
+    metrics["definitions"] = definitions.of(metrics)
     with open(path["metrics.json"], "w") as file:
         json.dump(metrics, file, indent=2)
     log(f"Wrote {', '.join(_FILES)} to {config.output_dir}.")
@@ -215,7 +216,7 @@ def _write_history(history, weights, path):
         for epoch, values in enumerate(zip(*history.values(), strict=True)):
             writer.writerow([epoch, *values])
     shown = {name: weights[name] for name in losses.TERMS}
-    Image.fromarray(pictures.curves(history, shown)).save(path["curves.png"])
+    Image.fromarray(charts.curves(history, shown)).save(path["curves.png"])
 
 
 def main(argv):
