@@ -37,6 +37,7 @@ def tiny_model(classes, **settings):
 
 
 KEYED_BY_DATA = (
+    "iou_levels",
     "skipped",
     "skipped_in_training",
     "classes",

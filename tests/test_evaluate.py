@@ -2,6 +2,7 @@ import json
 import shlex
 import zipfile
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ from absl import flags
 from PIL import Image
 from programs import run, tiny_model, undefined_names
 
-from wsol_tf import evaluate, model, programs, scoring, shapes
+from wsol_tf import (
+    datasets,
+    evaluate,
+    model,
+    pipeline,
+    programs,
+    scoring,
+    shapes,
+    standard_metrics,
+)
 
 KEYS = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls", "miou_box", "threshold",
         "gt_known_loc_oracle", "oracle_threshold", "num_images")  # fmt: skip
@@ -262,3 +272,50 @@ def test_the_command_of_a_run_is_quoted_and_complete(model_path, voc, tmp_path, 
     assert command[:3] == ["python", "-m", "wsol_tf.evaluate"]
     assert "--threshold=otsu" in command and f"--output_dir={out}" in command
     assert not any(part.startswith("--seed") for part in command)  # was not given
+
+
+# --- metrics of wsolevaluation -------------------------------------------------------------------
+
+
+def test_standard_metrics_are_those_of_the_module(voc, tmp_path, rng):
+    source = datasets.load("voc_folder", str(voc), "val")
+    boxes, pixels = standard_metrics.BoxAccuracy(), standard_metrics.PixelPrecision()
+    maps = {}
+    for position, image_id in enumerate(source.image_ids):
+        example = source.read_example(position)
+        coarse = cv2.resize((example.mask > 0).astype(np.float32), (9, 9))
+        maps[image_id] = coarse + 0.2 * rng.random((9, 9), np.float32)
+        score_map = standard_metrics.standard_map(maps[image_id])
+        true_boxes = example.boxes - [0, 0, 1, 1]  # the last pixels inclusive
+        boxes.add(image_id, score_map, standard_metrics.resize_boxes(true_boxes, (80, 80)))
+        mask = pipeline.resize(example, 224).mask > 0
+        pixels.add(image_id, score_map, mask.astype(np.uint8))
+    np.savez(tmp_path / "maps.npz", **maps)
+    assert run(
+        evaluate, f"--score_maps={tmp_path / 'maps.npz'}", "--dataset=voc_folder",
+        f"--data_dir={voc}", f"--output_dir={tmp_path / 'out'}",
+    ) == 0  # fmt: skip
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    expected = boxes.result() | pixels.result()
+    assert {name: figures[name] for name in scoring.METRICS} == {
+        name: expected[name] for name in scoring.METRICS
+    }
+    assert figures["max_box_acc_v2"]["iou_levels"]["0.3"]["accuracy"] > 0.5
+    assert set(scoring.METRICS) <= set(figures["definitions"])
+
+
+def test_metrics_are_chosen(score, capsys):
+    _, figures, _ = score("--metrics=pxap,max_box_acc")
+    assert set(figures) & set(scoring.METRICS) == {"pxap", "max_box_acc"}
+    _, figures, _ = score("--metrics=none")
+    assert not set(figures) & set(scoring.METRICS)
+    assert score("--metrics=pxap,map")[0] == 1
+    assert "Unknown metric 'map'. Legal: max_box_acc," in capsys.readouterr().err
+
+
+def test_the_crop_moves_boxes_of_whole_pixels():
+    view = scoring.View(28, 32, "crop")  # a picture of 64 x 32: scaled by 1/2 and 1, less 2
+    inside = [[2.0, 2.0, 6.0, 6.0]]  # edges in the view: pixels 8..15 of 64, 4..7 of 32
+    np.testing.assert_array_equal(scoring._inclusive(inside, (32, 64), view), [[2, 2, 5, 5]])
+    whole = scoring.View(32, 32, "whole")
+    np.testing.assert_array_equal(scoring._inclusive(inside, (32, 64), whole), [[2, 2, 5, 5]])

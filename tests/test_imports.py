@@ -25,7 +25,8 @@ LEGAL = {
     "datasets": {"images", "records", "shapes"},
     "pipeline": {"datasets", "images", "records"},
     "model": {"config", "extractors", "heads", "losses", "optimizer", "score_maps"},
-    "scoring": {"datasets", "definitions", "metrics", "pictures", "pipeline", "score_maps"},
+    "scoring": {"datasets", "definitions", "metrics", "pictures", "pipeline", "score_maps",
+                "standard_metrics"},
     "callbacks": {"losses", "pictures", "score_maps", "scoring"},
 }  # fmt: skip
 

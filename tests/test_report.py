@@ -205,12 +205,22 @@ def test_otsu_has_no_fixed_threshold(tmp_path):
 
 def test_standard_metrics_are_shown_when_they_are_there(tmp_path):
     figures = _scored(["a", "b"])
-    figures |= {"max_box_acc": 0.625, "max_box_acc_v2": {"iou_30": 0.9, "iou_50": 0.7}}
+    levels = {
+        "0.3": {"accuracy": 0.9, "threshold": 0.1},
+        "0.5": {"accuracy": 0.7, "threshold": 0.2},
+    }
+    figures |= {
+        "max_box_acc": {"value": 0.625, "threshold": 0.125},
+        "max_box_acc_v2": {"value": 0.8, "iou_levels": levels},
+        "pxap": {"value": None},
+    }
     path = tmp_path / "report.html"
     report.write_report(path, figures, {}, {}, title="", command="run")
     page = Page(path.read_text())
-    assert _row(page, "MaxBoxAcc")[1] == "0.625"
-    assert _row(page, "MaxBoxAccV2 iou 50")[1] == "0.7"
+    assert _row(page, "MaxBoxAcc")[1::2] == ["0.625", "0.125"]
+    assert _row(page, "MaxBoxAccV2")[1] == "0.8"
+    assert _row(page, "from IoU 0.5 on")[1:4:2] == ["0.7", "0.2"]
+    assert "PxAP" not in "".join(page.texts).split("Metrics of Choe")[1].split("threshold")[0]
 
 
 def test_bad_pictures_are_named(tmp_path):

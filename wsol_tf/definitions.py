@@ -67,6 +67,9 @@ DEFINITIONS = {
     "pixel recall over all thresholds, against masks.",
     "piou": "Highest IoU over all thresholds of all pixels of all pictures taken together, against "
     "masks.",
+    "value": "The figure itself.",
+    "iou_levels": "The same from each IoU level on, at the threshold that is best for that level.",
+    "accuracy": "Share of pairs whose box has at least this IoU with a true one.",
     # what the figures are compared with
     "baselines": "Boxes that look at no picture, scored on the same pairs.",
     "whole_view": "The whole view as box.",

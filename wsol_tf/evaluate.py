@@ -59,6 +59,12 @@ def define_flags():
     flags.DEFINE_integer(
         "top_k", None, "Classes of --map=topk; default: the model's own.", lower_bound=1
     )
+    flags.DEFINE_list(
+        "metrics",
+        "all",
+        "Metrics of wsolevaluation to compute besides GT-known and Top-1 Loc: a list of "
+        f"{', '.join(scoring.METRICS)}; 'all' or 'none'.",
+    )
     flags.DEFINE_string(
         "threshold",
         "stored",
@@ -73,11 +79,24 @@ def define_flags():
     )
 
 
+def parse_metrics(names):
+    """Reads --metrics: a list of names, or 'all' or 'none' alone."""
+    if names in (["all"], ["none"], []):
+        return scoring.METRICS if names == ["all"] else ()
+    unknown = sorted(set(names) - set(scoring.METRICS))
+    if unknown:
+        raise ValueError(
+            f"Unknown metric '{unknown[0]}'. Legal: {', '.join(scoring.METRICS)}, or all, or none."
+        )
+    return tuple(names)
+
+
 def evaluate(values):
     """Does what the command does with parsed flags; returns the figures."""
     threshold = programs.parse_threshold(values.threshold)
     if (values.model is None) == (values.score_maps is None):
         raise ValueError("Name what is to be scored: --model=RUN/model.keras, or --score_maps=DIR.")
+    metrics = parse_metrics(values.metrics)
     if values.class_scores and not values.score_maps:
         raise ValueError("--class_scores go with --score_maps; a model has its own.")
     programs.make_output_dir(values.output_dir)
@@ -91,6 +110,7 @@ def evaluate(values):
         source,
         sheet_path=os.path.join(values.output_dir, "contact_sheet.png"),
         title=title,
+        metrics=metrics,
     )
     for arrays in stored.values():
         if arrays.summary():

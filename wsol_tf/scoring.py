@@ -12,6 +12,10 @@ from PIL import Image
 from wsol_tf import definitions, pictures, pipeline
 from wsol_tf.metrics import OUTCOMES, THRESHOLDS, LocalizationMetrics, outcomes
 from wsol_tf.score_maps import box_iou, localize, map_of
+from wsol_tf.standard_metrics import BoxAccuracy, PixelPrecision, problem_of, standard_map
+
+# Metrics of wsolevaluation that can be asked for; see `standard_metrics`.
+METRICS = ("max_box_acc", "max_box_acc_v2", "pxap", "piou")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +30,15 @@ class View:
     resize_size: int
     kind: str = "crop"
 
+    def offset_and_side(self):
+        """Where the view begins in the resized picture, and that picture's side."""
+        if self.kind == "crop":
+            return (self.resize_size - self.input_size) // 2, self.resize_size
+        return 0, self.input_size
+
     def to_picture(self, box, height, width):
         """Maps a box in the view to pixels of the picture, clipped to it, `[4]`."""
-        offset, side = 0, self.input_size
-        if self.kind == "crop":
-            offset, side = (self.resize_size - self.input_size) // 2, self.resize_size
+        offset, side = self.offset_and_side()
         scale = np.array([width, height] * 2) / side
         return np.clip((np.asarray(box) + offset) * scale, 0, [width, height] * 2)
 
@@ -238,6 +246,56 @@ def choose_thresholds(accumulators):
         }, "otsu"
 
 
+class Standard:
+    """The metrics of wsolevaluation over pairs; see `standard_metrics`.
+
+    Args:
+        metrics: names of METRICS; no others are computed.
+        view: the View that the pairs are seen in.
+    """
+
+    def __init__(self, metrics, view):
+        self.metrics, self.view = tuple(metrics), view
+        kinds = {"max_box_acc": "single", "max_box_acc_v2": "multi"}
+        contours = [kinds[name] for name in metrics if name in kinds]
+        self.boxes = BoxAccuracy(contours=contours) if contours else None
+        self.pixels = PixelPrecision() if {"pxap", "piou"} & {*metrics} else None
+
+    def add(self, pair, score_map):
+        """Scores the map `[h, w]`, of any range, of a pair."""
+        height, width = pair.image.shape[:2]
+        problem = problem_of(score_map, raw=True)
+        if self.metrics:
+            score_map = standard_map(score_map, height, width)
+        if self.boxes and pair.boxes is not None:
+            boxes = _inclusive(pair.boxes, pair.size, self.view)
+            self.boxes.add(pair.image_id, score_map, boxes, problem=problem)
+        if self.pixels and pair.mask is not None:
+            self.pixels.add(pair.image_id, score_map, pair.mask, problem=problem)
+
+    def result(self):
+        """The figures by name; None where the data has no boxes or no masks."""
+        figures = {}
+        for accumulator in (self.boxes, self.pixels):
+            if accumulator and accumulator.num_images:
+                figures |= accumulator.result()
+        return {name: figures.get(name, {"value": None}) for name in self.metrics}
+
+
+def _inclusive(boxes, size, view):
+    """Turns boxes in the view into wsolevaluation's: whole pixels, the last ones inclusive.
+
+    Its boxes are whole pixels of the picture, whose corners are scaled and cut down.
+    """
+    height, width = size
+    in_picture = np.round([view.to_picture(box, height, width) for box in boxes]).reshape(-1, 4)
+    in_picture[:, 2:] = np.maximum(in_picture[:, 2:] - 1, in_picture[:, :2])
+    offset, side = view.offset_and_side()
+    # Multiplied first, as in `standard_metrics.resize_boxes`: a cut is sensitive to rounding.
+    scaled = in_picture * side / np.array([width, height] * 2) - offset
+    return np.clip(scaled.astype(int), 0, view.input_size - 1)
+
+
 def report(accumulators, kind, thresholds, class_names):
     """Makes the figures of one kind of map, with CAM and the trivial boxes beside them.
 
@@ -265,7 +323,7 @@ def report(accumulators, kind, thresholds, class_names):
     return figures
 
 
-def score_and_draw(method, source, positions=None, *, sheet_path, title, log=print):
+def score_and_draw(method, source, positions=None, *, sheet_path, title, metrics=(), log=print):
     """Scores a method on a data set and draws the contact sheet.
 
     Args:
@@ -274,6 +332,7 @@ def score_and_draw(method, source, positions=None, *, sheet_path, title, log=pri
         positions: positions in the source; None takes all.
         sheet_path: file that the contact sheet is written to.
         title: heading of the sheet.
+        metrics: names of METRICS to compute besides.
         log: function that takes lines of text for the user.
 
     Returns:
@@ -288,9 +347,11 @@ def score_and_draw(method, source, positions=None, *, sheet_path, title, log=pri
     progress = keras.utils.Progbar(len(positions), unit_name="picture")
     shown = progress.update if sys.stdout.isatty() else None
     lines = []
+    standard = Standard(metrics, method.view)
 
     def recorded(scored):
         for pair in scored:
+            standard.add(pair, pair.maps[kind])
             lines.append(prediction(pair, kind, thresholds[kind], method.view, source.classes))
             yield pair
 
@@ -304,6 +365,7 @@ def score_and_draw(method, source, positions=None, *, sheet_path, title, log=pri
     figures = report(accumulators, kind, thresholds, source.classes)
     figures["threshold_from"] = method.threshold_from
     figures["view"] = method.view.kind
+    figures |= standard.result()
     figures["skipped"] = dict(source.report.skipped)
     log(table(figures))
     if source.report.skipped or source.report.noted:
@@ -351,7 +413,25 @@ def table(figures):
         lines.append(
             f"{name:26}{_number(row['gt_known_loc']):>12}{'':12}{_number(row['miou_box']):>12}"
         )
-    return "\n".join(lines + _notes(figures))
+    return "\n".join(lines + _standard_lines(figures) + _notes(figures))
+
+
+def _standard_lines(figures):
+    """The metrics of wsolevaluation, a line each."""
+    lines = []
+    for name in METRICS:
+        found = figures.get(name)
+        if found and found["value"] is not None:
+            parts = [f"{definitions.NAMES[name]:26}{found['value']:12.3f}"]
+            if found.get("threshold") is not None:
+                parts.append(f"at threshold {found['threshold']:.3f}")
+            if name == "max_box_acc_v2":
+                parts += [
+                    f"{row['accuracy']:.3f} from IoU {level} on (at {row['threshold']:.3f})"
+                    for level, row in found["iou_levels"].items()
+                ]
+            lines.append("  ".join(parts))
+    return lines
 
 
 def _notes(figures):
