@@ -103,6 +103,17 @@ def test_class_names_are_text_and_nothing_else():
     assert charts.class_bars(dict.fromkeys(names, row)).any()
 
 
+def test_of_equal_classes_those_with_more_pictures_are_named(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(charts, "_bars", lambda axes, rows, mean: drawn.append(rows))
+    classes = {
+        f"{i}": {"gt_known_loc": float(i % 2), "top1_loc": 0.0, "num_pairs": i} for i in range(100)
+    }
+    charts.class_bars(classes)
+    best, worst = ([row[3] for row in rows] for rows in drawn)
+    assert best == list(range(99, 59, -2)) and worst == list(range(98, 58, -2))
+
+
 def test_classes_without_a_figure_are_left_out():
     row = {"gt_known_loc": 0.5, "top1_loc": 0.2, "num_pairs": 3}
     bare = {"gt_known_loc": None, "top1_loc": None, "num_pairs": 3}

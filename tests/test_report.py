@@ -11,6 +11,7 @@ from PIL import Image
 
 from wsol_tf import definitions, metrics, report, scoring
 from wsol_tf.metrics import LocalizationMetrics
+from wsol_tf.standard_metrics import BoxAccuracy, PixelPrecision
 
 WICKED = "<script>alert(1)</script>&amp;\"'<i>"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -205,22 +206,22 @@ def test_otsu_has_no_fixed_threshold(tmp_path):
 
 def test_standard_metrics_are_shown_when_they_are_there(tmp_path):
     figures = _scored(["a", "b"])
-    levels = {
-        "0.3": {"accuracy": 0.9, "threshold": 0.1},
-        "0.5": {"accuracy": 0.7, "threshold": 0.2},
-    }
-    figures |= {
-        "max_box_acc": {"value": 0.625, "threshold": 0.125},
-        "max_box_acc_v2": {"value": 0.8, "iou_levels": levels},
-        "pxap": {"value": None},
-    }
+    boxes, pixels = BoxAccuracy(), PixelPrecision()
+    boxes.add("a", np.eye(9), [[0, 0, 8, 8]])
+    pixels.add("a", np.eye(9), np.eye(9, dtype=np.uint8))
+    found = boxes.result() | pixels.result()
+    figures |= {name: found[name] for name in report.STANDARD}
     path = tmp_path / "report.html"
     report.write_report(path, figures, {}, {}, title="", command="run")
     page = Page(path.read_text())
-    assert _row(page, "MaxBoxAcc")[1::2] == ["0.625", "0.125"]
-    assert _row(page, "MaxBoxAccV2")[1] == "0.8"
-    assert _row(page, "from IoU 0.5 on")[1:4:2] == ["0.7", "0.2"]
-    assert "PxAP" not in "".join(page.texts).split("Metrics of Choe")[1].split("threshold")[0]
+    for name in ("max_box_acc", "max_box_acc_v2", "pxap", "piou"):
+        row = _row(page, definitions.NAMES[name])
+        assert float(row[1]) == figures[name]["value"]
+        if "threshold" in figures[name]:
+            assert float(row[3]) == figures[name]["threshold"]
+    for level, row in figures["max_box_acc_v2"]["iou_levels"].items():
+        shown = _row(page, f"at IoU {level}")
+        assert [float(text) for text in shown[1::2]] == [row["accuracy"], row["threshold"]]
 
 
 def test_bad_pictures_are_named(tmp_path):
