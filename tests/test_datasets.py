@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsol_tf import datasets
-from wsol_tf.datasets import Report, holdout, load
+from wsol_tf import sources
+from wsol_tf.datasets import holdout, load
+from wsol_tf.sources import Report
 
 
 def xml_object(name, box=None, difficult=0):
@@ -141,11 +142,11 @@ def test_boxes_of_another_picture_size_are_not_used(voc):
     )
     source = load("voc_folder", voc, "train")
     assert source.read_example(2).boxes.shape == (0, 4)
-    assert "XML is for 40 x 30" in source.report.skipped["turned boxes"]
+    assert "they are for 40 x 30" in source.report.skipped["turned boxes"]
 
 
 def test_large_pictures_are_reduced_with_their_boxes_and_mask(voc, monkeypatch):
-    monkeypatch.setattr(datasets, "MAX_SIDE", 20)
+    monkeypatch.setattr(sources, "MAX_SIDE", 20)
     mask = np.zeros((30, 40), np.uint8)
     mask[5:25, 10:30] = 3
     add_mask(voc, "two", mask)
@@ -254,7 +255,7 @@ def test_folder_without_classes_is_refused(tmp_path):
 
 
 def test_bad_arguments_say_what_is_legal(tmp_path):
-    with pytest.raises(ValueError, match="Unknown dataset 'vocc'. Legal: shapes, voc_folder"):
+    with pytest.raises(ValueError, match="Unknown dataset 'vocc'. Legal: shapes, image_folder"):
         load("vocc", tmp_path, "train")
     with pytest.raises(ValueError, match="--data_dir"):
         load("voc_folder", "", "train")

@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsol_tf import pipeline
-from wsol_tf.datasets import Report, Source, load
+from wsol_tf.datasets import load
 from wsol_tf.images import BadImage
 from wsol_tf.records import make_example
+from wsol_tf.sources import Report, Source
 
 
 def source_of(labels, *, bad=(), size=32, classes=3):

@@ -17,9 +17,17 @@ class Config:
     """The settings of one training run; each is a flag of the same name."""
 
     # Data
-    dataset: str = _setting("shapes", "Data set.", choices=("shapes", "voc_folder", "image_folder"))
-    data_dir: str = _setting("", "Folder of the data set; 'shapes' needs none.")
-    split: str = _setting("train", "Split that is trained on.")
+    dataset: str = _setting(
+        "shapes",
+        "Data set: drawn, of your own files, or a public one.",
+        choices=("shapes", "image_folder", "csv", "coco", "voc_folder", "voc", "voc2007",
+                 "caltech_birds2011", "imagenet2012", "oxford_iiit_pet"),
+    )  # fmt: skip
+    data_dir: str = _setting(
+        "", "Folder of the data set; for public ones that of tensorflow_datasets. 'shapes': none."
+    )
+    download: bool = _setting(True, "Download a public data set that is not there.")
+    split: str = _setting("train", "Split that is trained on, or a slice of it: 'train[:90%]'.")
     val_split: str = _setting(
         "val", "Split that is scored after training; empty: only the held-out part is."
     )
@@ -28,6 +36,12 @@ class Config:
     )
     num_examples: int = _setting(
         0, "At most so many pictures to train on, and a third as many to score on; 0: all."
+    )
+    single_class: bool = _setting(False, "Leave out pictures with several classes.")
+    on_bad_image: str = _setting(
+        "skip",
+        "Pictures that can't be read: 'skip' and name them, or 'fail' at the first.",
+        choices=("skip", "fail"),
     )
     cache: bool = _setting(True, "Keep the resized pictures in memory when they fit in 4 GiB.")
 

@@ -30,7 +30,18 @@ NETWORK = ("extractor", "width", "input_size", "resize_size", "output_stride", "
 def define_flags():
     """Defines the flags of this program."""
     config_lib.define_flags(
-        ["dataset", "data_dir", "split", "output_dir", "num_examples", "seed", *NETWORK],
+        [
+            "dataset",
+            "data_dir",
+            "download",
+            "split",
+            "output_dir",
+            "num_examples",
+            "single_class",
+            "on_bad_image",
+            "seed",
+            *NETWORK,
+        ],
         split="val",
         output_stride=16,
     )
@@ -270,6 +281,9 @@ def _load(values, classes, image_size):
         seed=values.seed,
         image_size=image_size,
         num_examples=values.num_examples or None,
+        download=values.download,
+        single_class=values.single_class,
+        on_bad_image=values.on_bad_image,
     )
 
 

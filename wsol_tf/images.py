@@ -1,5 +1,6 @@
 """Picture files to RGB arrays: the one decoder of all programs."""
 
+import io
 import os
 
 import numpy as np
@@ -25,7 +26,7 @@ class BadImage(ValueError):
         self.reason = reason
 
 
-def read_image(path, max_side: int | None = None) -> np.ndarray:
+def read_image(path, max_side: int | None = None, data: bytes | None = None) -> np.ndarray:
     """Reads a picture file as uint8 [height, width, 3] RGB, upright.
 
     EXIF rotation is applied, transparency is laid on white, and gray, palette, CMYK and 16-bit
@@ -36,18 +37,21 @@ def read_image(path, max_side: int | None = None) -> np.ndarray:
         max_side: where given, a picture whose longer side is at least twice as long is read
             reduced by a whole factor, so that its longer side is at least `max_side`. JPEG files
             are reduced while decoding, which keeps memory low.
+        data: the file's bytes where they are not read from `path`, which then is only a name.
 
     Raises:
         BadImage: the file is missing, empty, truncated or no picture, has a side below
             8 pixels, more than 200 million pixels, or float samples of unknown range.
     """
-    return read_image_and_size(path, max_side)[0]
+    return read_image_and_size(path, max_side, data)[0]
 
 
-def read_image_and_size(path, max_side: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+def read_image_and_size(
+    path, max_side: int | None = None, data: bytes | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
     """As `read_image`, with the upright (height, width) before any reduction."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path if data is None else io.BytesIO(data)) as picture:
             width, height = picture.size
             _check_size(path, width, height)
             if picture.mode == "F":
@@ -71,7 +75,7 @@ def read_image_and_size(path, max_side: int | None = None) -> tuple[np.ndarray, 
     except FileNotFoundError:
         raise BadImage(path, "there is no such file") from None
     except Exception as error:  # decoders raise many types on damaged files
-        raise BadImage(path, _what_is_wrong(path, error)) from error
+        raise BadImage(path, _what_is_wrong(path, data, error)) from error
 
 
 def _check_size(path, width, height):
@@ -100,16 +104,20 @@ def _to_rgb(picture):
     return picture.convert("RGB")
 
 
-def _what_is_wrong(path, error):
+def _what_is_wrong(path, data, error):
     if isinstance(error, Image.DecompressionBombError):
         return f"the picture has more than {2 * MAX_PIXELS // 10**6} million pixels"
     if os.path.isdir(path):
         return "this is a folder, not a picture"
-    if os.path.getsize(path) == 0:
+    if isinstance(error, PermissionError):
+        return "the file may not be read (permission denied)"
+    if data is None:
+        with open(path, "rb") as file:
+            data = file.read(512)
+    if not data:
         return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError):
-        with open(path, "rb") as file:
-            start = file.read(512).lstrip().lower()
+        start = data[:512].lstrip().lower()
         if start.startswith((b"<!doctype", b"<html", b"<?xml")):
             return "this is a web page or XML, not a picture"
         return "this is not a picture in a known format"

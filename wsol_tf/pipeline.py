@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from wsol_tf.datasets import Source, example_dataset
 from wsol_tf.images import BadImage
 from wsol_tf.records import IGNORE, Example, make_example
+from wsol_tf.sources import Source, example_dataset
 
 CACHE_BYTES = 4 * 2**30
 
@@ -237,7 +237,7 @@ def _next_readable(source, samples, start, read):
         try:
             return read(position), position, label
         except BadImage as error:
-            source.report.skip(image_id, error.reason)
+            source.report.bad_image(image_id, error)
     raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
 
 

@@ -155,7 +155,7 @@ def pairs(
         predict: function of a uint8 batch `[batch, input_size, input_size, 3]` that returns a
             dict of arrays `logits`, `score_map` and `localization_map`, as `Localization` does.
             What it leaves out is missing: no `logits` means no Top-1.
-        source: a `datasets.Source`.
+        source: a `sources.Source`.
         positions: positions in the source.
         kinds: kinds of map to pick, see `score_maps.map_of`.
         view: a View.
@@ -175,7 +175,7 @@ def pairs(
     )
     position_of = {source.image_ids[position]: int(position) for position in positions}
     done = 0
-    for batch in batches.as_numpy_iterator():
+    for batch in source.report.watch(batches.as_numpy_iterator()):
         outputs = {name: np.asarray(value) for name, value in predict(batch.image).items()}
         outputs |= own_maps(batch) if own_maps else {}
         for i, image in enumerate(batch.image):
@@ -328,7 +328,7 @@ def score_and_draw(method, source, positions=None, *, sheet_path, title, metrics
 
     Args:
         method: a Method.
-        source: a `datasets.Source`.
+        source: a `sources.Source`.
         positions: positions in the source; None takes all.
         sheet_path: file that the contact sheet is written to.
         title: heading of the sheet.

@@ -86,6 +86,8 @@ def train(config, log=print):
         interrupted = True
         log("\nInterrupted: the run is finished with what was learned so far.")
     except tf.errors.InvalidArgumentError as error:
+        if source.report.failure:
+            raise ValueError(source.report.failure) from error
         if len(source.report.skipped) < len(kept):
             raise
         raise ValueError(
@@ -165,6 +167,9 @@ def load(config, split, classes=None):
         seed=config.seed,
         image_size=config.crop_from,
         num_examples=num_examples or None,
+        download=config.download,
+        single_class=config.single_class,
+        on_bad_image=config.on_bad_image,
     )
 
 
