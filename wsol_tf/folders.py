@@ -217,20 +217,24 @@ def _read_mask(image_id, path, size, values, report):
 def image_folder(data_dir: str, split: str, *, classes: tuple | None, report: Report) -> Source:
     """data_dir/<split>/<class>/* or, for the split `train` alone, data_dir/<class>/*."""
     folder = _image_folder_of(data_dir, split)
-    own_classes = _subfolders(folder)
+    files = {
+        name: sorted(n for n in os.listdir(os.path.join(folder, name)) if n[0] != ".")
+        for name in _subfolders(folder)
+    }
+    pictures = {name: [n for n in names if sources.is_picture(n)] for name, names in files.items()}
+    own_classes = tuple(name for name in files if pictures[name]) or tuple(files)
     classes = sources.check_classes(classes or own_classes, own_classes, folder)
     annotations = [sources.make_annotation([i]) for i in range(len(classes))]
     items = []
-    for name in own_classes:
-        names = sorted(n for n in os.listdir(os.path.join(folder, name)) if n[0] != ".")
-        if name not in classes:
-            report.skip(f"folder {name}", f"not a class of the list ({len(names)} files)")
-            continue
-        found = [n for n in names if sources.is_picture(n)]
-        for other in sorted(set(names) - set(found)):
-            report.skip(f"{name}/{other}", "not a picture by its suffix")
+    for name, found in pictures.items():
         if not found:
             report.skip(f"folder {name}", "holds no picture")
+        elif name not in classes:
+            report.skip(f"folder {name}", f"not a class of the list ({len(found)} pictures)")
+        if name not in classes:
+            continue
+        for other in sorted(set(files[name]) - set(found)):
+            report.skip(f"{name}/{other}", "not a picture by its suffix")
         annotation = annotations[classes.index(name)]
         items += [(f"{name}/{n}", os.path.join(folder, name, n), annotation) for n in found]
     for file in sorted(os.listdir(folder)):

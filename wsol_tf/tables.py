@@ -268,8 +268,8 @@ def _coco_json(file):
             f"{file} is not in COCO format: the lists {', '.join(missing)} are missing. COCO's "
             "'instances' files have images, annotations and categories."
         )
-    for key, needed in (("images", {"id", "file_name"}), ("categories", {"id", "name"})):
-        if not all(isinstance(entry, dict) and needed <= entry.keys() for entry in data[key]):
+    for key, needed in (("images", ("id", "file_name")), ("categories", ("id", "name"))):
+        if not all(isinstance(entry, dict) and entry.keys() >= set(needed) for entry in data[key]):
             raise ValueError(
                 f"{file} is not in COCO format: each entry of {key} needs {', '.join(needed)}."
             )
