@@ -360,7 +360,7 @@ def test_index_is_kept_and_checked(prepared, tmp_path, monkeypatch):
     index.write_bytes(index.read_bytes()[:100])
     again = load("oxford_iiit_pet", folder, "train")
     assert made and again.image_ids == first.image_ids
-    assert not [name for name in os.listdir(index.parent) if name.startswith("tmp")]
+    assert not [name for name in os.listdir(index.parent) if name.endswith("partial")]
 
 
 def test_labels_of_equal_pictures_share_one_array(prepared):

@@ -5,6 +5,7 @@ reader does not offer for them. An index with the place and the labels of each r
 beside them.
 """
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -374,14 +375,16 @@ def _choose(parts, indexes, new_ids, report):
         used = []
         for row in range(first, first + count):
             own = values[starts[row] : starts[row + 1]]
-            new = new_ids[own]
-            new = np.sort(new[new >= 0])
+            # One array for each set of labels, not for each of a million pictures.
+            new = known.get(own.tobytes())
+            if new is None:
+                new = np.sort(new_ids[own][new_ids[own] >= 0])
+                known[own.tobytes()] = new
             image_id = ids[row].decode()
             if not len(new):
                 report.skip(image_id, "no object of a class in the list that is not difficult")
                 continue
-            # One array for each set of labels, not for each of a million pictures.
-            labels.append(known.setdefault(new.tobytes(), new))
+            labels.append(new)
             image_ids.append(image_id)
             used.append(row)
         numbers = np.full(len(used), number)
@@ -441,12 +444,14 @@ def _read_index(builder, kind, split):
         pass  # none yet, or not a whole one: it is made now
     index = _make_index(builder, kind, info)
     index |= {"version": INDEX_VERSION, "sizes": sizes}
+    partial = f"{file}.{os.getpid()}.partial"
     try:
-        with tempfile.NamedTemporaryFile(dir=builder.data_dir, delete=False) as whole:
+        with open(partial, "wb") as whole:
             np.savez(whole, **index)
-        os.replace(whole.name, file)
-    except OSError:
-        pass  # a folder that cannot be written to: the index is made again next time
+        os.replace(partial, file)
+    except OSError:  # a folder that cannot be written to, or is full: it is made again next time
+        with contextlib.suppress(OSError):
+            os.remove(partial)
     return index
 
 
