@@ -6,7 +6,6 @@ import shutil
 import archives
 import numpy as np
 import pytest
-import requests
 import tensorflow_datasets as tfds
 
 from wsol_tf import tfds_sources
@@ -41,12 +40,13 @@ def write_archives(dataset, folder):
 def no_network():
     """Nothing may be downloaded here, and what tries is refused at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(requests.Session, "send", _refuse)
+        patch.setattr("requests.Session.send", _refuse)
+        patch.setattr("urllib.request.urlopen", _refuse)
         yield
 
 
 def _refuse(*_, **__):
-    raise requests.ConnectionError("no network in tests")
+    raise ConnectionError("no network in tests")
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +272,7 @@ def test_missing_archives_are_named_with_their_place(dataset, tmp_path):
 
 
 def test_no_network_is_said_before_tfds_tries_for_minutes(tmp_path):
-    with pytest.raises(ValueError, match="cannot be downloaded now.*ConnectionError"):
+    with pytest.raises(ValueError, match="cannot be downloaded now.*no network in tests"):
         load("voc", tmp_path, "train")
 
 
@@ -286,6 +286,12 @@ def test_only_what_is_missing_is_asked_for(tmp_path):
 def test_archives_with_another_checksum_are_refused(tmp_path):
     archives.voc_trainval(tmp_path / "VOCtrainval_11-May-2012.tar")
     with pytest.raises(ValueError, match="not the published one.*--dataset=voc_folder"):
+        load("voc", tmp_path, "train", download=False)
+
+
+def test_unpacked_voc_is_sent_to_voc_folder(tmp_path):
+    (tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages").mkdir(parents=True)
+    with pytest.raises(ValueError, match="--dataset=voc_folder --data_dir='.*VOC2012'"):
         load("voc", tmp_path, "train", download=False)
 
 

@@ -282,7 +282,8 @@ def table(figures: dict[str, dict]) -> str:
         rows.append((name, [f["classes"].get(name, "") for f in columns]))
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join(
-        f"{name:{width}}" + "".join(f"{value:>16}" for value in values) for name, values in rows
+        f"{name:{width}}{''.join(f'{value:>16}' for value in values)}".rstrip()
+        for name, values in rows
     )
 
 

@@ -8,23 +8,26 @@ beside them.
 import contextlib
 import dataclasses
 import io
+import logging
 import os
 import re
 import shutil
 import struct
+import sys
 import tarfile
 import tempfile
+import urllib.error
+import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import numpy as np
-import requests
 import tensorflow_datasets as tfds
 from PIL import Image
-from tqdm import tqdm
 
 from wsol_tf import images, sources
 from wsol_tf.folders import BadAnnotation, read_annotation
@@ -33,6 +36,14 @@ from wsol_tf.records import IGNORE
 from wsol_tf.sources import Report, Source, make_annotation
 
 INDEX_VERSION = 1
+
+
+def _is_for_users(record):
+    return record.levelno >= logging.ERROR or "tensorflow_datasets" not in record.pathname
+
+
+# tfds tells through absl how it works and what of itself it deprecates.
+logging.getLogger("absl").addFilter(_is_for_users)
 
 
 class PascalVoc(tfds.object_detection.Voc):
@@ -459,8 +470,8 @@ def _make_index(builder, kind, info):
     wanted = {name: True for name in kind.wanted}
     features = tfds.decode.PartialDecoding(wanted).extract_features(builder.info.features)
     offsets, lengths, ids, labels, label_starts = [], [], [], [], [0]
-    progress = tqdm(info.filepaths, f"Indexing {info.name}", unit="file", disable=None)
-    for path, number in zip(progress, info.shard_lengths, strict=True):
+    progress = keras.utils.Progbar(info.num_examples, unit_name="record")
+    for path, number in zip(info.filepaths, info.shard_lengths, strict=True):
         before = len(ids)
         for offset, data in _records(path):
             image_id, own = kind.describe(features.deserialize_example_np(data))
@@ -469,6 +480,8 @@ def _make_index(builder, kind, info):
             ids.append(image_id.encode())
             labels += [int(label) for label in own if label >= 0]
             label_starts.append(len(labels))
+        if sys.stdout.isatty():
+            progress.update(len(ids))
         if len(ids) - before != number:
             raise ValueError(
                 f"{path} has {len(ids) - before} whole records, {number} were written. Delete "
@@ -544,6 +557,12 @@ def _find_archives(data_dir, archives):
 
 def _check_download(dataset, kind, data_dir, missing, download):
     """Refuses, in a sentence, what tfds would try in vain for minutes."""
+    for folder in (data_dir, *data_dir.glob("VOC20??"), *data_dir.glob("VOCdevkit/VOC20??")):
+        if (folder / "JPEGImages").is_dir():
+            raise ValueError(
+                f"{folder} is an unpacked VOC. Read it with --dataset=voc_folder "
+                f"--data_dir='{folder}'."
+            )
     sentence = (
         f"Data set {dataset!r} is not prepared in {data_dir}, and {' and '.join(missing)} "
         f"{'is' if len(missing) == 1 else 'are'} neither there nor in "
@@ -555,11 +574,13 @@ def _check_download(dataset, kind, data_dir, missing, download):
     if not download:
         raise ValueError(f"{sentence}, or let it be downloaded: --download.")
     try:
-        requests.head(kind.host, timeout=20)
-    except requests.RequestException as error:
+        head = urllib.request.Request(kind.host, method="HEAD")
+        urllib.request.urlopen(head, timeout=20).close()
+    except urllib.error.HTTPError:
+        pass  # it answers
+    except OSError as error:
         raise ValueError(
-            f"{sentence}; it cannot be downloaded now, {kind.host} is out of reach "
-            f"({type(error).__name__})."
+            f"{sentence}; it cannot be downloaded now, {kind.host} is out of reach ({error})."
         ) from error
 
 
