@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from wsol_tf import tfds_sources
+from wsol_tf import pipeline, tfds_sources
 from wsol_tf.datasets import load
 from wsol_tf.images import BadImage
 from wsol_tf.sources import Source
@@ -243,16 +243,27 @@ def test_single_class_pictures_only(prepared):
     assert source.read_example(0).labels.tolist() == [11]
 
 
-def test_training_reads_nothing_but_the_picture(prepared, monkeypatch):
+@pytest.mark.parametrize("dataset", tfds_sources.KINDS)
+def test_no_box_and_no_mask_reaches_training(prepared, dataset, monkeypatch):
+    source = load(dataset, prepared(dataset), "train")
     wanted = []
     parse = tfds_sources._parse
-    monkeypatch.setattr(
-        tfds_sources,
-        "_parse",
-        lambda data, features: wanted.append(features) or parse(data, features),
+
+    def watched(data, features):
+        wanted.append(list(features))
+        return parse(data, features)
+
+    monkeypatch.setattr(tfds_sources, "_parse", watched)
+    batches = pipeline.training_batches(
+        source, range(len(source)), input_size=24, resize_size=28, batch_size=2, seed=0
     )
-    load("voc", prepared("voc"), "train").read_image(0)
-    assert [list(features) for features in wanted] == [["image"]]
+    several = any(len(labels) > 1 for labels in source.labels)
+    # Picture, label and, where pictures have several classes, which of them compete.
+    assert [spec.shape[1:].as_list() for spec in batches.element_spec] == [
+        [24, 24, 3], [], *([[len(source.classes)]] if several else [])
+    ]  # fmt: skip
+    assert len(list(batches)) > 0
+    assert wanted and all(features == ["image"] for features in wanted)
 
 
 # --- what may be missing or broken ---------------------------------------------------------------

@@ -399,8 +399,10 @@ def report(values):
         print(f"\nNote: {sentence}")
     with open(os.path.join(values.output_dir, "dataset.json"), "w") as file:
         json.dump(figures, file, indent=2)
-    title = os.path.basename(os.path.normpath(values.data_dir or values.dataset))
-    drawn = sheet(opened, f"{title} ({values.dataset})")
+    title = values.dataset
+    if values.data_dir:
+        title = f"{os.path.basename(os.path.normpath(values.data_dir))} ({title})"
+    drawn = sheet(opened, title)
     Image.fromarray(drawn).save(os.path.join(values.output_dir, "contact_sheet.png"))
     print(f"\nWrote dataset.json and contact_sheet.png to {values.output_dir}.")
     return figures
