@@ -1,0 +1,94 @@
+"""Representative pictures for quantization: they need no labels."""
+
+import os
+
+import numpy as np
+
+from wsol_tf import datasets, images
+from wsol_tf.images import BadImage
+from wsol_tf.pipeline import resize_image
+from wsol_tf.records import make_example
+
+MIN_PICTURES = 8
+
+
+def open_source(text, *, split, classes, image_size):
+    """Opens pictures by the value of --calibration_data or --parity_data.
+
+    Args:
+        text: a folder, or the name of a data set that needs none. A folder in VOC layout is read
+            with its labels and boxes; any other gives its pictures, at any depth, without labels.
+        split: which split of a data set or VOC layout.
+        classes: names of the model's classes.
+        image_size: size of drawn pictures.
+
+    Returns:
+        (source, labelled): a `datasets.Source`; where labelled is False, its labels mean nothing.
+
+    Raises:
+        ValueError: neither a folder nor a data set, or no picture in it.
+    """
+    if not os.path.isdir(text):
+        if text not in datasets.DATASETS or text.endswith("_folder"):
+            raise ValueError(f"'{text}' is neither a folder of pictures nor 'shapes'.")
+        return datasets.load(text, "", split, classes=classes, image_size=image_size), True
+    if os.path.isfile(os.path.join(text, "ImageSets", "Main", f"{split}.txt")):
+        return datasets.load("voc_folder", text, split, classes=classes), True
+    paths = sorted(
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(text)
+        for name in names
+        if name.lower().endswith(images.SUFFIXES)
+    )
+    if not paths:
+        raise ValueError(
+            f"There is no picture in folder '{text}' (looked for {', '.join(images.SUFFIXES)})."
+        )
+    names = tuple(os.path.relpath(path, text) for path in paths)
+
+    def read_image(position):
+        return images.read_image(paths[position], datasets.MAX_SIDE)
+
+    def read_example(position):
+        return make_example(read_image(position), [0], image_id=names[position])
+
+    source = datasets.Source(
+        name=f"folder {text}",
+        classes=tuple(classes),
+        image_ids=names,
+        labels=(np.zeros(1, np.int32),) * len(names),
+        has_boxes=False,
+        has_masks=False,
+        report=datasets.Report(),
+        read_image=read_image,
+        read_example=read_example,
+    )
+    return source, False
+
+
+def pictures(source, input_size, number, *, seed=0):
+    """Reads up to `number` whole pictures, uint8 `[n, input_size, input_size, 3]`, in random order.
+
+    Pictures that can't be read go to the source's report. The first one is given one black and
+    one white pixel: the input's quantization is then (1.0, 0), so that apps feed bytes.
+
+    Raises:
+        ValueError: fewer than MIN_PICTURES can be read.
+    """
+    chosen = []
+    for position in np.random.default_rng(seed).permutation(len(source)):
+        if len(chosen) == number:
+            break
+        try:
+            chosen.append(resize_image(source.read_image(int(position)), input_size))
+        except BadImage as error:
+            source.report.skip(source.image_ids[position], error.reason)
+    if len(chosen) < MIN_PICTURES:
+        raise ValueError(
+            f"{source.name}: {len(chosen)} readable pictures are too few to calibrate on; give at "
+            f"least {MIN_PICTURES}, better 100, of the kind that the app will see.\n"
+            f"{source.report.summary()}"
+        )
+    batch = np.stack(chosen)
+    batch[0, 0, 0], batch[0, 0, 1] = 0, 255
+    return batch

@@ -1,0 +1,103 @@
+"""From the Keras model of `graphs.build` to the bytes of a .tflite, and what must hold of them."""
+
+import os
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+SIGNATURE = "localize"
+FORMATS = ("float32", "float16", "dynamic", "int8", "int8_qat")
+QUANTIZED = ("int8", "int8_qat")
+
+
+def convert(graph, format_, calibration=None):
+    """Converts a model to the bytes of a .tflite without metadata.
+
+    Args:
+        graph: Keras model of `graphs.build`.
+        format_: "float32", "float16", "dynamic" or "int8".
+        calibration: uint8 pictures `[n, H, W, 3]`, for int8 only.
+
+    Raises:
+        ValueError: the file breaks a promise of `check`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        archive = keras.export.ExportArchive()
+        archive.track(graph)
+        # The converter makes uint8 of a float input; other files cast by themselves.
+        dtype = tf.float32 if format_ in QUANTIZED else tf.uint8
+        archive.add_endpoint(
+            SIGNATURE,
+            lambda image: graph(tf.cast(image, tf.float32), training=False),
+            [tf.TensorSpec(graph.input.shape, dtype, name="image")],
+        )
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        if format_ != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if format_ == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if format_ == "int8":
+            converter.representative_dataset = lambda: (
+                (SIGNATURE, {"image": picture[None].astype(np.float32)}) for picture in calibration
+            )
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = tf.uint8
+            converter.inference_output_type = tf.uint8
+        model_bytes = converter.convert()
+    check(model_bytes, format_)
+    return model_bytes
+
+
+def operations(model_bytes):
+    """Names of the operations in a .tflite, sorted, with how often each stands there."""
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+    model = schema.ModelT.InitFromPackedBuf(model_bytes, 0)
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    used = [names[codes[op.opcodeIndex]] for graph in model.subgraphs for op in graph.operators]
+    return {name: used.count(name) for name in sorted(set(used))}
+
+
+def check(model_bytes, format_):
+    """Refuses a file that breaks the promises of `edge/__init__.py`.
+
+    Raises:
+        ValueError: operations that are not builtin, dynamic shapes, an input that is not raw
+            bytes.
+    """
+    used = operations(model_bytes)
+    if "CUSTOM" in used or "DELEGATE" in used:
+        raise ValueError(
+            "The file would need operations that are not in every TFLite runtime (Flex or "
+            f"custom). Operations: {', '.join(used)}."
+        )
+    interpreter = Interpreter(model_content=model_bytes)
+    runner = interpreter.get_signature_runner(SIGNATURE)
+    image = runner.get_input_details()["image"]
+    for name, tensor in [("image", image), *runner.get_output_details().items()]:
+        if (np.asarray(tensor["shape_signature"]) < 0).any():
+            raise ValueError(f"The shape of '{name}' is not static: {tensor['shape_signature']}.")
+    if image["dtype"] != np.uint8:
+        raise ValueError(f"The input is {image['dtype'].__name__}, not uint8.")
+    if format_ in QUANTIZED and image["quantization"] != (1.0, 0):
+        raise ValueError(
+            f"The input's quantization is {image['quantization']}, not (1.0, 0), so bytes would "
+            "not mean what they are. Calibration must span 0..255."
+        )
+
+
+def write_atomically(path, data):
+    """Writes bytes or text so that the final name never holds a part of them."""
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".export-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data if isinstance(data, bytes) else data.encode())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

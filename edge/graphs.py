@@ -1,0 +1,119 @@
+"""The part of a trained model that a map needs, as a Keras model for one picture at a time."""
+
+import keras
+import numpy as np
+from keras import ops
+
+MAPS = ("mean", "topk", "predicted", "all")  # and class:NAME
+
+
+def parse_map(text, model):
+    """Checks --map against a model and returns it, without what the model has no use for.
+
+    Raises:
+        ValueError: an unknown map or class, or a map of classes from a one-channel localizer.
+    """
+    kind, _, name = text.partition(":")
+    if text not in MAPS and kind != "class":
+        raise ValueError(f"Unknown map '{text}'. Legal: {', '.join(MAPS)}, class:NAME.")
+    if kind == "class" and name not in model.classes:
+        raise ValueError(f"The model has no class '{name}'. It has: {', '.join(model.classes)}.")
+    if text != "mean" and model.localizer.output.shape[-1] == 1:
+        raise ValueError(
+            f"The model's localizer has one channel for all classes, so there is no map "
+            f"'{text}'. Use --map=mean."
+        )
+    return text
+
+
+def stored_kind(text):
+    """The kind of map, as `score_maps.map_of` names it, whose threshold fits an exported map."""
+    return "true" if text == "all" or text.startswith("class:") else text
+
+
+@keras.saving.register_keras_serializable(package="wsol_tf")
+class ChosenMaps(keras.layers.Layer):
+    """Mean of the localizer's maps of the k highest-scoring classes, without the other maps.
+
+    A 3x3 convolution to one channel is a product of each position's features with nine vectors,
+    and a sum of the nine products at shifted positions. So the chosen classes' vectors are
+    gathered and multiplied, and a small constant convolution shifts and sums: the work grows with
+    k, not with the number of classes.
+
+    Args:
+        kernel: `[3, 3, features, classes]` of the localizer.
+        bias: `[classes]`.
+        k: number of classes.
+    """
+
+    def __init__(self, kernel, bias, k, **kwargs):
+        super().__init__(**kwargs)
+        size, _, features, classes = kernel.shape
+        self.k, self.taps = k, size * size
+        taps = np.transpose(kernel, (3, 0, 1, 2)).reshape(classes, -1)
+        self.table = self._constant("table", taps)
+        self.biases = self._constant("biases", np.asarray(bias)[:, None])
+        # One-hot: tap (row, column) of class i reads product i * taps + row * size + column.
+        shift = np.zeros((size, size, k * self.taps, k), np.float32)
+        for i in range(k):
+            for tap in range(self.taps):
+                shift[tap // size, tap % size, i * self.taps + tap, i] = 1
+        self.shift = self._constant("shift", shift)
+        self.features = features
+
+    def _constant(self, name, value):
+        weight = self.add_weight(shape=value.shape, name=name, trainable=False)
+        weight.assign(value)
+        return weight
+
+    def call(self, features, logits):
+        height, width = features.shape[1:3]
+        _, best = ops.top_k(logits, self.k)
+        kernels = ops.take(self.table, best[0], axis=0)
+        kernels = ops.reshape(kernels, (1, self.k * self.taps, self.features))
+        positions = ops.reshape(features, (1, height * width, self.features))
+        products = ops.matmul(positions, ops.transpose(kernels, (0, 2, 1)))
+        products = ops.reshape(products, (1, height, width, self.k * self.taps))
+        maps = ops.conv(products, self.shift, padding="same")
+        maps = ops.sigmoid(maps + ops.reshape(ops.take(self.biases, best[0], axis=0), (self.k,)))
+        return ops.mean(maps, axis=-1, keepdims=True)
+
+
+def build(model, map_, *, output_size=0):
+    """Builds image float `[1, H, W, 3]` in 0..255 -> dict with the outputs of an exported file.
+
+    Args:
+        model: a trained Localization.
+        map_: "mean", "topk", "predicted", "class:NAME" or "all"; see `parse_map`.
+        output_size: side in pixels that the map is upsampled to, bilinear; 0 keeps its own.
+
+    Raises:
+        ValueError: `output_size` below the map's own side.
+    """
+    side = model.localizer.output.shape[1]
+    if output_size and output_size < side:
+        raise ValueError(
+            f"--output_size must be 0 or at least the map's own side, {side}. "
+            f"Received: {output_size}."
+        )
+    image = keras.Input(batch_shape=(1, *model.feature_extractor.input.shape[1:]), name="image")
+    features = model.feature_extractor(image, training=False)
+    kernel, bias = (np.asarray(w) for w in model.localizer.get_layer("localizer_conv").weights)
+    outputs = {}
+    if map_ in ("topk", "predicted"):
+        logits = ops.mean(model.classifier(features, training=False), axis=(1, 2))
+        k = min(model.top_k, len(model.classes)) if map_ == "topk" else 1
+        maps = ChosenMaps(kernel, bias, k, name="chosen_maps")(features, logits)
+        outputs["class_scores"] = logits
+    elif map_.startswith("class:"):
+        channel = model.classes.index(map_.removeprefix("class:"))
+        one = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="localizer_conv")
+        maps = one(features)
+        one.set_weights([kernel[..., channel : channel + 1], bias[channel : channel + 1]])
+    else:
+        maps = model.localizer(features, training=False)
+        if map_ == "mean" and maps.shape[-1] > 1:
+            maps = ops.mean(maps, axis=-1, keepdims=True)
+    if output_size and output_size != side:
+        maps = ops.image.resize(maps, (output_size, output_size), interpolation="bilinear")
+    return keras.Model(image, {"foreground_mask": maps, **outputs}, name="localize")

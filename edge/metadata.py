@@ -1,0 +1,140 @@
+"""What an exported file says about itself: a JSON block, labels, and MediaPipe's metadata.
+
+`edge/__init__.py` has the layout. MediaPipe's part follows its metadata_schema.fbs (file
+identifier M001) and image_segmenter_metadata_schema.fbs (V001); the numbers below are positions of
+fields in those tables. The packaged writers need a native module that wheels lack.
+"""
+
+import io
+import json
+import zipfile
+
+import flatbuffers
+from ai_edge_litert import schema_py_generated as schema
+
+JSON_NAME, LABELS_NAME = "wsol_tf.json", "labels.txt"
+KEYS = ("labels", "map", "top_k", "threshold", "normalization", "input_size", "output_size",
+        "format", "versions")  # fmt: skip
+
+
+def add(model_bytes, information):
+    """Returns the .tflite bytes with metadata inside.
+
+    Args:
+        model_bytes: a .tflite without metadata.
+        information: dict with KEYS.
+    """
+    model = schema.ModelT.InitFromPackedBuf(model_bytes, 0)
+    buffer = schema.BufferT()
+    buffer.data = _segmenter_metadata(model, information)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    builder = flatbuffers.Builder(len(model_bytes))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    archive = io.BytesIO(bytes(builder.Output()))
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as file:  # MediaPipe wants it stored
+        for name, text in (
+            (LABELS_NAME, "\n".join(information["labels"]) + "\n"),
+            (JSON_NAME, json.dumps(information, indent=1)),
+        ):
+            file.writestr(zipfile.ZipInfo(name), text)  # no time stamp: same model, same bytes
+    return archive.getvalue()
+
+
+def read(path):
+    """Reads the JSON block of a file that this project exported.
+
+    Raises:
+        ValueError: the file is missing, cut off, or has no such block.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            information = json.loads(file.read(JSON_NAME))
+    except FileNotFoundError:
+        raise ValueError(f"There is no file '{path}'. Name a .tflite of edge.export.") from None
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(
+            f"'{path}' has no metadata of this project ({error}): it is cut off, or was not "
+            "written by edge.export. Export it again."
+        ) from error
+    missing = [key for key in KEYS if key not in information]
+    if missing:
+        raise ValueError(
+            f"The metadata of '{path}' lacks {', '.join(missing)}. Export it again with this "
+            "version."
+        )
+    return information
+
+
+def _segmenter_metadata(model, information):
+    """ModelMetadata of MediaPipe for a model with one image input."""
+    graph = model.subgraphs[0]
+    outputs = {m.tensorIndex: m.name.decode() for m in model.signatureDefs[0].outputs}
+    b = flatbuffers.Builder(1024)
+    image = _table(b, 2, int8=[(0, 1)])  # ImageProperties, RGB
+    content = _table(b, 3, offsets=[(1, image)], int8=[(0, 2)])  # 2: ImageProperties
+    normalization = _table(b, 2, offsets=[(0, _floats(b, [0.0])), (1, _floats(b, [1.0]))])
+    unit = _table(b, 2, offsets=[(1, normalization)], int8=[(0, 1)])  # 1: NormalizationOptions
+    fields = [
+        (0, b.CreateString("image")),
+        (1, b.CreateString("Whole picture, RGB, 0..255")),
+        (3, content),
+        (4, _vector(b, [unit])),
+    ]
+    inputs = _vector(b, [_table(b, 7, offsets=fields)])
+    labels = _table(b, 5, offsets=[(0, b.CreateString(LABELS_NAME))], int8=[(2, 2)])  # axis labels
+    tensors = []
+    for index in graph.outputs:
+        fields = [(0, b.CreateString(outputs[index]))]
+        if outputs[index] == "class_scores" or information["map"] == "all":
+            fields.append((6, _vector(b, [labels])))
+        tensors.append(_table(b, 7, offsets=fields))
+    outputs = _vector(b, tensors)
+    custom = [
+        (0, b.CreateString("SEGMENTER_METADATA")),
+        (1, b.CreateByteVector(_segmenter_options())),
+    ]
+    custom = _vector(b, [_table(b, 2, offsets=custom)])
+    subgraph = _table(b, 10, offsets=[(2, inputs), (3, outputs), (9, custom)])
+    fields = [
+        (0, b.CreateString("localizer")),
+        (1, b.CreateString(f"Score map of objects; kind of map: {information['map']}")),
+        (2, b.CreateString(information["versions"]["wsol_tf"])),
+        (3, _vector(b, [subgraph])),
+        (6, _vector(b, [labels])),
+        (7, b.CreateString("1.5.0")),
+    ]
+    b.Finish(_table(b, 8, offsets=fields), b"M001")
+    return bytes(b.Output())
+
+
+def _segmenter_options():
+    b = flatbuffers.Builder(64)
+    version = b.CreateString("1.0.0")
+    b.Finish(_table(b, 2, offsets=[(1, version)]), b"V001")  # activation 0: none, as in the graph
+    return bytes(b.Output())
+
+
+def _table(builder, size, *, offsets=(), int8=()):
+    builder.StartObject(size)
+    for slot, offset in offsets:
+        builder.PrependUOffsetTRelativeSlot(slot, offset, 0)
+    for slot, value in int8:
+        builder.PrependInt8Slot(slot, value, 0)
+    return builder.EndObject()
+
+
+def _vector(builder, offsets):
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return builder.EndVector()
+
+
+def _floats(builder, values):
+    builder.StartVector(4, len(values), 4)
+    for value in reversed(values):
+        builder.PrependFloat32(value)
+    return builder.EndVector()
