@@ -32,7 +32,7 @@ def open_source(text, *, split, classes, image_size):
         if text not in datasets.DATASETS or text.endswith("_folder"):
             raise ValueError(f"'{text}' is neither a folder of pictures nor 'shapes'.")
         return datasets.load(text, "", split, classes=classes, image_size=image_size), True
-    if os.path.isfile(os.path.join(text, "ImageSets", "Main", f"{split}.txt")):
+    if os.path.isdir(os.path.join(text, "ImageSets", "Main")):
         return datasets.load("voc_folder", text, split, classes=classes), True
     paths = sorted(
         os.path.join(folder, name)

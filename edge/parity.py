@@ -1,0 +1,246 @@
+"""How close exported files are to the Keras model: the same pictures through the same scoring."""
+
+import itertools
+import statistics
+import time
+import zlib
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from edge.convert import SIGNATURE
+from wsol_tf import scoring
+from wsol_tf.score_maps import box_iou, localize, mask_iou
+
+REFERENCE = "keras"
+THREADS = (1, 2, 4)
+BOX_IOUS = (0.3, 0.5, 0.7)
+
+
+def runner(model_bytes, threads=1):
+    """Returns a function of uint8 `[1, H, W, 3]` -> dict of float32 outputs of a .tflite."""
+    interpreter = Interpreter(model_content=model_bytes, num_threads=threads)
+    signature = interpreter.get_signature_runner(SIGNATURE)
+    details = signature.get_output_details()
+
+    def run(image):
+        outputs = signature(image=image)
+        for name, value in outputs.items():
+            scale, zero_point = details[name]["quantization"]
+            if value.dtype == np.uint8:
+                outputs[name] = np.float32(scale) * (value.astype(np.float32) - zero_point)
+        return outputs
+
+    return run
+
+
+def keras_runner(graph):
+    """Returns a function as `runner` does, of a model of `graphs.build`."""
+    return lambda image: {name: np.asarray(v) for name, v in graph.predict_on_batch(image).items()}
+
+
+def scored(run, num_classes):
+    """Returns the function of a batch that `scoring.pairs` takes, from one of a single picture."""
+
+    def predict(batch):
+        rows = [run(batch[i : i + 1]) for i in range(len(batch))]
+        maps = np.concatenate([row["foreground_mask"] for row in rows])
+        no_scores = np.zeros((1, num_classes), np.float32)
+        return {
+            "localization_map": maps,
+            "score_map": np.zeros((len(batch), 1, 1, num_classes), np.float32),
+            "logits": np.concatenate([row.get("class_scores", no_scores) for row in rows]),
+        }
+
+    return predict
+
+
+def compare(runners, source, positions, *, view, threshold, kind, label=None, labelled=True):
+    """Runs models on the same pictures and compares each with the first.
+
+    Args:
+        runners: dict name -> function as `runner` returns; the first is the reference.
+        source: a `datasets.Source`.
+        positions: positions in the source.
+        view: a `scoring.View`.
+        threshold: score-map threshold, or "otsu".
+        kind: kind of map that is taken from several channels.
+        label: class whose boxes count; None counts each picture's own.
+        labelled: whether labels and boxes of the source mean anything.
+
+    Returns:
+        dict name -> dict of figures: mask_iou (mean) and mask_iou_min with the reference's masks;
+        max_difference and mean_difference of the maps in 0..1; num_pictures; and, where there
+        are boxes, gt_known_loc at the threshold, gt_known_loc_oracle, box_iou_30, 50 and 70.
+
+    Raises:
+        ValueError: no picture can be read.
+        FloatingPointError: the reference gives NaN or infinity.
+    """
+    reference, *_ = runners
+    streams = [
+        scoring.pairs(
+            scored(run, len(source.classes)),
+            source,
+            positions,
+            kinds=[kind],
+            view=view,
+            batch_size=8,
+        )
+        for run in runners.values()
+    ]
+    rows = {name: [] for name in runners}
+    measured = [] if threshold == "otsu" else [threshold]
+    metrics = {
+        name: scoring.LocalizationMetrics(np.append(scoring.THRESHOLDS, measured))
+        for name in runners
+    }
+    for pairs in zip(*streams, strict=True):
+        truth = None
+        for name, pair in zip(runners, pairs, strict=True):
+            score_map = pair.maps[kind]
+            resized, mask, box = localize(score_map, *pair.image.shape[:2], threshold)
+            if truth is None:
+                if not np.isfinite(score_map).all():
+                    raise FloatingPointError("the model's output is no finite number.")
+                truth, true_map = mask.astype(np.uint8), score_map
+            difference = np.abs(score_map - true_map)
+            row = {
+                "mask_iou": mask_iou(mask, truth) if np.isfinite(score_map).all() else 0.0,
+                "max_difference": difference.max(),
+                "mean_difference": difference.mean(),
+            }
+            if labelled and pair.boxes is not None and label in (None, pair.label):
+                row["box_iou"] = box_iou(box[None], pair.boxes).max(initial=0)
+                metrics[name].add(
+                    pair.image_id,
+                    pair.label,
+                    pair.logits,
+                    score_map,
+                    pair.boxes,
+                    pair.image.shape[:2],
+                    allowed=pair.allowed,
+                )
+            rows[name].append(row)
+    if not rows[reference]:
+        raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
+    return {name: _figures(rows[name], metrics[name], threshold) for name in runners}
+
+
+def _figures(rows, metrics, threshold):
+    figures = {
+        "num_pictures": len(rows),
+        "mask_iou": float(np.mean([row["mask_iou"] for row in rows])),
+        "mask_iou_min": float(np.min([row["mask_iou"] for row in rows])),
+        "max_difference": float(np.max([row["max_difference"] for row in rows])),
+        "mean_difference": float(np.mean([row["mean_difference"] for row in rows])),
+    }
+    ious = [row["box_iou"] for row in rows if "box_iou" in row]
+    if ious:
+        result = metrics.result(threshold)
+        figures["num_boxed"] = len(ious)
+        figures["gt_known_loc"] = result["gt_known_loc"]
+        figures["gt_known_loc_oracle"] = result["gt_known_loc_oracle"]
+        for cut in BOX_IOUS:
+            figures[f"box_iou_{cut * 100:.0f}"] = float(np.mean(np.array(ious) >= cut))
+    return figures
+
+
+def latencies(graph, files, image, *, rounds=15, threads=THREADS):
+    """Milliseconds for one picture: medians of calls that take turns, so that load hits all alike.
+
+    Args:
+        graph: Keras model of `graphs.build`; its `predict_on_batch` is timed.
+        files: dict name -> .tflite bytes.
+        image: uint8 `[1, H, W, 3]`.
+        rounds: calls of each.
+        threads: numbers of threads that each file is run with.
+
+    Returns:
+        dict name -> dict threads -> ms; "keras" has one entry with the key 0 (Keras's own).
+    """
+    calls = {(REFERENCE, 0): lambda: graph.predict_on_batch(image)}
+    for (name, data), number in itertools.product(files.items(), threads):
+        interpreter = Interpreter(model_content=data, num_threads=number)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
+        calls[name, number] = interpreter.invoke
+    times = {key: [] for key in calls}
+    for i in range(rounds + 2):
+        for key, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if i >= 2:  # the first ones allocate and trace
+                times[key].append(time.perf_counter() - start)
+    table = {}
+    for (name, number), values in times.items():
+        table.setdefault(name, {})[number] = round(statistics.median(values) * 1000, 2)
+    return table
+
+
+def failures(figures, *, max_drop, min_mask_iou):
+    """Names what is worse than allowed: dict name -> sentence."""
+    reference = figures[REFERENCE]
+    failed = {}
+    for name, row in figures.items():
+        wrong = []
+        if not row["mask_iou"] >= min_mask_iou:
+            wrong.append(f"mask IoU with Keras {row['mask_iou']:.4f}, allowed {min_mask_iou}")
+        drop = _drop(reference, row)
+        if drop is not None and not drop <= max_drop + 1e-9:
+            wrong.append(
+                f"GT-known Loc {row['gt_known_loc']:.4f} against {reference['gt_known_loc']:.4f} "
+                f"of Keras, a drop of {drop:.4f}, allowed {max_drop}"
+            )
+        if wrong:
+            failed[name] = "; ".join(wrong)
+    return failed
+
+
+def _drop(reference, row):
+    if "gt_known_loc" not in row:
+        return None
+    return reference["gt_known_loc"] - row["gt_known_loc"]
+
+
+def table(report):
+    """Renders parity.json as Markdown."""
+    files, reference = report["files"], report["files"][REFERENCE]
+    boxed = "gt_known_loc" in reference
+    head = ["file", "MB", "MB in zip", "mask IoU", "lowest", "difference, mean", "largest"]
+    if boxed:
+        head += ["GT-known Loc", "drop", *(f"box IoU >= {cut}" for cut in BOX_IOUS)]
+    head += [f"ms, {n} thread{'s' * (n > 1)}" for n in THREADS]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for name, row in files.items():
+        sizes = [f"{row[k] / 1e6:.2f}" if k in row else "" for k in ("bytes", "bytes_in_zip")]
+        cells = [name, *sizes, f"{row['mask_iou']:.4f}", f"{row['mask_iou_min']:.4f}"]
+        cells += [f"{row['mean_difference']:.5f}", f"{row['max_difference']:.4f}"]
+        if boxed:
+            cells += [f"{row['gt_known_loc']:.4f}", f"{_drop(reference, row):+.4f}"]
+            cells += [f"{row[f'box_iou_{cut * 100:.0f}']:.4f}" for cut in BOX_IOUS]
+        times = row["milliseconds"]
+        if name == REFERENCE:
+            cells += [f"{times[0]:.1f}", *[""] * (len(THREADS) - 1)]
+        else:
+            cells += [f"{times[n]:.1f}" for n in THREADS]
+        lines.append(f"| {' | '.join(cells)} |")
+    failed = "".join(f"\n\n**{name} failed**: {why}." for name, why in report["failed"].items())
+    return (
+        f"# Parity of {report['model']}\n\n"
+        f"Map `{report['map']}`, threshold {report['threshold']}, "
+        f"{reference['num_pictures']} pictures of {report['scored_on']}, view "
+        f"`{report['view']}`. Masks are compared with those of the Keras model"
+        f"{'' if boxed else '; the pictures have no boxes, so GT-known Loc is not measured'}. "
+        "Milliseconds are medians of calls that took turns; the row `keras` is predict_on_batch "
+        "of the same part of the model with Keras's own threads.\n\n"
+        + "\n".join(lines)
+        + failed
+        + "\n"
+    )
+
+
+def size_in_zip(data):
+    """Bytes that a file takes in a zip archive, such as an app's package."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return len(compressor.compress(data)) + len(compressor.flush())
