@@ -1,7 +1,9 @@
 """From the Keras model of `graphs.build` to the bytes of a .tflite, and what must hold of them."""
 
+import contextlib
 import os
 import tempfile
+import warnings
 
 import keras
 import numpy as np
@@ -9,48 +11,83 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+from edge import bias_correction
+
 SIGNATURE = "localize"
 FORMATS = ("float32", "float16", "dynamic", "int8", "int8_qat")
 QUANTIZED = ("int8", "int8_qat")
+NUM_CORRECTION = 16  # pictures; 48 gave the same
 
 
-def convert(graph, format_, calibration=None):
-    """Converts a model to the bytes of a .tflite without metadata.
+def convert(graph, format_):
+    """Converts a model to the bytes of a float .tflite, without metadata.
 
     Args:
         graph: Keras model of `graphs.build`.
-        format_: "float32", "float16", "dynamic" or "int8".
-        calibration: uint8 pictures `[n, H, W, 3]`, for int8 only.
+        format_: "float32", "float16" or "dynamic" (int8 weights, float activations).
 
     Raises:
         ValueError: the file breaks a promise of `check`.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with _saved(graph, tf.uint8) as folder:
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        if format_ != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if format_ == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        return _checked(converter, format_)
+
+
+def quantize(graph, float_bytes, calibration):
+    """Converts a model to int8 weights and activations, with ranges seen on pictures.
+
+    Args:
+        graph: Keras model of `graphs.build`.
+        float_bytes: the "float32" file of the same model, to correct biases by.
+        calibration: uint8 pictures `[n, H, W, 3]` that span 0..255, see `calibration.pictures`.
+
+    Raises:
+        ValueError: the file breaks a promise of `check`.
+    """
+    with _saved(graph, tf.float32) as folder:
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: (
+            (SIGNATURE, {"image": picture[None].astype(np.float32)}) for picture in calibration
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.uint8
+        model_bytes = _checked(converter, "int8")
+    return bias_correction.correct(model_bytes, float_bytes, calibration[:NUM_CORRECTION])
+
+
+@contextlib.contextmanager
+def _saved(graph, dtype):
+    """A SavedModel whose input `image` has a dtype; the converter makes uint8 of float32."""
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         archive = keras.export.ExportArchive()
         archive.track(graph)
-        # The converter makes uint8 of a float input; other files cast by themselves.
-        dtype = tf.float32 if format_ in QUANTIZED else tf.uint8
         archive.add_endpoint(
             SIGNATURE,
             lambda image: graph(tf.cast(image, tf.float32), training=False),
             [tf.TensorSpec(graph.input.shape, dtype, name="image")],
         )
         archive.write_out(folder, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
-        if format_ != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if format_ == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        if format_ == "int8":
-            converter.representative_dataset = lambda: (
-                (SIGNATURE, {"image": picture[None].astype(np.float32)}) for picture in calibration
-            )
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.inference_input_type = tf.uint8
-            converter.inference_output_type = tf.uint8
-        model_bytes = converter.convert()
+        yield folder
+
+
+def _checked(converter, format_):
+    model_bytes = converter.convert()
     check(model_bytes, format_)
     return model_bytes
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps the converter's log of its steps off the screen."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def operations(model_bytes):

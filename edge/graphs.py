@@ -31,6 +31,15 @@ def stored_kind(text):
     return "true" if text == "all" or text.startswith("class:") else text
 
 
+def kernel_of(model, map_):
+    """Kernel `[3, 3, features, channels]` and bias of the localizer, cut to a map's channels."""
+    kernel, bias = model.localizer.get_layer("localizer_conv").get_weights()
+    if map_.startswith("class:"):
+        channel = model.classes.index(map_.removeprefix("class:"))
+        return kernel[..., channel : channel + 1], bias[channel : channel + 1]
+    return kernel, bias
+
+
 @keras.saving.register_keras_serializable(package="wsol_tf")
 class ChosenMaps(keras.layers.Layer):
     """Mean of the localizer's maps of the k highest-scoring classes, without the other maps.
@@ -98,7 +107,7 @@ def build(model, map_, *, output_size=0):
         )
     image = keras.Input(batch_shape=(1, *model.feature_extractor.input.shape[1:]), name="image")
     features = model.feature_extractor(image, training=False)
-    kernel, bias = (np.asarray(w) for w in model.localizer.get_layer("localizer_conv").weights)
+    kernel, bias = kernel_of(model, map_)
     outputs = {}
     if map_ in ("topk", "predicted"):
         logits = ops.mean(model.classifier(features, training=False), axis=(1, 2))
@@ -106,10 +115,9 @@ def build(model, map_, *, output_size=0):
         maps = ChosenMaps(kernel, bias, k, name="chosen_maps")(features, logits)
         outputs["class_scores"] = logits
     elif map_.startswith("class:"):
-        channel = model.classes.index(map_.removeprefix("class:"))
         one = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="localizer_conv")
         maps = one(features)
-        one.set_weights([kernel[..., channel : channel + 1], bias[channel : channel + 1]])
+        one.set_weights([kernel, bias])
     else:
         maps = model.localizer(features, training=False)
         if map_ == "mean" and maps.shape[-1] > 1:
