@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import sys
 import tempfile
-import warnings
 
 import keras
 import numpy as np
@@ -11,83 +11,69 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from edge import bias_correction
-
 SIGNATURE = "localize"
-FORMATS = ("float32", "float16", "dynamic", "int8", "int8_qat")
-QUANTIZED = ("int8", "int8_qat")
-NUM_CORRECTION = 16  # pictures; 48 gave the same
+TRAINED = {"int8_qat": "qat", "int8_pruned": "pruned", "int8_clustered": "clustered"}
+FORMATS = ("float32", "float16", "dynamic", "int8", *TRAINED)
+QUANTIZED = ("int8", *TRAINED)
 
 
-def convert(graph, format_):
-    """Converts a model to the bytes of a float .tflite, without metadata.
+def convert(graph, format_, calibration=None):
+    """Converts a model to the bytes of a .tflite without metadata.
 
     Args:
         graph: Keras model of `graphs.build`.
-        format_: "float32", "float16" or "dynamic" (int8 weights, float activations).
+        format_: "float32", "float16", "dynamic" (int8 weights, float activations) or "int8".
+        calibration: uint8 pictures `[n, H, W, 3]` that span 0..255, for "int8" only; see
+            `calibration.pictures`.
 
     Raises:
         ValueError: the file breaks a promise of `check`.
     """
-    with _saved(graph, tf.uint8) as folder:
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
-        if format_ != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if format_ == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        return _checked(converter, format_)
-
-
-def quantize(graph, float_bytes, calibration):
-    """Converts a model to int8 weights and activations, with ranges seen on pictures.
-
-    Args:
-        graph: Keras model of `graphs.build`.
-        float_bytes: the "float32" file of the same model, to correct biases by.
-        calibration: uint8 pictures `[n, H, W, 3]` that span 0..255, see `calibration.pictures`.
-
-    Raises:
-        ValueError: the file breaks a promise of `check`.
-    """
-    with _saved(graph, tf.float32) as folder:
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: (
-            (SIGNATURE, {"image": picture[None].astype(np.float32)}) for picture in calibration
-        )
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.uint8
-        model_bytes = _checked(converter, "int8")
-    return bias_correction.correct(model_bytes, float_bytes, calibration[:NUM_CORRECTION])
-
-
-@contextlib.contextmanager
-def _saved(graph, dtype):
-    """A SavedModel whose input `image` has a dtype; the converter makes uint8 of float32."""
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    full_int8 = format_ == "int8"
+    with tempfile.TemporaryDirectory() as folder, _log_on_failure():
         archive = keras.export.ExportArchive()
         archive.track(graph)
         archive.add_endpoint(
             SIGNATURE,
             lambda image: graph(tf.cast(image, tf.float32), training=False),
-            [tf.TensorSpec(graph.input.shape, dtype, name="image")],
+            # Of a float input the converter makes a uint8 one that is quantized.
+            [tf.TensorSpec(graph.input.shape, tf.float32 if full_int8 else tf.uint8, "image")],
         )
         archive.write_out(folder, verbose=False)
-        yield folder
-
-
-def _checked(converter, format_):
-    model_bytes = converter.convert()
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        if format_ != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if format_ == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if full_int8:
+            converter.representative_dataset = lambda: (
+                (SIGNATURE, {"image": picture[None].astype(np.float32)}) for picture in calibration
+            )
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.uint8
+        model_bytes = converter.convert()
     check(model_bytes, format_)
     return model_bytes
 
 
 @contextlib.contextmanager
-def _quiet():
-    """Keeps the converter's log of its steps off the screen."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _log_on_failure():
+    """Shows what the converter writes to stderr, pages of it, only if it fails."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as log:
+        stderr = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            log.seek(0)
+            os.write(stderr, log.read()[-4000:])
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def operations(model_bytes):

@@ -16,7 +16,7 @@ import tensorflow as tf
 from absl import app, flags
 
 import wsol_tf
-from edge import calibration, convert, graphs, metadata, parity
+from edge import bias_correction, calibration, convert, graphs, metadata, parity, qat
 from wsol_tf import model as model_lib
 from wsol_tf import programs, scoring
 
@@ -28,7 +28,7 @@ def define_flags():
     flags.DEFINE_list(
         "formats",
         "float32,float16,dynamic,int8",
-        f"Which files, of {', '.join(convert.FORMATS)}; int8_qat is trained for some minutes.",
+        f"Which files, of {', '.join(convert.FORMATS)}; the last three are trained for minutes.",
     )
     flags.DEFINE_string(
         "calibration_data",
@@ -55,6 +55,12 @@ def define_flags():
     flags.DEFINE_enum("view", "crop", ["crop", "whole"], "View that is compared, as in evaluate.")
     flags.DEFINE_float("max_drop", 0.01, "GT-known Loc that a file may lose.", lower_bound=0)
     flags.DEFINE_float("min_mask_iou", 0.95, "Mean IoU of a file's masks with Keras's.")
+    flags.DEFINE_integer(
+        "qat_steps", 100, "Batches of 8 pictures that int8_qat and the others are trained on.",
+        lower_bound=1,
+    )  # fmt: skip
+    flags.DEFINE_float("sparsity", 0.5, "Share of zeros in the kernels of int8_pruned.", 0, 0.95)
+    flags.DEFINE_integer("clusters", 32, "Distinct values in each kernel of int8_clustered.", 2)
     flags.DEFINE_integer("seed", 0, "Seed of the choice of pictures and of further training.")
 
 
@@ -87,9 +93,7 @@ def export(values):
     programs.make_output_dir(values.output_dir)
     information = describe(model, map_, graph)
     files = {}
-    for name in dict.fromkeys(values.formats):
-        print(f"Making localizer_{name}.tflite", flush=True)
-        plain = convert.convert(graph, name, pictures)
+    for name, plain in made(model, map_, graph, pictures, values):
         files[name] = metadata.add(plain, {**information, "format": name})
         convert.check(files[name], name)
     report = {
@@ -114,6 +118,40 @@ def export(values):
         )
     print(f"Wrote {', '.join(f'localizer_{name}.tflite' for name in files)} to {values.output_dir}")
     return report
+
+
+def made(model, map_, graph, pictures, values):
+    """Yields (format, .tflite bytes) of what --formats asks for."""
+    float_bytes = convert.convert(graph, "float32")
+    for name in dict.fromkeys(values.formats):
+        print(f"Making localizer_{name}.tflite", flush=True)
+        if name == "float32":
+            yield name, float_bytes
+        elif name == "int8":
+            yield name, quantized(graph, float_bytes, pictures)
+        elif name in convert.TRAINED:
+            trained = qat.train(
+                model,
+                map_,
+                parity.runner(float_bytes),
+                pictures,
+                convert.TRAINED[name],
+                steps=values.qat_steps,
+                sparsity=values.sparsity,
+                clusters=values.clusters,
+                seed=values.seed,
+            )
+            changed = graphs.build(trained, map_, output_size=values.output_size)
+            yield name, quantized(changed, convert.convert(changed, "float32"), pictures)
+        else:
+            yield name, convert.convert(graph, name)
+
+
+def quantized(graph, float_bytes, pictures):
+    """The int8 .tflite with corrected biases."""
+    int8_bytes = convert.convert(graph, "int8", pictures)
+    # 48 pictures gave the same as 16.
+    return bias_correction.correct(int8_bytes, float_bytes, pictures[:16])
 
 
 def describe(model, map_, graph):

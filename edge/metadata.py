@@ -13,8 +13,6 @@ import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
 JSON_NAME, LABELS_NAME = "wsol_tf.json", "labels.txt"
-KEYS = ("labels", "map", "top_k", "threshold", "normalization", "input_size", "output_size",
-        "format", "versions")  # fmt: skip
 
 
 def add(model_bytes, information):
@@ -22,7 +20,7 @@ def add(model_bytes, information):
 
     Args:
         model_bytes: a .tflite without metadata.
-        information: dict with KEYS.
+        information: what `wsol_tf.json` holds.
     """
     model = schema.ModelT.InitFromPackedBuf(model_bytes, 0)
     buffer = schema.BufferT()
@@ -41,31 +39,6 @@ def add(model_bytes, information):
         ):
             file.writestr(zipfile.ZipInfo(name), text)  # no time stamp: same model, same bytes
     return archive.getvalue()
-
-
-def read(path):
-    """Reads the JSON block of a file that this project exported.
-
-    Raises:
-        ValueError: the file is missing, cut off, or has no such block.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            information = json.loads(file.read(JSON_NAME))
-    except FileNotFoundError:
-        raise ValueError(f"There is no file '{path}'. Name a .tflite of edge.export.") from None
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, OSError) as error:
-        raise ValueError(
-            f"'{path}' has no metadata of this project ({error}): it is cut off, or was not "
-            "written by edge.export. Export it again."
-        ) from error
-    missing = [key for key in KEYS if key not in information]
-    if missing:
-        raise ValueError(
-            f"The metadata of '{path}' lacks {', '.join(missing)}. Export it again with this "
-            "version."
-        )
-    return information
 
 
 def _segmenter_metadata(model, information):

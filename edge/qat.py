@@ -1,9 +1,10 @@
-"""Quantization-aware training: the network learns to live with int8, and needs no labels for it.
+"""Quantization-aware training, pruning and clustering: further training that needs no labels.
 
 The only module that imports tensorflow_model_optimization, and only inside functions: the import
 turns `tf.keras` into Keras 2. It takes one flat Keras 2 model, so the localizer is rebuilt layer by
-layer as such a twin, with the weights copied over. The twin is then trained to give the float
-model's own mask (distillation).
+layer as such a twin, with the weights copied over. The twin is trained to give the float model's
+own mask (distillation), and its weights go back into a copy of the Keras 3 model, which is
+converted as any other: with a scale for each channel and with corrected biases.
 """
 
 import contextlib
@@ -51,16 +52,19 @@ def _optimization():
             os.environ["TF_USE_LEGACY_KERAS"] = before
 
 
-def train(model, map_, run, pictures, *, steps, learning_rate=LEARNING_RATE, seed=0):
-    """Returns a copy of a model whose kernels were trained to bear int8.
+def train(model, map_, run, pictures, kind="qat", *, steps, sparsity=0.5, clusters=32, seed=0):
+    """Returns a copy of a model whose kernels were trained further for a small or int8 file.
 
     Args:
         model: a Localization; it stays as it is.
         map_: "mean", "class:NAME" or "all".
         run: function of uint8 `[1, H, W, 3]` -> dict with `foreground_mask`: the float model.
         pictures: uint8 `[n, H, W, 3]`, no labels.
+        kind: "qat": kernels and activations are rounded as int8 does while training; "pruned":
+            a share of each kernel becomes 0; "clustered": each kernel keeps few distinct values.
         steps: batches of BATCH_SIZE pictures.
-        learning_rate: of Adam, with a cosine to 0.
+        sparsity: share of zeros of kind "pruned".
+        clusters: distinct values of kind "clustered".
         seed: of the order of the pictures.
 
     Raises:
@@ -68,17 +72,31 @@ def train(model, map_, run, pictures, *, steps, learning_rate=LEARNING_RATE, see
     """
     targets = masks(run, pictures)
     with _optimization() as (tf_keras, tfmot):
-        student = quantized(twin(model, map_, tf_keras), pictures[:16], tf_keras, tfmot)
+        student = twin(model, map_, tf_keras)
+        callbacks, strip = [], lambda trained: trained
+        if kind == "qat":
+            student = quantized(student, pictures[:16], tf_keras, tfmot)
+        elif kind == "pruned":
+            pruning = tfmot.sparsity.keras
+            schedule = pruning.PolynomialDecay(
+                0.0, sparsity, 0, max(steps * 2 // 3, 1), frequency=max(steps // 30, 1)
+            )
+            student = pruning.prune_low_magnitude(student, pruning_schedule=schedule)
+            callbacks, strip = [pruning.UpdatePruningStep()], pruning.strip_pruning
+        else:
+            clustering = tfmot.clustering.keras
+            student = clustering.cluster_weights(
+                student,
+                number_of_clusters=clusters,
+                cluster_centroids_init=clustering.CentroidInitialization.KMEANS_PLUS_PLUS,
+            )
+            strip = clustering.strip_clustering
         distill(
-            student,
-            targets,
-            pictures,
-            steps=steps,
-            learning_rate=learning_rate,
-            seed=seed,
-            tf_keras=tf_keras,
-        )
-        return with_weights(model, map_, {w.name: np.asarray(w) for w in student.weights})
+            student, targets, pictures, steps=steps, seed=seed, tf_keras=tf_keras,
+            callbacks=callbacks,
+        )  # fmt: skip
+        weights = {w.name: np.asarray(w) for w in strip(student).weights}
+        return with_weights(model, map_, weights)
 
 
 def with_weights(model, map_, weights):
@@ -170,7 +188,7 @@ def _counterpart(layer, layers):
     return getattr(layers, kind)(name=layer.name, **config)
 
 
-def distill(student, targets, pictures, *, steps, learning_rate, seed, tf_keras, callbacks=()):
+def distill(student, targets, pictures, *, steps, seed, tf_keras, callbacks=()):
     """Trains a Keras 2 model to give the float model's masks; every second batch is mirrored.
 
     Args:
@@ -181,7 +199,7 @@ def distill(student, targets, pictures, *, steps, learning_rate, seed, tf_keras,
         steps: batches of BATCH_SIZE.
     """
     rng = np.random.default_rng(seed)
-    schedule = tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    schedule = tf_keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     student.compile(tf_keras.optimizers.Adam(schedule), loss="binary_crossentropy")
 
     def batches():
