@@ -70,10 +70,12 @@ class LocalizerRuntime:
         self.input_size = tuple(self.metadata["input_size"])
         try:
             self._interpreter = Interpreter(model_path=path, num_threads=num_threads)
+            self._interpreter.allocate_tensors()
             signatures = self._interpreter.get_signature_list()
         except (ValueError, RuntimeError) as error:
             raise ValueError(
-                f"'{path}' can't be run ({error}). The file is damaged: copy or export it again."
+                f"'{path}' can't be run, the file is damaged ({str(error)[:200]}). Copy or "
+                "export it again."
             ) from error
         outputs = signatures.get(SIGNATURE, {}).get("outputs", ())
         if "foreground_mask" not in outputs:
@@ -124,7 +126,7 @@ class LocalizerRuntime:
             FloatingPointError: the network's output is no finite number.
         """
         _check_image(image)
-        channel = self._channel(class_name)
+        channel = self.check_class(class_name)
         outputs = self.run(resize_image(image, *self.input_size))
         if not all(np.isfinite(values).all() for values in outputs.values()):
             raise FloatingPointError("the model's output is no finite number. Export it again.")
@@ -140,7 +142,12 @@ class LocalizerRuntime:
             probability = float(probabilities.max())
         return Found(*found, class_name, probability)
 
-    def _channel(self, class_name):
+    def check_class(self, class_name):
+        """Returns the channel of the map that a class, or None, asks for.
+
+        Raises:
+            ValueError: the class has no map, or there is one for each and none was chosen.
+        """
         if self.metadata["map"] == "all":
             if class_name in self.labels:
                 return self.labels.index(class_name)

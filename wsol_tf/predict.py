@@ -79,13 +79,33 @@ def predict(model, paths, output_dir, *, kind=None, threshold="stored", top_k=No
                 "number in 0..1."
             )
         threshold = model.thresholds[kind]
+
+    def find(image):
+        return _localize(model, image, kind, threshold, top_k or model.top_k)
+
+    return write(find, paths, output_dir, kind=kind, threshold=threshold)
+
+
+def write(find, paths, output_dir, *, kind, threshold):
+    """Writes what a function finds in pictures, in the files that `predict` writes.
+
+    Args:
+        find: function of a picture uint8 `[height, width, 3]` that returns a dict of `class` (name
+            or None), `probability` (0..1 or None), `score_map`, `mask` and `box` as
+            `score_maps.localize` gives them; FloatingPointError skips the picture.
+        paths, output_dir: as for `predict`.
+        kind, threshold: what stands in predictions.jsonl.
+
+    Returns:
+        (lines, skipped), as `predict`.
+    """
     programs.make_output_dir(output_dir)
     lines, skipped, names = [], {}, set()
     with open(os.path.join(output_dir, "predictions.jsonl"), "w") as file:
         for path in paths:  # one at a time: a picture can be very large
             try:
                 image = images.read_image(path)
-                found = _localize(model, image, kind, threshold, top_k or model.top_k)
+                found = find(image)
             except (images.BadImage, OSError, FloatingPointError) as error:
                 skipped[path] = str(error)
                 print(f"Skipped: {path}: {error}", file=sys.stderr)
@@ -105,7 +125,8 @@ def predict(model, paths, output_dir, *, kind=None, threshold="stored", top_k=No
             }
             lines.append(line)
             file.write(json.dumps(line, allow_nan=False) + "\n")
-            print(f"{path}: {line['class']} {line['probability']:.0%}, box {line['box']}")
+            said = [_caption(found), f"box {line['box']}"]
+            print(f"{path}: {', '.join(filter(None, said))}")
     return lines, skipped
 
 
@@ -131,10 +152,18 @@ def _localize(model, image, kind, threshold, top_k):
     }
 
 
+def _caption(found):
+    """The class and its probability, or what of the two is known."""
+    known = [
+        found["class"],
+        None if found["probability"] is None else f"{found['probability']:.0%}",
+    ]
+    return " ".join(filter(None, known))
+
+
 def _draw(image, found, stem):
-    caption = f"{found['class']} {found['probability']:.0%}"
     overlay = pictures.overlay(
-        image, found["score_map"], found["mask"], found["box"], caption=caption
+        image, found["score_map"], found["mask"], found["box"], caption=_caption(found)
     )
     Image.fromarray(overlay).save(f"{stem}_overlay.png")
     Image.fromarray(found["mask"].astype(np.uint8) * 255).save(f"{stem}_mask.png")

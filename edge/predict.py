@@ -1,0 +1,73 @@
+"""Shows what an exported .tflite sees in pictures, as wsol_tf.predict does for a model.
+
+    python -m edge.predict --model=OUT/localizer_int8.tflite --output_dir=SEEN IMAGE_OR_FOLDER...
+
+writes SEEN/NAME_overlay.png, SEEN/NAME_mask.png (white object, at the picture's size) and
+SEEN/predictions.jsonl. Class and probability are empty where the file holds no classifier.
+Pictures that can't be read are named and skipped.
+"""
+
+import dataclasses
+import sys
+
+from absl import app, flags
+
+from edge.runtime import LocalizerRuntime
+from wsol_tf import predict as desk
+from wsol_tf import programs
+
+
+def define_flags():
+    """Defines the flags of this program."""
+    flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
+    flags.DEFINE_string("output_dir", None, "Folder for the overlays; it is made.", required=True)
+    flags.DEFINE_string("class_name", None, "Whose map is shown, for files with map 'all'.")
+    flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
+    flags.DEFINE_integer("num_threads", 2, "Threads of the interpreter.", lower_bound=1)
+
+
+def predict(localizer, paths, output_dir, *, class_name=None, threshold="stored"):
+    """Writes an overlay and a mask for each picture.
+
+    Args:
+        localizer: a LocalizerRuntime.
+        paths: files to read.
+        output_dir: folder to write to; it is made.
+        class_name: with map "all", whose map is shown.
+        threshold: a number, "otsu", or "stored" for the one in the file.
+
+    Returns:
+        (lines, skipped), as `wsol_tf.predict.predict`.
+
+    Raises:
+        ValueError: the class has no map, or there is one for each and none was chosen.
+    """
+    threshold = localizer.threshold if threshold == "stored" else threshold
+    kind = localizer.metadata["map"] if class_name is None else f"class:{class_name}"
+    localizer.check_class(class_name)
+
+    def find(image):
+        found = localizer.localize(image, class_name=class_name, threshold=threshold)
+        return {**dataclasses.asdict(found), "class": found.class_name}
+
+    return desk.write(find, paths, output_dir, kind=kind, threshold=threshold)
+
+
+def main(argv):
+    values = flags.FLAGS
+    with programs.plain_ending():
+        lines, skipped = predict(
+            LocalizerRuntime(values.model, values.num_threads),
+            desk.find_images(argv[1:]),
+            values.output_dir,
+            class_name=values.class_name,
+            threshold=programs.parse_threshold(values.threshold),
+        )
+    print(f"{len(lines)} pictures localized, {len(skipped)} skipped; see {values.output_dir}.")
+    if not lines:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
