@@ -1,0 +1,71 @@
+"""A picture and the mask that a .tflite gives for it: what an app's own test can check against.
+
+    python -m edge.golden --model=OUT/localizer_int8.tflite --output_dir=app/src/test/resources
+
+writes golden.png (a drawn picture of 240 x 180, so that resizing and aspect are tested too, or the
+one that --image names), golden_mask.png (0 and 255, at the picture's size) and golden.json (box,
+class, probability, threshold, and how much another runtime may differ).
+"""
+
+import json
+import pathlib
+
+import numpy as np
+from absl import app, flags
+from PIL import Image
+
+from edge.runtime import LocalizerRuntime
+from wsol_tf import images, programs, shapes
+
+LEAST_IOU = 0.98  # of masks of two runtimes: kernels of int8 files may round by one step
+
+
+def picture():
+    """Draws the golden picture, uint8 [180, 240, 3]."""
+    return shapes.draw(0, size=240, split="test").image[30:210]
+
+
+def write(localizer, output_dir, image=None):
+    """Writes golden.png, golden_mask.png and golden.json for a LocalizerRuntime to a folder.
+
+    image: uint8 [height, width, 3]; None takes the drawn one. For a file with map "all", the map
+    is that of the first class.
+    """
+    output_dir = pathlib.Path(output_dir)
+    asked = localizer.labels[0] if localizer.metadata["map"] == "all" else None
+    image = picture() if image is None else image
+    found = localizer.localize(image, class_name=asked)
+    Image.fromarray(image).save(output_dir / "golden.png")
+    Image.fromarray(found.mask.astype(np.uint8) * 255).save(output_dir / "golden_mask.png")
+    values = {
+        "box": found.box.tolist(),
+        "class": found.class_name,
+        "probability": found.probability,
+        "threshold": localizer.threshold,
+        "least_mask_iou": LEAST_IOU,
+    }
+    (output_dir / "golden.json").write_text(json.dumps(values, indent=1) + "\n")
+
+
+def define_flags():
+    """Defines the flags of this program."""
+    flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
+    flags.DEFINE_string("output_dir", None, "Folder for the files; it is made.", required=True)
+    flags.DEFINE_string("image", None, "Your own picture in place of the drawn one.")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
+    with programs.plain_ending():
+        localizer = LocalizerRuntime(flags.FLAGS.model)
+        programs.make_output_dir(flags.FLAGS.output_dir)
+        named = flags.FLAGS.image
+        image = images.read_image(named) if named else None
+        write(localizer, flags.FLAGS.output_dir, image)
+    print(f"Wrote golden.png, golden_mask.png and golden.json to {flags.FLAGS.output_dir}.")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

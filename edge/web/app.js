@@ -1,0 +1,204 @@
+// The page: pictures and camera frames in, mask and box drawn over them.
+
+import {Localizer, resizeMap} from './localizer.js';
+
+const $ = (id) => document.getElementById(id);
+const canvas = $('canvas'), video = $('video');
+const reader = document.createElement('canvas'), shown = document.createElement('canvas');
+const LONGEST = 1280;  // side in pixels of what is drawn; masks and boxes have the picture's own
+
+let localizer, picture;  // picture: ImageData that is shown
+let running = false, again = false;
+
+async function start() {
+  const file = new URLSearchParams(location.search).get('model') ?? 'localizer.tflite';
+  const response = await fetch(file);
+  if (!response.ok) throw new Error(`There is no ${file} beside this page.`);
+  const bytes = new Uint8Array(await response.arrayBuffer());
+  localizer = await Localizer.load(bytes, new URL('litert/wasm/', document.baseURI).pathname);
+  const {metadata, numThreads} = localizer;
+  $('model').textContent = [
+    metadata.format, `map: ${metadata.map}`, `${(bytes.length / 1e6).toFixed(1)} MB`,
+    `${metadata.labels.length} classes`, numThreads > 1 ? `${numThreads} threads` : '1 thread',
+  ].join(' · ');
+  setUpControls(metadata);
+  await show(await fetchPicture('golden.png'));
+}
+
+function setUpControls({map, labels, threshold}) {
+  if (map === 'all') {
+    $('class').replaceChildren(...labels.map((label) => new Option(label)));
+    $('classes').hidden = false;
+    $('class').onchange = () => update();
+  }
+  const stored = typeof threshold === 'number';
+  $('threshold').value = stored ? threshold : 0.5;
+  $('value').textContent = stored ? threshold.toFixed(2) : 'otsu';
+  $('threshold').oninput = () => {
+    $('value').textContent = Number($('threshold').value).toFixed(2);
+    update();
+  };
+}
+
+async function fetchPicture(url) {
+  const response = await fetch(url);
+  return response.ok ? pixelsOf(await response.blob()) : null;
+}
+
+/** Decodes a picture file upright, transparency on white. */
+async function pixelsOf(blob) {
+  const bitmap = await createImageBitmap(blob);
+  return readPixels(bitmap, bitmap.width, bitmap.height);
+}
+
+function readPixels(source, width, height) {
+  if (reader.width !== width || reader.height !== height) {
+    [reader.width, reader.height] = [width, height];
+  }
+  const context = reader.getContext('2d', {willReadFrequently: true});
+  context.fillStyle = 'white';
+  context.fillRect(0, 0, width, height);
+  context.drawImage(source, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height);
+}
+
+async function show(image) {
+  if (!image) return;
+  picture = image;
+  await update();
+}
+
+/** Localizes what is shown; while one is under way, the next waits and replaces older ones. */
+async function update() {
+  if (!localizer || !picture) return;
+  if (running) {
+    again = true;
+    return;
+  }
+  running = true;
+  try {
+    do {
+      again = false;
+      const image = picture;
+      const found = await localizer.localize(image, {
+        className: localizer.metadata.map === 'all' ? $('class').value : null,
+        threshold: $('value').textContent === 'otsu' ? 'otsu' : Number($('threshold').value),
+      });
+      draw(image, found);
+      report(image, found);
+      window.found = {...found, width: image.width, height: image.height};  // for tests and the curious
+    } while (again);
+  } finally {
+    running = false;
+  }
+}
+
+function draw(image, found) {
+  const scale = Math.min(1, LONGEST / Math.max(image.width, image.height));
+  const width = Math.max(1, Math.round(image.width * scale));
+  const height = Math.max(1, Math.round(image.height * scale));
+  [canvas.width, canvas.height] = [width, height];
+  $('hint').hidden = true;
+  const context = canvas.getContext('2d', {willReadFrequently: true});
+  [shown.width, shown.height] = [image.width, image.height];
+  shown.getContext('2d').putImageData(image, 0, 0);
+  context.drawImage(shown, 0, 0, width, height);
+
+  const {values, width: w, height: h} = found.map;
+  const map = resizeMap(values, w, h, width, height);
+  const pixels = context.getImageData(0, 0, width, height);
+  const line = Math.max(2, Math.round(Math.max(width, height) / 320));
+  const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height &&
+      map[y * width + x] > found.threshold;
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) {
+      const at = i * 4;
+      if (!inside(x, y)) {  // what is not the object steps back
+        for (let c = 0; c < 3; c++) pixels.data[at + c] *= 0.42;
+      } else if (!inside(x - line, y) || !inside(x + line, y) || !inside(x, y - line) ||
+                 !inside(x, y + line)) {
+        pixels.data.set([255, 236, 130], at);
+      }
+    }
+  }
+  context.putImageData(pixels, 0, 0);
+
+  const [x0, y0, x1, y1] = found.box.map((edge, i) => edge * (i % 2 ? height / image.height : width / image.width));
+  for (const [colour, extra] of [['rgba(0, 0, 0, 0.75)', 2], ['#00d6ff', 0]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = line * 1.5 + extra;
+    const inset = line;
+    context.strokeRect(
+        Math.max(x0, inset), Math.max(y0, inset),
+        Math.min(x1, width - inset) - Math.max(x0, inset),
+        Math.min(y1, height - inset) - Math.max(y0, inset));
+  }
+}
+
+function report(image, {box, mask, className, probability, milliseconds}) {
+  $('found').textContent = [className, probability === null ? '' : `${Math.round(probability * 100)} %`]
+      .filter(Boolean).join(' ') || '–';
+  $('box').textContent = box.join(', ');
+  $('area').textContent = `${Math.round(100 * mask.reduce((a, b) => a + b, 0) / mask.length)} %`;
+  const {resize, network, mask: cut} = milliseconds;
+  $('time').textContent = `${(resize + network + cut).toFixed(0)} ms`;
+  $('times').textContent = `network ${network.toFixed(0)}, picture ${resize.toFixed(0)}, mask ${cut.toFixed(0)}`;
+}
+
+function fail(error) {
+  console.error(error);
+  $('model').textContent = error.message ?? String(error);
+  $('model').className = 'bad';
+}
+
+async function open(file) {
+  stopCamera();
+  try {
+    await show(await pixelsOf(file));
+  } catch (error) {
+    fail(error.name === 'InvalidStateError' ? new Error(`${file.name} is no picture that this browser reads.`) : error);
+  }
+}
+
+// Picture from a file, by drag and drop, or pasted
+
+$('file').onchange = () => $('file').files.length && open($('file').files[0]);
+addEventListener('dragover', (event) => {
+  event.preventDefault();
+  $('stage').classList.add('over');
+});
+addEventListener('dragleave', (event) => {
+  if (!event.relatedTarget) $('stage').classList.remove('over');
+});
+addEventListener('drop', (event) => {
+  event.preventDefault();
+  $('stage').classList.remove('over');
+  if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+});
+addEventListener('paste', (event) => {
+  const [file] = event.clipboardData.files;
+  if (file) open(file);
+});
+
+// Camera: one frame at a time, as fast as the device manages
+
+$('camera').onclick = () => video.srcObject ? stopCamera() : startCamera().catch(fail);
+
+async function startCamera() {
+  if (!navigator.mediaDevices) throw new Error('The camera needs https, or localhost.');
+  video.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: 'environment'}});
+  await video.play();
+  $('camera').setAttribute('aria-pressed', 'true');
+  while (video.srcObject) {
+    await show(readPixels(video, video.videoWidth, video.videoHeight));
+    await new Promise(requestAnimationFrame);
+  }
+}
+
+function stopCamera() {
+  video.srcObject?.getTracks().forEach((track) => track.stop());
+  video.srcObject = null;
+  $('camera').setAttribute('aria-pressed', 'false');
+}
+
+start().catch(fail);
