@@ -1,6 +1,7 @@
 // The page: pictures and camera frames in, mask and box drawn over them.
 
-import {Localizer, resizeMap} from './localizer.js';
+import {resizeMap} from './arrays.js';
+import {Localizer} from './localizer.js';
 
 const $ = (id) => document.getElementById(id);
 const canvas = $('canvas'), video = $('video');
@@ -11,6 +12,7 @@ let localizer, picture;  // picture: ImageData that is shown
 let running = false, again = false;
 
 async function start() {
+  if (await serviceWorkerTakesOver()) return;
   const file = new URLSearchParams(location.search).get('model') ?? 'localizer.tflite';
   const response = await fetch(file);
   if (!response.ok) throw new Error(`There is no ${file} beside this page.`);
@@ -23,6 +25,17 @@ async function start() {
   ].join(' · ');
   setUpControls(metadata);
   await show(await fetchPicture('golden.png'));
+}
+
+/** Starts service_worker.js where browsers allow it; true where the page is loaded once more. */
+async function serviceWorkerTakesOver() {
+  if (!navigator.serviceWorker) return false;  // neither https nor localhost
+  await navigator.serviceWorker.register('service_worker.js');
+  await navigator.serviceWorker.ready;
+  if (crossOriginIsolated || sessionStorage.getItem('reloaded')) return false;
+  sessionStorage.setItem('reloaded', 'yes');
+  location.reload();
+  return true;
 }
 
 function setUpControls({map, labels, threshold}) {
@@ -86,7 +99,7 @@ async function update() {
       });
       draw(image, found);
       report(image, found);
-      window.found = {...found, width: image.width, height: image.height};  // for tests and the curious
+      window.localized = {...found, width: image.width, height: image.height};  // for tests
     } while (again);
   } finally {
     running = false;
@@ -123,7 +136,8 @@ function draw(image, found) {
   }
   context.putImageData(pixels, 0, 0);
 
-  const [x0, y0, x1, y1] = found.box.map((edge, i) => edge * (i % 2 ? height / image.height : width / image.width));
+  const [x0, y0, x1, y1] = found.box.map(
+      (edge, i) => edge * (i % 2 ? height / image.height : width / image.width));
   for (const [colour, extra] of [['rgba(0, 0, 0, 0.75)', 2], ['#00d6ff', 0]]) {
     context.strokeStyle = colour;
     context.lineWidth = line * 1.5 + extra;
@@ -136,13 +150,15 @@ function draw(image, found) {
 }
 
 function report(image, {box, mask, className, probability, milliseconds}) {
-  $('found').textContent = [className, probability === null ? '' : `${Math.round(probability * 100)} %`]
-      .filter(Boolean).join(' ') || '–';
+  $('found').textContent =
+      [className, probability === null ? '' : `${Math.round(probability * 100)} %`].join(' ');
+  $('known').hidden = className === null;
   $('box').textContent = box.join(', ');
   $('area').textContent = `${Math.round(100 * mask.reduce((a, b) => a + b, 0) / mask.length)} %`;
   const {resize, network, mask: cut} = milliseconds;
   $('time').textContent = `${(resize + network + cut).toFixed(0)} ms`;
-  $('times').textContent = `network ${network.toFixed(0)}, picture ${resize.toFixed(0)}, mask ${cut.toFixed(0)}`;
+  $('times').textContent =
+      `network ${network.toFixed(0)} · picture ${resize.toFixed(0)} · mask ${cut.toFixed(0)}`;
 }
 
 function fail(error) {
@@ -156,7 +172,8 @@ async function open(file) {
   try {
     await show(await pixelsOf(file));
   } catch (error) {
-    fail(error.name === 'InvalidStateError' ? new Error(`${file.name} is no picture that this browser reads.`) : error);
+    const undecodable = error.name === 'InvalidStateError';
+    fail(undecodable ? new Error(`${file.name} is no picture that this browser reads.`) : error);
   }
 }
 
