@@ -24,27 +24,35 @@ from wsol_tf import model as model_lib
 from wsol_tf.score_maps import MAPS
 
 BASELINES = ("grad_cam", "center")
+DATA = (
+    "dataset",
+    "data_dir",
+    "download",
+    "split",
+    "output_dir",
+    "num_examples",
+    "single_class",
+    "on_bad_image",
+    "seed",
+)
 NETWORK = ("extractor", "width", "input_size", "resize_size", "output_stride", "dilation")
+
+
+def define_data_flags():
+    """Defines the flags that say what is scored on and with which metrics."""
+    config_lib.define_flags(DATA, split="val")
+    flags.DEFINE_list(
+        "metrics",
+        "all",
+        "Metrics of wsolevaluation to compute besides GT-known and Top-1 Loc: a list of "
+        f"{', '.join(scoring.METRICS)}; 'all' or 'none'.",
+    )
 
 
 def define_flags():
     """Defines the flags of this program."""
-    config_lib.define_flags(
-        [
-            "dataset",
-            "data_dir",
-            "download",
-            "split",
-            "output_dir",
-            "num_examples",
-            "single_class",
-            "on_bad_image",
-            "seed",
-            *NETWORK,
-        ],
-        split="val",
-        output_stride=16,
-    )
+    define_data_flags()
+    config_lib.define_flags(NETWORK, output_stride=16)
     flags.DEFINE_string(
         "model",
         None,
@@ -69,12 +77,6 @@ def define_flags():
     )
     flags.DEFINE_integer(
         "top_k", None, "Classes of --map=topk; default: the model's own.", lower_bound=1
-    )
-    flags.DEFINE_list(
-        "metrics",
-        "all",
-        "Metrics of wsolevaluation to compute besides GT-known and Top-1 Loc: a list of "
-        f"{', '.join(scoring.METRICS)}; 'all' or 'none'.",
     )
     flags.DEFINE_string(
         "threshold",
@@ -102,18 +104,16 @@ def parse_metrics(names):
     return tuple(names)
 
 
-def evaluate(values):
-    """Does what the command does with parsed flags; returns the figures."""
+def evaluate(values, make=None, program="wsol_tf.evaluate"):
+    """Does what the command does with parsed flags; returns the figures.
+
+    make: function of (flags, threshold) that returns what is scored, as `_model` does; None: what
+    the flags name. program: the module that was called, for the command in the report.
+    """
     threshold = programs.parse_threshold(values.threshold)
-    if (values.model is None) == (values.score_maps is None):
-        raise ValueError("Name what is to be scored: --model=RUN/model.keras, or --score_maps=DIR.")
     metrics = parse_metrics(values.metrics)
-    if values.class_scores and not values.score_maps:
-        raise ValueError("--class_scores go with --score_maps; a model has its own.")
+    make = make or _named(values)
     programs.make_output_dir(values.output_dir)
-    make = _stored if values.score_maps else _model
-    if values.model and (values.model == "imagenet" or values.model.endswith(".h5")):
-        make = _classifier
     method, source, stored = make(values, threshold)
     title = scoring.sheet_title(values.dataset, values.data_dir, values.split)
     figures, lines, tiles = scoring.score_and_draw(
@@ -146,7 +146,7 @@ def evaluate(values):
         drawn,
         tiles,
         title=title,
-        command=programs.command_line("wsol_tf.evaluate", values),
+        command=programs.command_line(program, values),
     )
     if not source.has_boxes and not source.has_masks:
         print(
@@ -159,6 +159,19 @@ def evaluate(values):
     return figures
 
 
+def _named(values):
+    """The function that makes what the flags name."""
+    if (values.model is None) == (values.score_maps is None):
+        raise ValueError("Name what is to be scored: --model=RUN/model.keras, or --score_maps=DIR.")
+    if values.class_scores and not values.score_maps:
+        raise ValueError("--class_scores go with --score_maps; a model has its own.")
+    if values.score_maps:
+        return _stored
+    if values.model == "imagenet" or values.model.endswith(".h5"):
+        return _classifier
+    return _model
+
+
 def _model(values, threshold):
     """A trained model of ours: (Method, Source, no stored arrays)."""
     model = model_lib.load(values.model)
@@ -167,7 +180,7 @@ def _model(values, threshold):
     method = scoring.method_of(
         model, kind=own, threshold=stored, view=values.view or "crop", top_k=values.top_k
     )
-    source = _load(values, model.classes, model.resize_size)
+    source = load(values, model.classes, model.resize_size)
     if own != values.map:
         method = _baseline(method, values.map, threshold, model.feature_extractor, model.classifier)
     return method, source, {}
@@ -175,7 +188,7 @@ def _model(values, threshold):
 
 def _classifier(values, threshold):
     """A classifier of keras.applications as it was trained on ImageNet."""
-    source = _load(values, None, values.resize_size or round(values.input_size * 8 / 7))
+    source = load(values, None, values.resize_size or round(values.input_size * 8 / 7))
     feature_extractor, classifier, loaded = baselines.imagenet_classifier(
         values.extractor,
         width=values.width,
@@ -213,7 +226,7 @@ def _stored(values, threshold):
     """Score maps that another program made."""
     if values.map:
         raise ValueError("--map picks a map of a model; stored score maps are scored as they are.")
-    source = _load(values, None, values.resize_size or round(values.input_size * 8 / 7))
+    source = load(values, None, values.resize_size or round(values.input_size * 8 / 7))
     count = len(source.classes)
     stored = {
         "score_maps": stored_maps.StoredArrays(
@@ -272,7 +285,8 @@ def _baseline(method, kind, threshold, feature_extractor, classifier):
     )
 
 
-def _load(values, classes, image_size):
+def load(values, classes, image_size):
+    """Opens the data set that the flags name."""
     return datasets.load(
         values.dataset,
         values.data_dir,
