@@ -239,7 +239,7 @@ def _resize_last(values, size):
     lines = values.reshape(-1, n)
     first, weights = _triangle_weights(n, size)
     resized = np.empty((len(lines), size), np.uint8)
-    step = 16  # outputs at a time: weights are a narrow band, most of a full matrix would be zeros
+    step = 8  # outputs at a time: weights are a narrow band, most of a full matrix would be zeros
     for start in range(0, size, step):
         chunk = slice(start, min(start + step, size))
         left, right = first[start], min(first[chunk.stop - 1] + weights.shape[1], n)
@@ -247,8 +247,13 @@ def _resize_last(values, size):
         for column, i in enumerate(range(start, chunk.stop)):
             taps = min(weights.shape[1], n - first[i])
             band[first[i] - left : first[i] - left + taps, column] = weights[i, :taps]
-        sums = lines[:, left:right].astype(np.float64) @ band  # whole numbers below 2^31: exact
-        resized[:, chunk] = np.minimum(sums + 2**21, 2**30 - 1).astype(np.int32) >> 22
+        # Products so small that BLAS keeps to one thread: more would wait for each other.
+        height = max(1, 2**18 // band.size)
+        for top in range(0, len(lines), height):
+            block = slice(top, top + height)
+            # Whole numbers below 2^31: exact.
+            sums = lines[block, left:right].astype(np.float64) @ band
+            resized[block, chunk] = np.minimum(sums + 2**21, 2**30 - 1).astype(np.int32) >> 22
     return resized.reshape(*values.shape[:-1], size)
 
 
