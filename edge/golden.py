@@ -3,8 +3,8 @@
     python -m edge.golden --model=OUT/localizer_int8.tflite --output_dir=app/src/test/resources
 
 writes golden.png (a drawn picture of 240 x 180, so that resizing and aspect are tested too, or the
-one that --image names), golden_mask.png (0 and 255, at the picture's size) and golden.json (box,
-class, probability, threshold, and how much another runtime may differ).
+one that --image names), golden_mask.png (0 and 255, at the picture's size) and golden.json (the
+class that was asked for, box, class, probability, threshold, and how much a runtime may differ).
 """
 
 import json
@@ -38,6 +38,7 @@ def write(localizer, output_dir, image=None):
     Image.fromarray(image).save(output_dir / "golden.png")
     Image.fromarray(found.mask.astype(np.uint8) * 255).save(output_dir / "golden_mask.png")
     values = {
+        "asked_class": asked,
         "box": found.box.tolist(),
         "class": found.class_name,
         "probability": found.probability,

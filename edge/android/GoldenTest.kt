@@ -1,0 +1,36 @@
+// The mask on this device equals the mask on the desk. Put localizer.tflite and what edge.golden wrote
+// (golden.png, golden_mask.png, golden.json) into src/androidTest/assets.
+package localizer
+
+import android.graphics.BitmapFactory
+import androidx.test.platform.app.InstrumentationRegistry
+import org.json.JSONObject
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
+import org.junit.Test
+import kotlin.math.abs
+
+class GoldenTest {
+    private val assets = InstrumentationRegistry.getInstrumentation().context.assets
+    private fun bytes(name: String) = assets.open(name).use { it.readBytes() }
+    private fun picture(name: String) = bytes(name).let { data ->
+        val options = BitmapFactory.Options().apply { inPremultiplied = false; inScaled = false }
+        BitmapFactory.decodeByteArray(data, 0, data.size, options)
+    }
+
+    @Test
+    fun maskEqualsTheDesks() {
+        val golden = JSONObject(String(bytes("golden.json")))
+        val className = if (golden.isNull("asked_class")) null else golden.getString("asked_class")
+        val result = Localizer(bytes("localizer.tflite")).use { it.localize(picture("golden.png"), className) }
+        val mask = picture("golden_mask.png")
+        val truth = rgbOf(mask).let { rgb -> BooleanArray(rgb.size / 3) { rgb[it * 3].toInt() != 0 } }
+        val both = truth.indices.count { truth[it] && result.found.mask[it] }
+        val either = truth.indices.count { truth[it] || result.found.mask[it] }
+        val iou = if (either == 0) 1.0 else both.toDouble() / either
+        assertTrue("mask IoU $iou", iou >= golden.getDouble("least_mask_iou"))
+        val box = golden.getJSONArray("box")
+        for (i in 0..3) assertTrue("edge $i of the box", abs(box.getDouble(i) - result.found.box[i]) <= 4)
+        if (!golden.isNull("class")) assertEquals(golden.getString("class"), result.className)
+    }
+}

@@ -1,0 +1,82 @@
+// A localizer of edge.export on LiteRT. build.gradle: implementation("com.google.ai.edge.litert:litert:1.4.0")
+package localizer
+
+import android.graphics.Bitmap
+import org.json.JSONObject
+import org.tensorflow.lite.DataType
+import org.tensorflow.lite.Interpreter
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+
+/** What stands in the file behind the network; threshold: 0..1, or null for each map's own (Otsu). */
+class Metadata(file: ByteArray) {
+    private val json = JSONObject(readMetadata(file))
+    val map: String = json.getString("map")
+    val labels = json.getJSONArray("labels").let { names -> List(names.length()) { names.getString(it) } }
+    val height = json.getJSONArray("input_size").getInt(0)
+    val width = json.getJSONArray("input_size").getInt(1)
+    val threshold = (json.get("threshold") as? Number)?.toFloat()
+
+    /** Channel of the map; className is for files with map "all" alone. */
+    fun channelOf(className: String?) = if (map != "all") 0 else
+        labels.indexOf(className).also { require(it >= 0) { "The file has no class '$className'." } }
+}
+
+/** className and probability: null where the file does not say them. */
+class Localization(val found: Found, val className: String?, val probability: Double?)
+
+/** file: bytes of the .tflite, such as assets.open(name).readBytes(). One object per thread. */
+class Localizer(file: ByteArray, numThreads: Int = 2) : AutoCloseable {
+    val metadata = Metadata(file)
+    private val interpreter = Interpreter(direct(file), Interpreter.Options().setNumThreads(numThreads))
+
+    /** picture: upright, any size; className: with map "all", whose map is taken. */
+    fun localize(picture: Bitmap, className: String? = null): Localization {
+        val rgb = resizeImage(rgbOf(picture), picture.width, picture.height, metadata.width, metadata.height)
+        val outputs = run(rgb)
+        val tensor = interpreter.getOutputTensorFromSignature("foreground_mask", "localize")
+        val (_, height, width, channels) = tensor.shape().toList()
+        val values = outputs.getValue("foreground_mask")
+        val channel = metadata.channelOf(className)
+        val map = ScoreMap(FloatArray(height * width) { values[it * channels + channel] }, width, height)
+        val found = map.localize(picture.width, picture.height, metadata.threshold)
+        val scores = outputs["class_scores"]
+            ?: return Localization(found, className ?: metadata.map.substringAfter("class:", "").ifEmpty { null }, null)
+        val probabilities = softmax(scores)
+        val best = probabilities.indices.maxBy { probabilities[it] }
+        return Localization(found, metadata.labels[best], probabilities[best])
+    }
+
+    /** Real values of each output by name, for RGB bytes of the network's own input size. */
+    fun run(rgb: ByteArray): Map<String, FloatArray> {
+        val tensors = interpreter.getSignatureOutputs("localize")
+            .associateWith { interpreter.getOutputTensorFromSignature(it, "localize") }
+        val buffers = tensors.mapValues { direct(ByteArray(it.value.numBytes())) }
+        interpreter.runSignature(mapOf("image" to direct(rgb)), buffers, "localize")
+        return tensors.mapValues { (name, tensor) ->
+            val buffer = buffers.getValue(name).apply { rewind() }
+            val size = tensor.numElements()
+            if (tensor.dataType() == DataType.FLOAT32) FloatArray(size).also { buffer.asFloatBuffer().get(it) }
+            else tensor.quantizationParams().let { quantization ->
+                FloatArray(size) { ((buffer.get(it).toInt() and 255) - quantization.zeroPoint) * quantization.scale }
+            }
+        }
+    }
+
+    override fun close() = interpreter.close()
+}
+
+private fun direct(bytes: ByteArray): ByteBuffer =
+    ByteBuffer.allocateDirect(bytes.size).order(ByteOrder.nativeOrder()).apply { put(bytes); rewind() }
+
+fun rgbOf(picture: Bitmap): ByteArray {
+    val pixels = IntArray(picture.width * picture.height)
+    picture.getPixels(pixels, 0, picture.width, 0, 0, picture.width, picture.height)
+    val rgb = ByteArray(pixels.size * 3)
+    for ((i, pixel) in pixels.withIndex()) {
+        rgb[i * 3] = (pixel shr 16).toByte()
+        rgb[i * 3 + 1] = (pixel shr 8).toByte()
+        rgb[i * 3 + 2] = pixel.toByte()
+    }
+    return rgb
+}

@@ -1,0 +1,97 @@
+// From a score map to a mask and a box, in plain Kotlin; numbers as in edge/runtime.py.
+package localizer
+
+import kotlin.math.floor
+import kotlin.math.max
+
+/** Mask and box of a picture; box: x0, y0, x1, y1 edges in pixels, half-open. */
+class Found(val width: Int, val height: Int, val mask: BooleanArray, val box: IntArray)
+
+class ScoreMap(val values: FloatArray, val width: Int, val height: Int) {
+    /** threshold: 0..1 after the stretch, or null for the map's own (Otsu). */
+    fun localize(toWidth: Int, toHeight: Int, threshold: Float?): Found {
+        val map = stretched().resized(toWidth, toHeight)
+        val cut = threshold ?: map.otsu()
+        val mask = BooleanArray(map.values.size) { map.values[it] > cut }
+        return Found(toWidth, toHeight, mask, largestBox(mask, toWidth, toHeight))
+    }
+
+    /** By the map's own minimum and maximum to 0..1; a constant map becomes zeros. */
+    fun stretched(): ScoreMap {
+        require(values.all { it.isFinite() }) { "The output of the model is no finite number." }
+        val low = values.min()
+        val span = values.max() - low
+        return ScoreMap(FloatArray(values.size) { if (span > 0) (values[it] - low) / span else 0f }, width, height)
+    }
+
+    /** As OpenCV's INTER_LINEAR. */
+    fun resized(toWidth: Int, toHeight: Int): ScoreMap {
+        val (left, right, shareX) = linear(width, toWidth)
+        val (above, below, shareY) = linear(height, toHeight)
+        fun mix(a: Float, b: Float, share: Float) = (a + (b - a).toDouble() * share).toFloat()
+        val rows = FloatArray(height * toWidth) {
+            val row = it / toWidth * width
+            val x = it % toWidth
+            mix(values[row + left[x]], values[row + right[x]], shareX[x])
+        }
+        return ScoreMap(FloatArray(toHeight * toWidth) {
+            val y = it / toWidth
+            val x = it % toWidth
+            mix(rows[above[y] * toWidth + x], rows[below[y] * toWidth + x], shareY[y])
+        }, toWidth, toHeight)
+    }
+
+    private fun linear(n: Int, size: Int): Triple<IntArray, IntArray, FloatArray> {
+        val position = DoubleArray(size) { (it + 0.5) * (n.toDouble() / size) - 0.5 }
+        val before = IntArray(size) { floor(position[it]).toInt().coerceIn(0, n - 1) }
+        val after = IntArray(size) { minOf(before[it] + 1, n - 1) }
+        return Triple(before, after, FloatArray(size) {
+            if (position[it] < 0 || position[it] >= n - 1) 0f else (position[it] - before[it]).toFloat()
+        })
+    }
+
+    fun otsu(): Float {
+        val counts = DoubleArray(256)
+        for (value in values) counts[(value * 256).toInt().coerceIn(0, 255)]++
+        val total = counts.indices.sumOf { counts[it] * it }
+        var below = 0.0
+        var moment = 0.0
+        val between = DoubleArray(255) {
+            below += counts[it]
+            moment += counts[it] * it
+            val above = values.size - below
+            val difference = moment * above - (total - moment) * below
+            difference * difference / max(below * above, 1.0)
+        }
+        val best = between.max() * (1 - 1e-9)
+        return (between.indexOfFirst { it >= best } + between.indexOfLast { it >= best } + 2) / 512f
+    }
+}
+
+/** Box of the largest 8-connected component; of equal ones the first row by row; else all. */
+fun largestBox(mask: BooleanArray, width: Int, height: Int): IntArray {
+    val seen = BooleanArray(mask.size)
+    val queue = IntArray(mask.size)
+    var largest = 0
+    var box = intArrayOf(0, 0, width, height)
+    for (start in mask.indices) {
+        if (!mask[start] || seen[start]) continue
+        var end = 1
+        var next = 0
+        queue[0] = start
+        seen[start] = true
+        val own = intArrayOf(width, height, 0, 0)
+        while (next < end) {
+            val x = queue[next] % width
+            val y = queue[next++] / width
+            own[0] = minOf(own[0], x); own[1] = minOf(own[1], y)
+            own[2] = maxOf(own[2], x + 1); own[3] = maxOf(own[3], y + 1)
+            for (v in max(y - 1, 0)..minOf(y + 1, height - 1)) for (u in max(x - 1, 0)..minOf(x + 1, width - 1)) {
+                val i = v * width + u
+                if (mask[i] && !seen[i]) { seen[i] = true; queue[end++] = i }
+            }
+        }
+        if (end > largest) { largest = end; box = own }
+    }
+    return box
+}

@@ -1,0 +1,31 @@
+// The mask on this device equals the mask on the desk. Add localizer.tflite and what edge.golden wrote
+// (golden.png, golden_mask.png, golden.json) to the test target's resources.
+import UIKit
+import XCTest
+
+final class GoldenTests: XCTestCase {
+  func testMaskEqualsTheDesks() throws {
+    let golden = try XCTUnwrap(JSONSerialization.jsonObject(
+      with: Data(contentsOf: URL(fileURLWithPath: path("golden.json")))) as? [String: Any])
+    let localizer = try Localizer(path: path("localizer.tflite"))
+    let result = try localizer.localize(picture("golden.png"), className: golden["asked_class"] as? String)
+    let mask = try rgbOf(picture("golden_mask.png"))
+    let truth = stride(from: 0, to: mask.count, by: 3).map { mask[$0] != 0 }
+    let both = zip(truth, result.found.mask).filter { $0 && $1 }.count
+    let either = zip(truth, result.found.mask).filter { $0 || $1 }.count
+    let iou = either == 0 ? 1 : Double(both) / Double(either)
+    XCTAssertGreaterThanOrEqual(iou, try XCTUnwrap(golden["least_mask_iou"] as? Double))
+    for (edge, expected) in zip(result.found.box, try XCTUnwrap(golden["box"] as? [Double])) {
+      XCTAssertEqual(Double(edge), expected, accuracy: 4)
+    }
+    if let name = golden["class"] as? String { XCTAssertEqual(result.className, name) }
+  }
+
+  private func path(_ name: String) throws -> String {
+    try XCTUnwrap(Bundle(for: Self.self).path(forResource: name, ofType: nil))
+  }
+
+  private func picture(_ name: String) throws -> CGImage {
+    try XCTUnwrap(UIImage(contentsOfFile: path(name))?.cgImage)
+  }
+}

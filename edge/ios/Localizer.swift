@@ -1,0 +1,86 @@
+// A localizer of edge.export on LiteRT. Podfile: pod 'TensorFlowLiteSwift'
+import CoreGraphics
+import Foundation
+import TensorFlowLite
+
+/// What stands in the file behind the network; threshold: 0..1, or nil for each map's own (Otsu).
+struct Metadata {
+  let map: String, labels: [String], width: Int, height: Int, threshold: Float?
+
+  init(_ path: String) throws {
+    let json = try readMetadata([UInt8](Data(contentsOf: URL(fileURLWithPath: path))))
+    guard let map = json["map"] as? String, let labels = json["labels"] as? [String],
+      let size = json["input_size"] as? [Int]
+    else { throw LocalizerError(message: "The metadata is of another version: export again.") }
+    (self.map, self.labels, height, width) = (map, labels, size[0], size[1])
+    threshold = (json["threshold"] as? NSNumber)?.floatValue
+  }
+
+  /// Channel of the map; className is for files with map "all" alone.
+  func channel(of className: String?) throws -> Int {
+    if map != "all" { return 0 }
+    guard let className, let channel = labels.firstIndex(of: className) else {
+      throw LocalizerError(message: "The file holds a map for each class: name one of \(labels).")
+    }
+    return channel
+  }
+}
+
+/// className and probability: nil where the file does not say them.
+struct Localization { let found: Found, className: String?, probability: Double? }
+
+/// One object per thread.
+final class Localizer {
+  let metadata: Metadata
+  private let runner: SignatureRunner
+
+  init(path: String, threads: Int = 2) throws {
+    metadata = try Metadata(path)
+    var options = Interpreter.Options()
+    options.threadCount = threads
+    runner = try Interpreter(modelPath: path, options: options).signatureRunner(with: "localize")
+  }
+
+  /// picture: upright, any size; className: with map "all", whose map is taken.
+  func localize(_ picture: CGImage, className: String? = nil) throws -> Localization {
+    let rgb = try rgbOf(picture)
+    let small = resizeImage(rgb, picture.width, picture.height, to: metadata.width, metadata.height)
+    try runner.invoke(with: ["image": Data(small)])
+    let output = try runner.output(named: "foreground_mask")
+    let size = output.shape.dimensions, values = real(output)
+    let channel = try metadata.channel(of: className)
+    let map = stride(from: channel, to: values.count, by: size[3]).map { values[$0] }
+    let found = try ScoreMap(values: map, width: size[2], height: size[1])
+      .localize(picture.width, picture.height, threshold: metadata.threshold)
+    guard ["predicted", "topk"].contains(metadata.map) else {
+      let one = metadata.map.hasPrefix("class:") ? String(metadata.map.dropFirst(6)) : nil
+      return Localization(found: found, className: className ?? one, probability: nil)
+    }
+    let probabilities = softmax(real(try runner.output(named: "class_scores")))
+    let best = probabilities.indices.max { probabilities[$0] < probabilities[$1] }!
+    return Localization(found: found, className: metadata.labels[best], probability: probabilities[best])
+  }
+
+  private func real(_ tensor: Tensor) -> [Float] {
+    if let quantization = tensor.quantizationParameters {
+      return tensor.data.map { Float(Int($0) - quantization.zeroPoint) * quantization.scale }
+    }
+    return tensor.data.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
+  }
+}
+
+/// RGB bytes of a picture in sRGB, transparency on white.
+func rgbOf(_ picture: CGImage) throws -> [UInt8] {
+  let width = picture.width, height = picture.height
+  var pixels = [UInt8](repeating: 255, count: width * height * 4)
+  let drawn = pixels.withUnsafeMutableBytes { bytes -> Bool in
+    guard let context = CGContext(
+      data: bytes.baseAddress, width: width, height: height, bitsPerComponent: 8, bytesPerRow: width * 4,
+      space: CGColorSpace(name: CGColorSpace.sRGB)!, bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue)
+    else { return false }
+    context.draw(picture, in: CGRect(x: 0, y: 0, width: width, height: height))
+    return true
+  }
+  guard drawn else { throw LocalizerError(message: "The picture can't be drawn.") }
+  return pixels.indices.filter { $0 % 4 != 3 }.map { pixels[$0] }
+}

@@ -1,0 +1,92 @@
+// From a score map to a mask and a box; numbers as in edge/runtime.py.
+
+/// Mask and box of a picture; box: x0, y0, x1, y1 edges in pixels, half-open.
+struct Found { let width: Int, height: Int, mask: [Bool], box: [Int] }
+
+struct ScoreMap {
+  let values: [Float], width: Int, height: Int
+
+  /// threshold: 0..1 after the stretch, or nil for the map's own (Otsu).
+  func localize(_ toWidth: Int, _ toHeight: Int, threshold: Float?) throws -> Found {
+    let map = try stretched().resized(toWidth, toHeight)
+    let cut = threshold ?? map.otsu()
+    let mask = map.values.map { $0 > cut }
+    return Found(width: toWidth, height: toHeight, mask: mask, box: largestBox(mask, toWidth, toHeight))
+  }
+
+  /// By the map's own minimum and maximum to 0..1; a constant map becomes zeros.
+  func stretched() throws -> ScoreMap {
+    guard values.allSatisfy({ $0.isFinite }) else {
+      throw LocalizerError(message: "The output of the model is no finite number.")
+    }
+    let low = values.min()!, span = values.max()! - low
+    return ScoreMap(values: values.map { span > 0 ? ($0 - low) / span : 0 }, width: width, height: height)
+  }
+
+  /// As OpenCV's INTER_LINEAR.
+  func resized(_ toWidth: Int, _ toHeight: Int) -> ScoreMap {
+    let across = linear(width, toWidth), down = linear(height, toHeight)
+    func mix(_ a: Float, _ b: Float, _ share: Float) -> Float { Float(Double(a) + Double(b - a) * Double(share)) }
+    var rows = [Float](), all = [Float]()
+    rows.reserveCapacity(height * toWidth)
+    all.reserveCapacity(toHeight * toWidth)
+    for y in 0..<height {
+      for (left, right, share) in across {
+        rows.append(mix(values[y * width + left], values[y * width + right], share))
+      }
+    }
+    for (above, below, share) in down {
+      for x in 0..<toWidth { all.append(mix(rows[above * toWidth + x], rows[below * toWidth + x], share)) }
+    }
+    return ScoreMap(values: all, width: toWidth, height: toHeight)
+  }
+
+  private func linear(_ n: Int, _ size: Int) -> [(Int, Int, Float)] {
+    (0..<size).map { i in
+      let position = (Double(i) + 0.5) * (Double(n) / Double(size)) - 0.5
+      let before = min(max(Int(position.rounded(.down)), 0), n - 1)
+      let outside = position < 0 || position >= Double(n - 1)
+      return (before, min(before + 1, n - 1), outside ? 0 : Float(position - Double(before)))
+    }
+  }
+
+  func otsu() -> Float {
+    var counts = [Double](repeating: 0, count: 256)
+    for value in values { counts[min(max(Int(value * 256), 0), 255)] += 1 }
+    let total = counts.enumerated().reduce(0) { $0 + Double($1.offset) * $1.element }
+    var below = 0.0, moment = 0.0, between = [Double]()
+    for bin in 0..<255 {
+      below += counts[bin]
+      moment += counts[bin] * Double(bin)
+      let above = Double(values.count) - below, difference = moment * above - (total - moment) * below
+      between.append(difference * difference / max(below * above, 1))
+    }
+    let best = between.max()! * (1 - 1e-9)
+    return Float(between.firstIndex { $0 >= best }! + between.lastIndex { $0 >= best }! + 2) / 512
+  }
+}
+
+/// Box of the largest 8-connected component; of equal ones the first row by row; else all.
+func largestBox(_ mask: [Bool], _ width: Int, _ height: Int) -> [Int] {
+  var seen = [Bool](repeating: false, count: mask.count), queue = [Int]()
+  var largest = 0, box = [0, 0, width, height]
+  for start in mask.indices where mask[start] && !seen[start] {
+    var own = [width, height, 0, 0], next = 0
+    queue.removeAll(keepingCapacity: true)
+    queue.append(start)
+    seen[start] = true
+    while next < queue.count {
+      let x = queue[next] % width, y = queue[next] / width
+      next += 1
+      own = [min(own[0], x), min(own[1], y), max(own[2], x + 1), max(own[3], y + 1)]
+      for v in max(y - 1, 0)...min(y + 1, height - 1) {
+        for u in max(x - 1, 0)...min(x + 1, width - 1) where mask[v * width + u] && !seen[v * width + u] {
+          seen[v * width + u] = true
+          queue.append(v * width + u)
+        }
+      }
+    }
+    if queue.count > largest { (largest, box) = (queue.count, own) }
+  }
+  return box
+}
