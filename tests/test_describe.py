@@ -12,7 +12,7 @@ from programs import run
 
 from wsol_tf import config, datasets, pipeline, shapes, train
 from wsol_tf.datasets import load
-from wsol_tf.sources import Source
+from wsol_tf.sources import Source, StopAtBadImage
 
 # --- data sets that hold the same drawn pictures -------------------------------------------------
 
@@ -203,6 +203,17 @@ def test_on_bad_image_fail_stops_at_the_first_with_its_path(damaged, tmp_path, m
     assert "--on_bad_image=skip" in text and "Traceback" not in text
 
 
+def test_missing_picture_of_the_split_to_score_stops_too(kinds, tmp_path):
+    (tmp_path / "train.csv").write_text("path,label\na.png,x\n")
+    (tmp_path / "val.csv").write_text("path,label\nb.png,x\n")
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    settings = config.from_recipe(
+        dataset="csv", data_dir=str(tmp_path), on_bad_image="fail", output_dir=str(tmp_path / "run")
+    )
+    with pytest.raises(StopAtBadImage, match=f"{tmp_path / 'b.png'}: there is no such file"):
+        train.train(settings, log=lambda line: None)
+
+
 def test_on_bad_image_has_two_values(tmp_path):
     with pytest.raises(ValueError, match="Unknown on_bad_image 'stop'. Legal: skip, fail."):
         load("shapes", "", "train", on_bad_image="stop")
@@ -260,6 +271,10 @@ def test_description_names_what_is_broken(damaged, tmp_path, capsys):
     assert all(name in text for name in broken)
     assert describe(*arguments, "--on_bad_image=fail") == 1
     assert str(folder) in capsys.readouterr().err
+    # A split that is not there is no picture that cannot be read.
+    for name in broken:
+        (folder / name).unlink()
+    assert describe(*arguments, "--on_bad_image=fail") == 0
 
 
 def test_description_sees_pictures_of_two_splits(kinds, tmp_path, capsys):

@@ -360,7 +360,7 @@ def test_flags_that_are_no_settings_are_refused(argument, tmp_path):
 def test_refusals_as_a_user_sees_them(tmp_path):
     output_dir = f"--output_dir={tmp_path}"
     for refused, sentence in (
-        (start("--dataset=vocc", output_dir), "one of <shapes|voc_folder|image_folder>"),
+        (start("--dataset=vocc", output_dir), "one of <shapes|image_folder|csv|"),
         (start("stray", output_dir), "settings are given as --name=value"),
     ):
         output, errors = refused.communicate(timeout=120)

@@ -62,7 +62,7 @@ def load(
         download: whether public data sets that are not there may be downloaded.
         single_class: leave out pictures with several classes.
         on_bad_image: `skip` pictures that cannot be read and name them in the report, or `fail`:
-            end with a ValueError at the first.
+            end with StopAtBadImage, a ValueError, at the first.
 
     Returns:
         A Source with at least one picture.
@@ -380,9 +380,9 @@ def report(values):
                 single_class=values.single_class,
                 on_bad_image=values.on_bad_image,
             )
+        except sources.StopAtBadImage:
+            raise
         except ValueError as error:
-            if values.on_bad_image == "fail":
-                raise
             missing[split] = str(error)
             continue
         classes = source.classes

@@ -19,6 +19,10 @@ MAX_SIDE = 2048
 ON_BAD_IMAGE = ("skip", "fail")
 
 
+class StopAtBadImage(ValueError):
+    """A picture cannot be read, and `on_bad_image` is `fail`; the text names it and the reason."""
+
+
 class Report:
     """Counts and names what was left out or changed while reading a data set.
 
@@ -49,7 +53,7 @@ class Report:
         """Records a picture that cannot be read.
 
         Raises:
-            ValueError: with the file and the reason, where `on_bad_image` is `fail`.
+            StopAtBadImage: where `on_bad_image` is `fail`.
         """
         if self.on_bad_image == "fail":
             with self._lock:
@@ -57,7 +61,7 @@ class Report:
                     f"{error} Mend or remove it, or let such pictures be skipped and named: "
                     "--on_bad_image=skip."
                 )
-            raise ValueError(self.failure)
+            raise StopAtBadImage(self.failure)
         self.skip(name, error.reason)
 
     def note(self, name: str, reason: str):
@@ -66,13 +70,13 @@ class Report:
             self.noted.setdefault(name, reason)
 
     def watch(self, batches: Iterable):
-        """Passes batches on; an error that tf.data makes of a failure becomes its ValueError."""
+        """Passes batches on; an error that tf.data makes of a failure becomes StopAtBadImage."""
         try:
             yield from batches
         except tf.errors.OpError as error:
             if self.failure is None:
                 raise
-            raise ValueError(self.failure) from error
+            raise StopAtBadImage(self.failure) from error
 
     def summary(self) -> str:
         """Returns what happened in lines to print: counts by reason and the first ten names."""

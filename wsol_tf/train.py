@@ -18,7 +18,17 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from wsol_tf import callbacks, charts, datasets, definitions, losses, pipeline, programs, scoring
+from wsol_tf import (
+    callbacks,
+    charts,
+    datasets,
+    definitions,
+    losses,
+    pipeline,
+    programs,
+    scoring,
+    sources,
+)
 from wsol_tf import config as config_lib
 from wsol_tf import model as model_lib
 
@@ -87,7 +97,7 @@ def train(config, log=print):
         log("\nInterrupted: the run is finished with what was learned so far.")
     except tf.errors.InvalidArgumentError as error:
         if source.report.failure:
-            raise ValueError(source.report.failure) from error
+            raise sources.StopAtBadImage(source.report.failure) from error
         if len(source.report.skipped) < len(kept):
             raise
         raise ValueError(
@@ -189,6 +199,8 @@ def _load_validation(config, classes, log):
         return None
     try:
         return load(config, config.val_split, classes)
+    except sources.StopAtBadImage:
+        raise
     except ValueError as error:
         log(f"No split '{config.val_split}' to score on ({error}) The held-out part is scored.")
         return None
