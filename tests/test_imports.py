@@ -20,7 +20,7 @@ LEGAL = {
     "baselines": {"extractors"},
     "metrics": {"score_maps"},
     "standard_metrics": {"level_sets"},
-    "report": {"charts", "definitions"},
+    "report": {"charts", "definitions", "metrics"},
     "shapes": {"records"},
     "sources": {"images", "records"},
     "folders": {"images", "records", "sources"},

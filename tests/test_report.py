@@ -220,7 +220,7 @@ def test_standard_metrics_are_shown_when_they_are_there(tmp_path):
         if "threshold" in figures[name]:
             assert float(row[3]) == figures[name]["threshold"]
     for level, row in figures["max_box_acc_v2"]["iou_levels"].items():
-        shown = _row(page, f"at IoU {level}")
+        shown = _row(page, f"MaxBoxAccV2 at IoU {level}")
         assert [float(text) for text in shown[1::2]] == [row["accuracy"], row["threshold"]]
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from wsol_tf import charts, definitions
+from wsol_tf.metrics import OUTCOMES
 
 MOST_ROWS = 1000  # of a table of classes
 MOST_NAMES = 100  # of a list of pictures
 STANDARD = ("max_box_acc", "max_box_acc_v2", "pxap", "piou")
-OUTCOMES = ("right", "wrong_class", "part_only", "too_big", "several_objects", "missed")
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #faf9f6; --ink: #222228; --faint: #66666e;
@@ -76,7 +76,7 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .8rem
   .cards { grid-template-columns: repeat(5, 1fr); }
   .tiles { grid-template-columns: repeat(3, 1fr); }
   details.print::details-content { content-visibility: visible; block-size: auto; }
-  img.chart { width: auto; max-height: 21cm; }
+  .wide { overflow: visible; } img.chart { width: auto; max-height: 21cm; }
   h2 { margin-top: 1.6rem; } footer { margin-top: 1rem; }
   h2, h3, summary, p.faint { break-after: avoid; } tr, .card, img { break-inside: avoid; } }
 """
@@ -280,18 +280,18 @@ def _standard(figures):
         shown.append((definitions.NAMES[name], metric["value"], metric.get("threshold")))
         if name == "max_box_acc_v2":
             for level, row in metric["iou_levels"].items():
-                shown.append((f"at IoU {level}", row["accuracy"], row["threshold"]))
+                shown.append((f"MaxBoxAccV2 at IoU {level}", row["accuracy"], row["threshold"]))
     if not shown:
         return []
-    head = [_tag("th", text, class_="oracle") for text in ("", "figure", "at threshold")]
-    rows = [
-        _tag("tr", _tag("th", name), *(_tag("td", _figure(n), class_="oracle") for n in numbers))
-        for name, *numbers in shown
-    ]
+    head = [_tag("th", text) for text in ("", "figure", "at threshold")]
+    rows = []
+    for name, *numbers in shown:
+        kind = None if name == definitions.NAMES["pxap"] else "oracle"
+        cells = (_tag("td", _figure(number), class_=kind) for number in numbers)
+        rows.append(_tag("tr", _tag("th", name), *cells))
     note = (
         "As the standard code of the field computes them. MaxBoxAcc, MaxBoxAccV2 and pIoU take the "
-        "threshold that is best on these very pictures: oracles, all of them. PxAP runs over all "
-        "thresholds."
+        "threshold that is best on these very pictures, so they are oracles; PxAP needs none."
     )
     heading = "Standard metrics (Choe et al.)"
     return [_tag("h2", heading), _tag("p", note, class_="faint"), _table(head, rows)]
