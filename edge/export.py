@@ -142,13 +142,16 @@ def made(model, map_, graph, pictures, values):
                 seed=values.seed,
             )
             changed = graphs.build(trained, map_, output_size=values.output_size)
-            yield name, quantized(changed, convert.convert(changed, "float32"), pictures)
+            yield name, quantized(changed, float_bytes, pictures)
         else:
             yield name, convert.convert(graph, name)
 
 
 def quantized(graph, float_bytes, pictures):
-    """The int8 .tflite with corrected biases."""
+    """The int8 .tflite, its biases corrected by a float32 file of the same shape.
+
+    After further training that is still the file of before: what it gives is what is wanted.
+    """
     int8_bytes = convert.convert(graph, "int8", pictures)
     # 48 pictures gave the same as 16.
     return bias_correction.correct(int8_bytes, float_bytes, pictures[:16])

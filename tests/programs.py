@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 from absl import flags
 
 from wsol_tf import config, model
@@ -60,3 +61,16 @@ def undefined_names(figures):
                     yield from names(inner) if isinstance(inner, dict) else ()
 
     return set(names(figures)) - set(definitions) - {"definitions"}
+
+
+def varied(model, seed=0):
+    """Changes an untrained model so that its maps differ between positions and pictures."""
+    rng = np.random.default_rng(seed)
+    for layer in model.feature_extractor.layers:
+        if type(layer).__name__ == "BatchNormalization":
+            gamma, beta, *statistics = layer.get_weights()
+            beta = beta + rng.normal(0, 0.3, beta.shape)
+            layer.set_weights([gamma * 2, beta, *statistics])
+    localizer = model.localizer.get_layer("localizer_conv")
+    localizer.set_weights([w + rng.normal(0, 0.1, w.shape) for w in localizer.get_weights()])
+    return model
