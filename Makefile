@@ -3,18 +3,21 @@
 
 DEMO_DIR ?= demo
 DEMO_FLAGS ?=
+MODEL ?= $(DEMO_DIR)/edge/localizer_int8.tflite
+SITE ?= site
 PYTHON ?=
 PYTHONS := python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo lint clean setup
+.PHONY: help test demo web lint clean setup
 
 # What the user's shell points to must not leak into the environment.
 unexport PYTHONPATH PYTHONHOME
 
 help:
 	@echo 'make test    run the tests'
-	@echo 'make demo    train, evaluate and predict on drawn objects (DEMO_DIR=demo, DEMO_FLAGS=)'
+	@echo 'make demo    train, evaluate, predict and export on drawn objects (DEMO_DIR=demo, DEMO_FLAGS=)'
+	@echo 'make web     show a .tflite in the browser (MODEL=that of the demo, SITE=site); needs npm'
 	@echo 'make lint    check the code with ruff'
 	@echo 'make clean   remove the environment, the caches and demo/'
 	@echo 'make help    print these lines; PYTHON=... chooses the Python of the environment'
@@ -24,6 +27,12 @@ test: setup
 
 demo: setup
 	.venv/bin/python -m wsol_tf.demo --output_dir='$(DEMO_DIR)' $(DEMO_FLAGS)
+	.venv/bin/python -m edge.demo --model='$(DEMO_DIR)/run/model.keras' \
+	  --output_dir='$(DEMO_DIR)/edge' $(DEMO_FLAGS)
+
+web: setup
+	.venv/bin/python -m edge.build_web --model='$(MODEL)' --output_dir='$(SITE)'
+	.venv/bin/python -m http.server --directory '$(SITE)'
 
 lint: setup
 	.venv/bin/python -m ruff check

@@ -25,6 +25,7 @@ Behind the flatbuffer stands a zip, not compressed, which `zipfile.ZipFile(path)
          trained model stores none,
      "normalization": {"scale": s, "offset": o, "in_graph": true},
      "input_size": [H, W], "output_size": [h, w], "format": "int8",
+     "quantization": {output: [scale, zero_point]} of outputs in bytes,
      "versions": {"wsol_tf": ..., "tensorflow": ..., "keras": ...}}
 
 From the map to mask and box: as `wsol_tf.score_maps.localize` (min-max to 0..1, bilinear to the

@@ -20,9 +20,10 @@ def add(model_bytes, information):
 
     Args:
         model_bytes: a .tflite without metadata.
-        information: what `wsol_tf.json` holds.
+        information: what `wsol_tf.json` holds; `quantization` is added here.
     """
     model = schema.ModelT.InitFromPackedBuf(model_bytes, 0)
+    information = {**information, "quantization": _quantization(model)}
     buffer = schema.BufferT()
     buffer.data = _segmenter_metadata(model, information)
     entry = schema.MetadataT()
@@ -39,6 +40,17 @@ def add(model_bytes, information):
         ):
             file.writestr(zipfile.ZipInfo(name), text)  # no time stamp: same model, same bytes
     return archive.getvalue()
+
+
+def _quantization(model):
+    """Output -> [scale, zero point] of outputs in bytes, which not every runtime tells."""
+    found = {}
+    for output in model.signatureDefs[0].outputs:
+        quantization = model.subgraphs[0].tensors[output.tensorIndex].quantization
+        if quantization is not None and quantization.scale is not None:
+            scale, zero_point = quantization.scale[0], quantization.zeroPoint[0]
+            found[output.name.decode()] = [float(scale), int(zero_point)]
+    return found
 
 
 def _segmenter_metadata(model, information):

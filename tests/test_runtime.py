@@ -399,5 +399,10 @@ def test_photographs_are_resized_to_the_byte(shared_dir):
         assert difference.max() <= 1, photo
 
 
-def test_labels_are_read(files):
+def test_metadata_are_read(files):
     assert tuple(runtime.LocalizerRuntime(files["all"]).labels) == LABELS
+    assert runtime.LocalizerRuntime(files["all"]).metadata["quantization"] == {}
+    localizer = runtime.LocalizerRuntime(files["int8"])
+    assert set(localizer.metadata["quantization"]) == {"foreground_mask", "class_scores"}
+    for name, (scale, zero_point) in localizer.metadata["quantization"].items():
+        assert localizer._quantization[name] == (pytest.approx(scale), zero_point)

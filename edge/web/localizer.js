@@ -105,11 +105,10 @@ export class Localizer {
       return {className: name, probability: null};
     }
     // Bytes of int8 files stand for scale * (byte - zero point); softmax needs the scale alone.
-    const [scale] = this.metadata.quantization?.class_scores ?? [null];
-    const real = scores.values instanceof Float32Array ? 1 : scale;
+    const [scale] = this.metadata.quantization.class_scores ?? [1];
     const best = scores.values.indexOf(scores.values.reduce((a, b) => Math.max(a, b)));
     let sum = 0;
-    for (const score of scores.values) sum += Math.exp((score - scores.values[best]) * real);
-    return {className: this.metadata.labels[best], probability: real ? 1 / sum : null};
+    for (const score of scores.values) sum += Math.exp((score - scores.values[best]) * scale);
+    return {className: this.metadata.labels[best], probability: 1 / sum};
   }
 }

@@ -1,0 +1,58 @@
+"""The last part of `make demo`: the trained model as an int8 file, checked, and run.
+
+    python -m edge.demo --model=demo/run/model.keras --output_dir=demo/edge
+
+exports for drawn objects, prints the parity table, and lets a process without TensorFlow draw what
+the int8 file sees in a drawn picture.
+"""
+
+import os
+import subprocess
+import sys
+
+from absl import app, flags
+
+
+def define_flags():
+    """Defines the flags of this program."""
+    flags.DEFINE_string("model", None, "The .keras file that train wrote.", required=True)
+    flags.DEFINE_string("output_dir", "demo/edge", "Folder for what the demo writes.")
+    flags.DEFINE_bool("quick", False, "Fewer pictures, and no limits: for a model of --quick.")
+
+
+def run(*arguments):
+    """Runs one of the project's programs, showing the command; stops the demo if it fails."""
+    print(f"\n$ python -m {' '.join(arguments)}", flush=True)
+    status = subprocess.run([sys.executable, "-m", *arguments]).returncode
+    if status:
+        sys.exit(f"The demo stopped: {arguments[0]} ended with status {status}.")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
+    values = flags.FLAGS
+    quick = ["--num_calibration=16", "--num_parity=16", "--max_drop=1", "--min_mask_iou=0"]
+    run("edge.export", f"--model={values.model}", f"--output_dir={values.output_dir}",
+        "--formats=float32,int8", "--calibration_data=shapes",
+        *(quick if values.quick else ()))  # fmt: skip
+    model = os.path.join(values.output_dir, "localizer_int8.tflite")
+    picture, overlay = (
+        os.path.join(values.output_dir, name) for name in ("golden.png", "found.png")
+    )
+    run("edge.golden", f"--model={model}", f"--output_dir={values.output_dir}")
+    run("edge.example", model, picture, overlay)
+    print("\nLook at")
+    for path, what in (
+        (overlay, "drawn by a process without TensorFlow"),
+        (os.path.join(values.output_dir, "parity.md"), "the files beside the Keras model"),
+        (model, "for an app: labels and threshold inside"),
+        (picture, "with golden_mask.png: for the app's own test"),
+    ):
+        print(f"  {path:36} {what}")
+    print(f"\nTry it in the browser (needs npm):\n  make web MODEL={model}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

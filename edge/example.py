@@ -1,0 +1,40 @@
+"""The smallest use of the runtime: a picture file in, the object on a gray ground out.
+
+    python -m edge.example localizer_int8.tflite photo.jpg found.png
+
+Needs requirements-edge.txt and Pillow; no TensorFlow, no OpenCV.
+"""
+
+import sys
+import time
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from edge.runtime import LocalizerRuntime
+
+CYAN = (0, 214, 255)
+
+
+def main(model, picture, output):
+    localizer = LocalizerRuntime(model, num_threads=2)
+    image = np.array(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
+    started = time.perf_counter()
+    found = localizer.localize(image)
+    seconds = time.perf_counter() - started
+
+    gray = image.mean(-1, keepdims=True) * 0.4
+    shown = Image.fromarray(np.where(found.mask[..., None], image, gray).astype(np.uint8))
+    ImageDraw.Draw(shown).rectangle([*found.box[:2], *(found.box[2:] - 1)], outline=CYAN, width=3)
+    shown.save(output)
+    print(f"{output}: {found.class_name or 'object'} in {found.box.astype(int).tolist()}, "
+          f"{seconds * 1000:.0f} ms")  # fmt: skip
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("Usage: python -m edge.example MODEL.tflite PICTURE OUTPUT.png")
+    try:
+        main(*sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
