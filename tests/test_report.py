@@ -129,7 +129,7 @@ def _row(page, name):
 
 def test_numbers_are_those_of_metrics_json(page, figures):
     shown = ("gt_known_loc", "top1_loc", "top5_loc", "miou_box")
-    for name, kind in (("mean of the class maps", figures),
+    for name, kind in (("localizer, mean of maps", figures),
                        ("CAM of the classifier", figures["other_maps"]["cam"])):  # fmt: skip
         row = _row(page, name)
         keys = (*shown, "threshold", "gt_known_loc_oracle", "oracle_threshold")

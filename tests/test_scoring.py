@@ -277,7 +277,7 @@ def test_report_and_table_with_boxes(multi_label):
     text = scoring.table(figures)
     assert "2 pictures, 3 pairs" in text
     assert "Top-1 Cls 0.667" in text
-    for row in ("map of the true class", "CAM of the classifier", "whole view as box",
+    for row in ("localizer, true class", "CAM of the classifier", "whole view as box",
                 "best centred box"):  # fmt: skip
         assert row in text
     whole = figures["baselines"]["whole_view"]
@@ -421,3 +421,25 @@ def test_maps_and_scores_that_are_no_numbers_are_named(multi_label):
     assert "NaN or infinity in the class scores of 1 pictures" in text
     assert lines[2]["outcome"] == "missed" and figures["outcomes"]["missed"] == 1
     assert scoring.draw(whole_view_method(predict), multi_label, {"": lines})[""][2][0].any()
+
+
+def test_ten_crops_give_the_class_and_the_view_the_map(multi_label):
+    # The logits are the mean colours; the map is the red channel.
+    def predict(images):
+        images = images.astype(np.float32)
+        return {"logits": images.mean((1, 2)) / 32, "localization_map": images[..., :1]}
+
+    view = scoring.View(16, 32, "crop")
+    options = {"kinds": ["true"], "view": view}
+    single = list(scoring.pairs(predict, multi_label, range(2), **options))
+    ten = list(scoring.pairs(predict, multi_label, range(2), ten_crop=True, **options))
+    for one, several in zip(single, ten, strict=True):
+        np.testing.assert_array_equal(one.maps["true"], several.maps["true"])
+        image = pipeline.resize_image(multi_label.read_image(one.position), 32)
+        probabilities = []
+        for top, left in ((0, 0), (0, 16), (16, 0), (16, 16), (8, 8)):
+            logits = image[top : top + 16, left : left + 16].astype(np.float64).mean((0, 1)) / 32
+            probabilities.append(np.exp(logits) / np.exp(logits).sum())
+        # A mirrored crop has the same mean.
+        np.testing.assert_allclose(np.exp(several.logits), np.mean(probabilities, 0), rtol=1e-4)
+        assert not np.allclose(one.logits - one.logits[0], several.logits - several.logits[0])

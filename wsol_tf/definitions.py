@@ -25,10 +25,10 @@ NAMES = {  # as people write them
 MAP_NAMES = {
     "cam": "CAM of the classifier",
     "grad_cam": "Grad-CAM of the classifier",
-    "mean": "mean of the class maps",
-    "true": "map of the true class",
-    "predicted": "map of the predicted class",
-    "topk": "mean of the top classes",
+    "mean": "localizer, mean of maps",
+    "true": "localizer, true class",
+    "predicted": "localizer, predicted class",
+    "topk": "localizer, top classes",
     "center": "centre, without looking",
     "stored": "the stored score maps",
 }
@@ -101,6 +101,7 @@ DEFINITIONS = {
     "(center), or maps made elsewhere (stored).",
     "view": "What of a picture the network sees: crop (the centre 7/8, as the papers score) or "
     "whole.",
+    "ten_crop": "Whether the class comes from ten crops together, as BAS does, or from the view.",
     "num_images": "Pictures that were scored.",
     "num_pairs": "Pairs of a picture and a class in it: what is scored and counted.",
     "pairs_without_box": "Pictures whose object lies outside of the view; it counts as missed.",

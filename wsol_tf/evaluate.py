@@ -83,6 +83,9 @@ def define_flags():
         "stored",
         "A number in 0..1, 'stored' or 'otsu'; 'stored' is 'otsu' where nothing is stored.",
     )
+    flags.DEFINE_bool(
+        "ten_crop", False, "Classify by ten crops together, as BAS does for Top-1 and Top-5."
+    )
     flags.DEFINE_enum(
         "view",
         None,
@@ -165,6 +168,8 @@ def _named(values):
         raise ValueError("Name what is to be scored: --model=RUN/model.keras, or --score_maps=DIR.")
     if values.class_scores and not values.score_maps:
         raise ValueError("--class_scores go with --score_maps; a model has its own.")
+    if values.ten_crop and values.score_maps:
+        raise ValueError("--ten_crop needs a model that classifies; stored maps have no crops.")
     if values.score_maps:
         return _stored
     if values.model == "imagenet" or values.model.endswith(".h5"):
@@ -178,7 +183,12 @@ def _model(values, threshold):
     own = None if values.map in BASELINES else values.map
     stored = threshold if own == values.map else "stored"
     method = scoring.method_of(
-        model, kind=own, threshold=stored, view=values.view or "crop", top_k=values.top_k
+        model,
+        kind=own,
+        threshold=stored,
+        view=values.view or "crop",
+        top_k=values.top_k,
+        ten_crop=values.ten_crop,
     )
     source = load(values, model.classes, model.resize_size)
     if own != values.map:
@@ -216,6 +226,7 @@ def _classifier(values, threshold):
         kinds=("cam",),
         thresholds={"cam": "otsu" if threshold == "stored" else threshold},
         threshold_from=_threshold_from(threshold),
+        ten_crop=values.ten_crop,
     )
     if kind != "cam":
         method = _baseline(method, kind, threshold, feature_extractor, classifier)

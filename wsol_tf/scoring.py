@@ -74,7 +74,7 @@ class Method:
     """What is scored: anything that gives score maps, and how they are read.
 
     Attributes:
-        predict, view, top_k, own_maps: see `pairs`.
+        predict, view, top_k, own_maps, ten_crop: see `pairs`.
         kinds: kinds of map: the one that is scored, then those that stand beside it.
         thresholds: dict kind -> score-map threshold, a number or "otsu"; needs the first kind.
         threshold_from: where that threshold comes from, for the report.
@@ -87,6 +87,7 @@ class Method:
     threshold_from: str
     top_k: int = 5
     own_maps: Callable | None = None
+    ten_crop: bool = False
 
     def pairs(self, source, positions, *, kinds=None, **keywords):
         """Yields a Pair for each (picture, class present) at these positions."""
@@ -98,11 +99,14 @@ class Method:
             view=self.view,
             top_k=self.top_k,
             own_maps=self.own_maps,
+            ten_crop=self.ten_crop,
             **keywords,
         )
 
 
-def method_of(model, *, kind=None, threshold="stored", view="crop", top_k=None) -> Method:
+def method_of(
+    model, *, kind=None, threshold="stored", view="crop", top_k=None, ten_crop=False
+) -> Method:
     """Makes a Method of a trained model, with the mean map and CAM beside the map asked for.
 
     Args:
@@ -111,6 +115,7 @@ def method_of(model, *, kind=None, threshold="stored", view="crop", top_k=None) 
         threshold: a number, "otsu", or "stored" for the one in the model.
         view: "crop" or "whole", see `View`.
         top_k: classes of the map "topk"; None takes the model's.
+        ten_crop: see `pairs`.
 
     Raises:
         ValueError: when the threshold is "stored" and the model has none for this map.
@@ -134,6 +139,7 @@ def method_of(model, *, kind=None, threshold="stored", view="crop", top_k=None) 
         thresholds=thresholds,
         threshold_from="stored with the model" if threshold == "stored" else "given",
         top_k=top_k or model.top_k,
+        ten_crop=ten_crop,
     )
 
 
@@ -147,6 +153,7 @@ def pairs(
     batch_size=32,
     top_k=5,
     own_maps=None,
+    ten_crop=False,
     progress=None,
 ):
     """Yields a Pair for each (picture, class present), in order.
@@ -163,6 +170,8 @@ def pairs(
         own_maps: optional function of a batch (Example of arrays) that returns a dict kind -> one
             map per picture: `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`. These kinds
             come from it, and `logits` as well if it names them.
+        ten_crop: whether a Pair's logits are those of ten crops together, as BAS classifies, see
+            `pipeline.ten_crop_probabilities`; maps are of the view all the same.
         progress: optional function of the number of pictures done.
     """
     batches = pipeline.evaluation_batches(
@@ -178,6 +187,15 @@ def pairs(
     for batch in source.report.watch(batches.as_numpy_iterator()):
         outputs = {name: np.asarray(value) for name, value in predict(batch.image).items()}
         outputs |= own_maps(batch) if own_maps else {}
+        logits = outputs.get("logits")
+        if ten_crop:
+            read = (source.read_image(position_of[name.decode()]) for name in batch.image_id)
+            resized = np.stack([pipeline.resize_image(image, view.resize_size) for image in read])
+            logits = np.log(
+                pipeline.ten_crop_probabilities(
+                    lambda crops: predict(crops)["logits"], resized, view.input_size
+                )
+            )
         for i, image in enumerate(batch.image):
             image_id = batch.image_id[i].decode()
             given = {name: value[i] for name, value in outputs.items()}
@@ -196,7 +214,7 @@ def pairs(
                     boxes=batch.boxes[i][own] if source.has_boxes else None,
                     mask=_of_class(batch.mask[i], label) if batch.mask[i].size else None,
                     allowed=allowed,
-                    logits=given.get("logits"),
+                    logits=None if logits is None else logits[i],
                     maps={kind: _map(given, kind, label, top_k, allowed) for kind in kinds},
                 )
         done += len(batch.image)
@@ -365,6 +383,7 @@ def score_and_draw(method, source, positions=None, *, sheet_path, title, metrics
     figures = report(accumulators, kind, thresholds, source.classes)
     figures["threshold_from"] = method.threshold_from
     figures["view"] = method.view.kind
+    figures["ten_crop"] = method.ten_crop
     figures |= standard.result()
     figures["skipped"] = dict(source.report.skipped)
     log(table(figures))
