@@ -104,8 +104,3 @@ def test_only_the_wanted_levels_are_answered():
     for search in (level_sets.all_boxes, level_sets.largest_boxes):
         level, _ = search(image, found, [3, 100, 254])
         assert set(level.tolist()) <= {3, 100, 254}
-
-
-def test_map_of_too_many_pixels_is_refused():
-    with pytest.raises(ValueError, match="fewer than 2\\*\\*23 pixels"):
-        level_sets.components(np.ones((2900, 2900), np.uint8))

@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 
 LEVELS = np.arange(255)  # At level 255 every mask is empty.
-POSITION_BITS = 23  # A value and a position share the 31 bits of a sortable key.
-FEW = 40  # Tracing so many levels takes about as long as building a tree.
+FEW = 40  # Tracing so many levels of a smooth map takes about as long as building its tree.
 
 
 class Components(NamedTuple):
@@ -58,7 +57,7 @@ def all_boxes(image, found, levels):
     Returns:
         (level int `[num_boxes]`, boxes int `[num_boxes, 4]`); levels with an empty mask have none.
     """
-    wanted = np.isin(LEVELS, levels)
+    wanted = _flags(levels)
     with_holes = wanted & (found.num_holes > 0)
     if np.count_nonzero(with_holes) > FEW:
         hole_level, hole_boxes = holes(image)
@@ -85,7 +84,7 @@ def largest_boxes(image, found, levels):
     Returns:
         (level int `[num_boxes]`, boxes int `[num_boxes, 4]`); levels with an empty mask have none.
     """
-    kept = np.isin(LEVELS, levels)[found.level]
+    kept = _flags(levels)[found.level]
     level, boxes, areas = found.level[kept], found.boxes[kept], found.areas[kept]
     # Holes count in the area of a contour, and how large they are is not known here: it lies
     # between these two.
@@ -106,14 +105,18 @@ def largest_boxes(image, found, levels):
     return level[best], chosen
 
 
+def _flags(levels):
+    """Whether each level is among the given ones, bool [255]."""
+    flags = np.zeros(256, bool)
+    flags[levels] = True
+    return flags[:255]
+
+
 def components(image, *, areas=False):
     """Finds the components of `image > level` at all levels; image uint8 `[height, width]`.
 
     Returns:
         Components, with areas if asked for.
-
-    Raises:
-        ValueError: for 2**23 pixels or more.
     """
     if not image.any():
         none = np.zeros(0, int)
@@ -121,9 +124,8 @@ def components(image, *, areas=False):
     # A frame of zeros keeps the ends of rows apart, so that rows can be shifted as one line.
     framed = cv2.copyMakeBorder(image, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     values, width = framed.ravel(), framed.shape[1]
-    node, bottom, top, merges = _tree(values, width, diagonal=True)
-    extents = _extents(values, width, node, len(top), diagonal=True)
-    area = _areas(values, width, node, len(top)) if areas else None
+    pixel_cell, extents, bottom, top, merges = _tree(values, width, diagonal=True)
+    area = _areas(values, width, pixel_cell, len(top)) if areas else None
     for child, into, level in merges:
         shared = extents[into, :, :level]
         np.minimum(shared, extents[child, :, :level], out=shared)
@@ -151,11 +153,12 @@ def holes(image):
     Returns:
         (level int `[num_boxes]`, boxes int `[num_boxes, 4]`), in no order.
     """
+    if not image.any():
+        return np.zeros(0, int), np.zeros((0, 4), int)
     # All that is outside is one component, of which the frame is the highest part.
     framed = 255 - cv2.copyMakeBorder(image, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     values, width = framed.ravel(), framed.shape[1]
-    node, bottom, top, merges = _tree(values, width, diagonal=False, outside=0)
-    extents = _extents(values, width, node, len(top), diagonal=False)
+    _, extents, bottom, top, merges = _tree(values, width, diagonal=False, outside=True)
     for child, into, level in merges:
         shared = extents[into, :, :level]
         np.minimum(shared, extents[child, :, :level], out=shared)
@@ -164,60 +167,72 @@ def holes(image):
     return 254 - level, extents[index, :, level] * [1, 1, -1, -1] + [-2, -2, 1, 1]
 
 
-def _tree(values, width, *, diagonal, outside=None):
+def _tree(values, width, *, diagonal, outside=False):
     """Builds the tree of the connected components of `values > level`.
 
-    Each pixel climbs over its highest neighbours to a peak; the pixels of one peak are a basin.
-    Above the highest pass between two basins they are apart, and below it they are one.
+    The line of pixels is cut in its valleys. A piece rises to one peak and falls, so what of it is
+    above a level is connected; pieces are joined at the highest passes between them.
 
     Args:
-        values: uint8 `[num_pixels]`, rows one after the other.
+        values: uint8 `[num_pixels]`, rows one after the other, with a frame.
         width: length of a row.
         diagonal: whether pixels are 8-connected (else 4-connected).
-        outside: position of a pixel whose component swallows all others and is swallowed by none.
+        outside: whether the frame's component swallows all others and is swallowed by none.
 
     Returns:
-        (node of each pixel, bottom `[nodes]`, top `[nodes]`, merges): a node is a component of its
-        own at levels bottom..top - 1; merges is a list of (node, node that it joins, bottom).
+        (pixel_cell, extents, bottom, top, merges): 256 times the node of each pixel; x0, y0, -x1,
+        -y1 of each node's own pixels above each level, int `[nodes, 4, 255]`; the levels bottom..
+        top - 1 at which it is a component, int `[nodes]` each; and a list of (node, node that it
+        joins, bottom), in which a node joins another only after all others have joined it.
     """
-    basin, peaks = _basins(values, width, diagonal)
-    top = values[peaks].astype(int)
-    if outside is not None:
-        top[basin[outside]] = 256
-    merges = _merges(*_passes(values, width, basin, len(peaks), diagonal), top.tolist())
-    # Basins that never stand apart, such as parts of a plateau, are no nodes.
-    bottom, parent = np.zeros(len(peaks), int), np.arange(len(peaks))
-    for child, into, level in reversed(merges):
-        bottom[child] = level
-        if level == top[child]:
-            parent[child] = parent[into]
-    nodes = np.flatnonzero((parent == np.arange(len(peaks))) & (top > 0))
-    number = np.zeros(len(peaks), int)
-    number[nodes] = np.arange(len(nodes))
-    merges = [
-        (number[child], number[into], level)
-        for child, into, level in merges
-        if parent[child] == child
-    ]
-    return number[parent].take(basin), bottom[nodes], top[nodes], merges
+    steps = 1 + np.flatnonzero(values[1:] != values[:-1])
+    rises = values.take(steps) > values.take(steps - 1)
+    cuts = np.append(steps[0], steps[1:][rises[1:] & ~rises[:-1]])
+    lengths = np.diff(cuts, append=len(values))
+    lengths[0] += cuts[0]
+    height = np.maximum.reduceat(values, cuts)
+    # Numbered from the lowest peak to the highest.
+    order = np.argsort(height, kind="stable")
+    if outside:
+        order = np.append(order[order > 0], 0)
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
+    top = height[order].astype(int)
+    if outside:
+        top[-1] = 256
+    one, other, value = _passes(values, width, cuts, lengths, diagonal)
+    into, bottom = _merges(number[one], number[other], value, len(top))
+    # Pieces that never stand apart are no nodes.
+    apart = bottom < top
+    owner = _roots(np.where(apart, np.arange(len(top)), into))
+    node = np.maximum(np.cumsum(apart) - 1, 0)
+    joining = np.flatnonzero(apart & (into != np.arange(len(top))))
+    merges = np.stack([node[joining], node[owner[into[joining]]], bottom[joining]], 1).tolist()
+    cell = 256 * node[owner][number]
+    pixel_cell = np.repeat(cell, lengths)
+
+    x0, y0, x1, y1 = extents = np.full((4, 256 * np.count_nonzero(apart)), 2**30, np.int32)
+    # A piece lies in one row; what of it is in others is frame.
+    y = (cuts // width).astype(np.int32)
+    np.minimum.at(y0, cell + height, y)
+    np.minimum.at(y1, cell + height, -y)
+    # Where a neighbour further out is as high, it is in the component as well, and the pixel can
+    # be left out: the extents of components stay what they are.
+    neighbour = _highest(values, width) if diagonal else values
+    x = _columns(len(values), width)
+    at = 1 + np.flatnonzero(values[1:] > neighbour[:-1])
+    np.minimum.at(x0, pixel_cell.take(at) + values.take(at), x.take(at))
+    at = np.flatnonzero(values[:-1] > neighbour[1:])
+    np.minimum.at(x1, pixel_cell.take(at) + values.take(at), -x.take(at))
+    extents = extents.reshape(4, -1, 256)[..., ::-1]
+    extents = np.minimum.accumulate(extents, axis=-1)[..., -2::-1].transpose(1, 0, 2)
+    return pixel_cell, np.ascontiguousarray(extents), bottom[apart], top[apart], merges
 
 
-def _basins(values, width, diagonal):
-    """Returns (basin of each pixel, position of the peak of each basin)."""
-    if values.size >= 2**POSITION_BITS:
-        raise ValueError(f"A map must have fewer than 2**23 pixels. Received: {values.size}.")
-    position = np.arange(values.size, dtype=np.int32)
-    # Equal values climb to the higher position, so that no path is a circle.
-    key = (values.astype(np.int32) << POSITION_BITS) | position
-    row = _highest(key, 1)
-    highest = _highest(row, width) if diagonal else np.maximum(row, _highest(key, width))
-    parent = (highest & (2**POSITION_BITS - 1)).astype(np.intp)
-    while not np.array_equal(further := parent.take(parent), parent):
-        parent = further
-    peaks = np.flatnonzero(parent == position)
-    number = np.empty_like(position)
-    number[peaks] = np.arange(len(peaks))
-    return number.take(parent), peaks
+@functools.lru_cache(maxsize=4)
+def _columns(num_pixels, width):
+    """Returns the column of each pixel in a line of rows, int32 [num_pixels]."""
+    return np.arange(num_pixels, dtype=np.int32) % width
 
 
 def _highest(values, shift):
@@ -228,76 +243,61 @@ def _highest(values, shift):
     return highest
 
 
-def _passes(values, width, basin, num_basins, diagonal):
-    """Returns the highest pass above 0 between neighbouring basins: lists one, other, value."""
-    found = []
-    for shift in (1, width - 1, width, width + 1) if diagonal else (1, width):
-        at = np.flatnonzero(basin[shift:] != basin[:-shift])
-        value = np.minimum(values.take(at), values.take(at + shift))
-        one, other = basin.take(at).astype(int), basin.take(at + shift)
-        pair = np.minimum(one, other) * num_basins + np.maximum(one, other)
-        found.append((pair << 8) | value)
-    found = np.sort(np.concatenate(found))
-    pair = found >> 8
-    found = found[np.append(pair[1:] != pair[:-1], True)[: len(found)]]
-    found = found[(found & 255) > 0]
-    found = found[np.argsort(-(found & 255), kind="stable")]
-    pair = found >> 8
-    return (pair // num_basins).tolist(), (pair % num_basins).tolist(), (found & 255).tolist()
+def _roots(parent):
+    """Follows each entry to the end of its path."""
+    while not np.array_equal(further := parent.take(parent), parent):
+        parent = further
+    return parent
 
 
-def _merges(one, other, value, top):
-    """Joins basins over falling passes; returns a list of (basin, higher one, value of pass)."""
-    parent = list(range(len(top)))
-
-    def root(basin):
-        while parent[basin] != basin:
-            parent[basin] = parent[parent[basin]]
-            basin = parent[basin]
-        return basin
-
-    merges = []
-    for child, into, level in zip(one, other, value, strict=True):
-        child, into = root(child), root(into)
-        if child != into:
-            if top[child] > top[into]:
-                child, into = into, child
-            parent[child] = into
-            merges.append((child, into, level))
-    return merges
+def _passes(values, width, cuts, lengths, diagonal):
+    """Returns the passes above 0 between neighbouring pieces: int arrays (one, other, value)."""
+    piece = np.repeat(np.arange(len(cuts)), lengths)
+    one, other = [np.arange(len(cuts) - 1)], [np.arange(1, len(cuts))]
+    value = [values[cuts[1:] - 1]]
+    for shift in (width - 1, width, width + 1) if diagonal else (width,):
+        # Where one of two pieces in neighbouring rows ends, two others meet.
+        starts = np.sort(np.concatenate([[0], cuts, np.maximum(cuts - shift, 0)]))
+        starts = starts[starts < len(values) - shift]
+        one.append(piece[starts])
+        other.append(piece[starts + shift])
+        between = np.minimum(values[:-shift], values[shift:])
+        value.append(np.maximum.reduceat(between, starts))
+    one, other, value = np.concatenate(one), np.concatenate(other), np.concatenate(value)
+    kept = (value > 0) & (one != other)
+    return one[kept], other[kept], value[kept].astype(int)
 
 
-def _extents(values, width, node, num_nodes, *, diagonal):
-    """Returns x0, y0, -x1, -y1 of each node's own pixels above each level, [nodes, 4, 255].
+def _merges(one, other, value, num_pieces):
+    """Joins pieces over falling passes.
 
-    Where a neighbour further out is as high, it is in the component as well, and the pixel can be
-    left out: the extents of components stay what they are.
+    A piece whose highest pass leads to one with a higher peak joins it there; what is joined is one
+    piece from then on. (These are the steps of Boruvka's minimum spanning tree.)
+
+    Args:
+        one, other, value: int arrays, the passes.
+        num_pieces: their number; pieces are numbered from the lowest peak to the highest.
+
+    Returns:
+        (into, bottom): the piece that each one joins, or itself, and the value of the pass.
     """
-    cells = node * 256 + values
-    extents = np.full((4, num_nodes * 256), 2**POSITION_BITS, np.int32)
-    x, y = _coordinates(len(values) // width, width)
-    for coordinate, shift, along, first, last in (
-        (x, 1, width, extents[0], extents[2]),
-        (y, width, 1, extents[1], extents[3]),
-    ):
-        neighbour = _highest(values, along) if diagonal else values
-        at = np.flatnonzero(values[shift:] > neighbour[:-shift]) + shift
-        np.minimum.at(first, cells.take(at), coordinate.take(at))
-        at = np.flatnonzero(values[:-shift] > neighbour[shift:])
-        np.minimum.at(last, cells.take(at), -coordinate.take(at))
-    extents = extents.reshape(4, num_nodes, 256)[..., ::-1]
-    above = np.minimum.accumulate(extents, axis=-1)[..., -2::-1]
-    return np.ascontiguousarray(above.transpose(1, 0, 2))
+    into, bottom = np.arange(num_pieces), np.zeros(num_pieces, int)
+    while len(value):
+        # Of equal passes, the one to the higher peak.
+        best = np.full(num_pieces, -1)
+        np.maximum.at(best, one, value * num_pieces + other)
+        np.maximum.at(best, other, value * num_pieces + one)
+        neighbour = best % num_pieces
+        joining = np.flatnonzero((best >= 0) & (neighbour > np.arange(num_pieces)))
+        into[joining], bottom[joining] = neighbour[joining], best[joining] // num_pieces
+        root = _roots(into)
+        one, other = root[one], root[other]
+        left = one != other
+        one, other, value = one[left], other[left], value[left]
+    return into, bottom
 
 
-@functools.lru_cache(maxsize=4)
-def _coordinates(height, width):
-    """Returns x and y of each pixel of a shape, int32 [height * width]."""
-    y, x = np.indices((height, width), np.int32).reshape(2, -1)
-    return x, y
-
-
-def _areas(values, width, node, num_nodes):
+def _areas(values, width, pixel_cell, num_nodes):
     """Returns twice the area of each node's own pixels above each level, [nodes, 255].
 
     Between the centres of four pixels, three of which are above, lies half a pixel of area; a
@@ -309,7 +309,7 @@ def _areas(values, width, node, num_nodes):
     four = np.minimum(low, low_below)
     three = np.minimum(np.maximum(low, low_below), np.minimum(high, high_below))
     # Of two opposite corners one is above when three of the four are.
-    owner = np.where(corners[0] >= corners[3], node[: -width - 1], node[width + 1 :]) * 256
+    owner = np.where(corners[0] >= corners[3], pixel_cell[: -width - 1], pixel_cell[width + 1 :])
     size = num_nodes * 256
     counts = np.bincount(owner + four, minlength=size) + np.bincount(owner + three, minlength=size)
     return np.cumsum(counts.reshape(num_nodes, 256)[:, ::-1], axis=1)[:, -2::-1].copy()

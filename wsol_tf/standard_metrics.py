@@ -133,7 +133,10 @@ def boxes_at(image, level, *, contours, found=None):
     search = level_sets.largest_boxes if contours == "single" else level_sets.all_boxes
     box_level, boxes = search(image, found, level)
     boxes = np.minimum(boxes, [*image.shape[::-1]] * 2 - np.array([0, 0, 1, 1]))
-    empty = np.setdiff1d(level, box_level)
+    empty = np.zeros(256, bool)
+    empty[level] = True
+    empty[box_level] = False
+    empty = np.flatnonzero(empty)
     return np.append(box_level, empty), np.append(boxes, np.zeros((len(empty), 4), int), axis=0)
 
 
