@@ -316,7 +316,7 @@ def quantized(twin_, pictures, tf_keras, tfmot):
         {c.__name__: c for c in (RoundedKernel, RoundedOutput, Rounding)}
     ):
         student = quantization.quantize_apply(annotated)
-    for variable in student.get_layer("quantize_layer").weights:  # of the picture
+    for variable in student.layers[1].weights:  # the rounding of the picture
         if variable.name.endswith(("_min:0", "_max:0")):
             variable.assign(255.0 if "_max" in variable.name else 0.0)
     student.get_layer("quant_rescaling").trainable = False
