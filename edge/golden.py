@@ -2,7 +2,7 @@
 
     python -m edge.golden --model=OUT/localizer_int8.tflite --output_dir=app/src/test/resources
 
-writes golden.png (a drawn picture of 240 x 180, so that resizing and aspect are tested too, or the
+writes golden.png (a drawn picture of 320 x 240, so that resizing and aspect are tested too, or the
 one that --image names), golden_mask.png (0 and 255, at the picture's size) and golden.json (the
 class that was asked for, box, class, probability, threshold, and how much a runtime may differ).
 """
@@ -21,8 +21,8 @@ LEAST_IOU = 0.98  # of masks of two runtimes: kernels of int8 files may round by
 
 
 def picture():
-    """Draws the golden picture, uint8 [180, 240, 3]."""
-    return shapes.draw(0, size=240, split="test").image[30:210]
+    """Draws the golden picture, uint8 [240, 320, 3]."""
+    return shapes.draw(19, size=320, split="test").image[40:280]
 
 
 def write(localizer, output_dir, image=None):

@@ -24,7 +24,7 @@ def files(tmp_path_factory):
 
 def test_the_picture_has_its_own_aspect_and_is_the_same_each_time():
     image = golden.picture()
-    assert image.shape == (180, 240, 3) and image.dtype == np.uint8
+    assert image.shape == (240, 320, 3) and image.dtype == np.uint8
     np.testing.assert_array_equal(image, golden.picture())
 
 

@@ -6,7 +6,7 @@ import {Localizer} from './localizer.js';
 const $ = (id) => document.getElementById(id);
 const canvas = $('canvas'), video = $('video');
 const reader = document.createElement('canvas'), shown = document.createElement('canvas');
-const LONGEST = 1280;  // side in pixels of what is drawn; masks and boxes have the picture's own
+const LONGER_SIDE = [800, 1280];  // of what is drawn; masks and boxes have the picture's own size
 
 let localizer, picture;  // picture: ImageData that is shown
 let running = false, again = false;
@@ -107,7 +107,8 @@ async function update() {
 }
 
 function draw(image, found) {
-  const scale = Math.min(1, LONGEST / Math.max(image.width, image.height));
+  const longer = Math.max(image.width, image.height);
+  const scale = Math.min(Math.max(longer, LONGER_SIDE[0]), LONGER_SIDE[1]) / longer;
   const width = Math.max(1, Math.round(image.width * scale));
   const height = Math.max(1, Math.round(image.height * scale));
   [canvas.width, canvas.height] = [width, height];
@@ -120,7 +121,8 @@ function draw(image, found) {
   const {values, width: w, height: h} = found.map;
   const map = resizeMap(values, w, h, width, height);
   const pixels = context.getImageData(0, 0, width, height);
-  const line = Math.max(2, Math.round(Math.max(width, height) / 320));
+  const onScreen = Math.min(canvas.clientWidth / width, canvas.clientHeight / height) || 1;
+  const line = Math.max(1, Math.round(1.8 / onScreen));
   const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height &&
       map[y * width + x] > found.threshold;
   for (let y = 0, i = 0; y < height; y++) {
