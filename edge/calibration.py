@@ -20,7 +20,7 @@ def open_source(text, *, split, classes, image_size):
             with its labels and boxes; any other gives its pictures, at any depth, without labels.
         split: which split of a data set or VOC layout.
         classes: names of the model's classes.
-        image_size: size of drawn pictures.
+        image_size: side in pixels that views are cut from, as in `datasets.load`.
 
     Returns:
         (source, labelled): a `datasets.Source`; where labelled is False, its labels mean nothing.
@@ -33,7 +33,9 @@ def open_source(text, *, split, classes, image_size):
             raise ValueError(f"'{text}' is neither a folder of pictures nor 'shapes'.")
         return datasets.load(text, "", split, classes=classes, image_size=image_size), True
     if os.path.isdir(os.path.join(text, "ImageSets", "Main")):
-        return datasets.load("voc_folder", text, split, classes=classes), True
+        return datasets.load(
+            "voc_folder", text, split, classes=classes, image_size=image_size
+        ), True
     paths = sorted(
         os.path.join(folder, name)
         for folder, _, names in os.walk(text)
@@ -47,7 +49,7 @@ def open_source(text, *, split, classes, image_size):
     names = tuple(os.path.relpath(path, text) for path in paths)
 
     def read_image(position):
-        return images.read_image(paths[position], datasets.MAX_SIDE)
+        return images.read_image(paths[position], image_size)
 
     def read_example(position):
         return make_example(read_image(position), [0], image_id=names[position])

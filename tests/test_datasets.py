@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsol_tf import sources
 from wsol_tf.datasets import holdout, load
 from wsol_tf.sources import Report
 
@@ -145,12 +144,11 @@ def test_boxes_of_another_picture_size_are_not_used(voc):
     assert "they are for 40 x 30" in source.report.skipped["turned boxes"]
 
 
-def test_large_pictures_are_reduced_with_their_boxes_and_mask(voc, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_SIDE", 20)
+def test_large_pictures_are_reduced_with_their_boxes_and_mask(voc):
     mask = np.zeros((30, 40), np.uint8)
     mask[5:25, 10:30] = 3
     add_mask(voc, "two", mask)
-    example = load("voc_folder", voc, "train").read_example(1)
+    example = load("voc_folder", voc, "train", image_size=15).read_example(1)
     assert example.image.shape == (15, 20, 3)
     assert example.boxes.tolist() == [[5, 2.5, 15, 12.5]]
     assert example.mask.shape == (15, 20)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsol_tf import images
 from wsol_tf.images import BadImage, read_image, read_image_and_size
 
 
@@ -98,29 +99,48 @@ def test_exif_rotation_is_applied(tmp_path, orientation, red_corner, shape):
     np.testing.assert_array_equal(read[red_corner], (255, 0, 0))
 
 
-def test_long_jpeg_is_reduced_on_request(tmp_path):
-    path = save(tmp_path, halves((250, 0, 0), (0, 0, 250), 1000, 10_000), "long.jpg")
-    image, size = read_image_and_size(path, max_side=600)
-    assert size == (1000, 10_000)
-    # 10,000 // 600 = 16, of which the decoder does 8: 1250 // 600 = 2.
-    assert image.shape == (63, 625, 3)
-    np.testing.assert_allclose(image[30, 100], (250, 0, 0), atol=8)
-    np.testing.assert_allclose(image[30, 500], (0, 0, 250), atol=8)
-    assert read_image(path).shape == (1000, 10_000, 3)
+def test_large_jpeg_is_reduced_on_request(tmp_path):
+    path = save(tmp_path, halves((250, 0, 0), (0, 0, 250), 2500, 5000), "large.jpg")
+    image, size = read_image_and_size(path, min_side=150)
+    assert size == (2500, 5000)
+    # 2500 // 150 = 16, of which the decoder does 8: 313 // 150 = 2.
+    assert image.shape == (157, 313, 3)
+    np.testing.assert_allclose(image[30, 50], (250, 0, 0), atol=8)
+    np.testing.assert_allclose(image[30, 250], (0, 0, 250), atol=8)
+    assert read_image(path).shape == (2500, 5000, 3)
 
 
 def test_reduction_knows_rotation_and_other_formats(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = save(tmp_path, halves((250, 0, 0), (0, 0, 250), 40, 400), exif=exif)
-    image, size = read_image_and_size(path, max_side=100)
+    image, size = read_image_and_size(path, min_side=10)
     assert size == (400, 40)
     assert image.shape == (100, 10, 3)
 
 
-def test_small_picture_is_not_touched_by_max_side(tmp_path):
-    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
-    np.testing.assert_array_equal(read_image(save(tmp_path, image), max_side=26), image)
+@pytest.mark.parametrize("name", ["p.png", "p.jpg"])
+def test_picture_below_twice_the_side_is_not_reduced(tmp_path, name):
+    path = save(tmp_path, np.zeros((30, 500, 3), np.uint8), name)
+    assert read_image(path, min_side=16).shape == (30, 500, 3)
+    assert read_image(path, min_side=15).shape == (15, 250, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_both_jpeg_decoders_give_the_same_pixels(
+    tmp_path, monkeypatch, channels, subsampling, progressive
+):
+    """OpenCV reads most files, Pillow the rest: it must not matter which."""
+    noise = np.random.default_rng(0).integers(0, 256, (45, 67, channels), np.uint8)
+    path = save(
+        tmp_path, noise.squeeze(), "p.jpg", subsampling=subsampling, progressive=progressive
+    )
+    fast = read_image(path)
+    monkeypatch.setattr(images, "_decode_jpeg", lambda *arguments: None)
+    np.testing.assert_array_equal(fast, read_image(path))
+    assert fast.std() > 10
 
 
 def truncated_jpeg():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from wsol_tf import pipeline
 from wsol_tf.datasets import load
@@ -88,6 +89,38 @@ def test_resize_is_antialiased():
     np.testing.assert_allclose(pipeline.resize_image(image, 16)[:, 2:-2], 127, atol=8)
 
 
+@pytest.mark.parametrize("scale", [1.01, 1.5, 2, 2.7, 3, 7.3])
+def test_antialiasing_filter_completes_the_triangle(scale):
+    taps = pipeline.antialiasing(scale).astype(float)
+    assert len(taps) % 2 == 1
+    x = np.arange(len(taps)) - len(taps) // 2
+    assert taps.sum() == pytest.approx(1)
+    assert taps @ x == pytest.approx(0)
+    # Variances add up: that of bilinear sampling is 1 / 6, that of the wide triangle scale^2 / 6.
+    assert taps @ x**2 + 1 / 6 == pytest.approx(scale**2 / 6)
+
+
+def test_antialiasing_filter_by_hand():
+    np.testing.assert_allclose(pipeline.antialiasing(2), [0.25, 0.5, 0.25])
+    np.testing.assert_allclose(pipeline.antialiasing(3), np.array([1, 2, 3, 2, 1]) / 9)
+    assert pipeline.antialiasing(0.7).tolist() == [1]
+
+
+@pytest.mark.parametrize("shape", [(375, 500), (200, 300), (90, 120), (1000, 700)])
+def test_resize_is_close_to_pillow(shape):
+    coarse = np.random.default_rng(0).integers(0, 256, (*(n // 6 for n in shape), 3), np.uint8)
+    picture = Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC)
+    expected = picture.resize((128, 128), Image.Resampling.BILINEAR)
+    difference = np.asarray(expected, float) - pipeline.resize_image(np.asarray(picture), 128)
+    assert np.abs(difference).mean() < 1.5
+    assert abs(difference.mean()) < 0.2
+
+
+def test_resize_keeps_a_picture_of_the_right_size():
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    np.testing.assert_array_equal(pipeline.resize_image(image, 16), image)
+
+
 def test_crop_by_hand():
     example = box_example([[10, 5, 30, 25], [0, 0, 4, 4], [60, 30, 80, 40]])
     cropped = pipeline.crop(example, 10, 20, 24)
@@ -145,17 +178,6 @@ def test_ten_crop_probabilities_average_after_the_softmax():
 def test_crop_outside_is_refused():
     with pytest.raises(ValueError, match="not inside the picture of 40 x 80"):
         pipeline.crop(box_example([]), 20, 0, 24)
-    with pytest.raises(ValueError, match="not inside"):
-        pipeline.random_crop_flip(box_example([]), 41, seed=0)
-
-
-def test_flip_by_hand_and_twice():
-    example = box_example([[8, 10, 40, 30]])
-    flipped = pipeline.flip(example)
-    assert flipped.boxes.tolist() == [[40, 10, 72, 30]]
-    np.testing.assert_array_equal(flipped.mask, example.mask[:, ::-1])
-    for again, first in zip(pipeline.flip(flipped)[:5], example[:5], strict=True):
-        np.testing.assert_array_equal(again, first)
 
 
 @st.composite
@@ -173,35 +195,30 @@ def extents(mask):
 
 
 @settings(max_examples=100, deadline=None)
-@given(boxes_and_crops(), st.booleans())
-def test_picture_box_and_mask_stay_together(case, mirrored):
+@given(boxes_and_crops())
+def test_picture_box_and_mask_stay_together(case):
     box, top, left, size = case
     example = pipeline.crop(box_example([box]), top, left, size)
-    if mirrored:
-        example = pipeline.flip(example)
     assert example.boxes.tolist() == extents(example.mask)
     assert len(example.box_labels) == len(example.boxes)
     np.testing.assert_array_equal(example.image[:, :, 0], example.mask * 100)
 
 
+def test_crop_of_a_resized_picture_is_a_plain_crop():
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    cropped = pipeline.crop_image(image, 3, 8, 24, 32)
+    np.testing.assert_array_equal(cropped, image[3:27, 8:32])
+
+
 @settings(max_examples=60, deadline=None)
-@given(boxes_and_crops(), st.integers(0, 2**32 - 1))
-def test_random_crop_flip_is_a_function_of_the_seed(case, seed):
-    example = box_example([case[0]])
-    one, two = (pipeline.random_crop_flip(example, 30, seed) for _ in range(2))
-    for a, b in zip(one[:5], two[:5], strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert one.image.shape == (30, 30, 3)
-    assert one.boxes.tolist() == extents(one.mask)
-
-
-def test_random_crop_flip_reaches_all_places_and_both_sides():
-    columns = np.tile(np.arange(12, dtype=np.uint8)[None, :, None], (10, 1, 3))
-    seen = set()
-    for seed in range(200):
-        row = pipeline.random_crop_flip(make_example(columns), 9, seed).image[0, :, 0]
-        seen.add((int(row.min()), bool(row[0] > row[-1])))
-    assert seen == {(left, mirrored) for left in range(4) for mirrored in (False, True)}
+@given(st.integers(40, 150), st.integers(40, 150), st.integers(0, 8), st.integers(0, 8))
+def test_crop_before_the_resize_equals_crop_after_it(height, width, top, left):
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([255 * y / height, 255 * x / width, 0 * x], -1).astype(np.uint8)
+    cropped = pipeline.crop_image(image, top, left, 24, 32).astype(float)
+    expected = pipeline.resize_image(image, 32)[top : top + 24, left : left + 24]
+    # Half a pixel of these slopes is 255 / 40 / 2 at most; rounding comes on top.
+    assert np.abs(cropped - expected).max() <= 6
 
 
 # --- training batches ----------------------------------------------------------------------------
@@ -301,13 +318,15 @@ def test_no_readable_picture_ends_with_the_names():
         next(iter(train(source, range(4))))
 
 
-def test_pictures_are_read_once_when_cached():
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_pictures_are_read_once_when_cached(cache, tmp_path):
     source, reads = source_of([[0]] * 8)
-    orders(train(source, range(8)))
-    assert sorted(reads) == list(range(8))
+    cached = orders(train(source, range(2, 8), cache=cache, cache_dir=tmp_path, batch_size=3))
+    assert sorted(reads) == list(range(2, 8))
     reads.clear()
-    orders(train(source, range(8), cache=False))
-    assert sorted(reads) == sorted(list(range(8)) * 3)
+    assert orders(train(source, range(2, 8), cache="none", batch_size=3)) == cached
+    assert sorted(reads) == sorted(list(range(2, 8)) * 3)
+    assert not list(tmp_path.iterdir())
 
 
 def test_cache_is_left_out_where_it_does_not_fit(monkeypatch):
@@ -315,6 +334,21 @@ def test_cache_is_left_out_where_it_does_not_fit(monkeypatch):
     monkeypatch.setattr(pipeline, "CACHE_BYTES", 8 * 28 * 28 * 3 - 1)
     orders(train(source, range(8)), epochs=2)
     assert len(reads) == 16
+
+
+def test_cache_that_cannot_work_is_refused(monkeypatch, tmp_path):
+    source, _ = source_of([[0]] * 8)
+    with pytest.raises(ValueError, match="Legal: none, memory, disk"):
+        train(source, range(8), cache="true")
+    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda _: (9, 9, 8 * 28 * 28 * 3 - 1))
+    with pytest.raises(ValueError, match="more than is free"):
+        train(source, range(8), cache="disk", cache_dir=tmp_path)
+
+
+def test_free_order_keeps_the_samples():
+    source, _ = source_of([[0]] * 16)
+    for order in orders(train(source, range(16), deterministic=False)):
+        assert sorted(order) == list(range(1, 17))
 
 
 def test_too_few_samples_are_refused():

@@ -43,7 +43,12 @@ class Config:
         "Pictures that can't be read: 'skip' and name them, or 'fail' at the first.",
         choices=("skip", "fail"),
     )
-    cache: bool = _setting(True, "Keep the resized pictures in memory when they fit in 4 GiB.")
+    cache: str = _setting(
+        "memory",
+        "Where resized pictures are kept for the next epochs: in memory when they fit in 4 GiB, "
+        "or in a file in output_dir that goes with the process.",
+        choices=("none", "memory", "disk"),
+    )
 
     # Network
     extractor: str = _setting(

@@ -57,7 +57,8 @@ def load(
         classes: class names that fix the ids, such as those of a trained model. By default the
             data set's own.
         seed: seed of drawn pictures and of the choice that `num_examples` makes.
-        image_size: side in pixels of drawn pictures.
+        image_size: side in pixels that views are cut from. Pictures are drawn at this size, or
+            read reduced by a whole factor where both sides stay at least as long.
         num_examples: at most so many pictures, chosen by the seed; all by default.
         download: whether public data sets that are not there may be downloaded.
         single_class: leave out pictures with several classes.
@@ -78,6 +79,7 @@ def load(
     options = {"classes": None if classes is None else tuple(classes), "report": report}
     if dataset == "shapes":
         return _shapes(split, seed, image_size, num_examples, **options)
+    options["image_size"] = image_size
     if dataset in PUBLIC:
         from wsol_tf import tfds_sources  # takes a while, and only these need it
 

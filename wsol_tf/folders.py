@@ -13,7 +13,9 @@ from wsol_tf.records import IGNORE
 from wsol_tf.sources import Annotation, Report, Source
 
 
-def voc_folder(data_dir: str, split: str, *, classes: tuple | None, report: Report) -> Source:
+def voc_folder(
+    data_dir: str, split: str, *, classes: tuple | None, image_size: int, report: Report
+) -> Source:
     """JPEGImages, Annotations, ImageSets/Main and optionally SegmentationClass, classes.txt."""
     ids = _read_split_file(data_dir, split, report)
     own_classes = _voc_classes(data_dir)
@@ -45,6 +47,7 @@ def voc_folder(data_dir: str, split: str, *, classes: tuple | None, report: Repo
     return sources.file_source(
         f"voc_folder {data_dir} {split}",
         classes,
+        image_size,
         report,
         items,
         read_mask=read_mask if any(item[0] in masks for item in items) else None,
@@ -214,7 +217,9 @@ def _read_mask(image_id, path, size, values, report):
         return None
 
 
-def image_folder(data_dir: str, split: str, *, classes: tuple | None, report: Report) -> Source:
+def image_folder(
+    data_dir: str, split: str, *, classes: tuple | None, image_size: int, report: Report
+) -> Source:
     """data_dir/<split>/<class>/* or, for the split `train` alone, data_dir/<class>/*."""
     folder = _image_folder_of(data_dir, split)
     files = {
@@ -240,7 +245,9 @@ def image_folder(data_dir: str, split: str, *, classes: tuple | None, report: Re
     for file in sorted(os.listdir(folder)):
         if sources.is_picture(file):
             report.skip(file, "a picture outside the class folders has no label")
-    return sources.file_source(f"image_folder {data_dir} {split}", classes, report, items)
+    return sources.file_source(
+        f"image_folder {data_dir} {split}", classes, image_size, report, items
+    )
 
 
 def _image_folder_of(data_dir, split):

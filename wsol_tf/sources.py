@@ -13,9 +13,6 @@ from wsol_tf import images
 from wsol_tf.images import BadImage
 from wsol_tf.records import Example, make_example
 
-# Longer pictures are read reduced: no view of ours is near this, and memory stays low.
-MAX_SIDE = 2048
-
 ON_BAD_IMAGE = ("skip", "fail")
 
 
@@ -216,6 +213,7 @@ def make_annotation(labels, boxes=(), box_labels=(), size=None) -> Annotation:
 def file_source(
     name: str,
     classes: tuple[str, ...],
+    image_size: int,
     report: Report,
     items: Sequence[tuple[str, str, Annotation]],
     *,
@@ -225,6 +223,7 @@ def file_source(
 
     Args:
         name, classes, report: as in Source.
+        image_size: as in `datasets.load`.
         items: per picture its id, its path and its annotation.
         read_mask: where there are masks, position and (height, width) of the stored picture ->
             uint8 [height, width] with 0, 1 + class id and 255, or None.
@@ -236,11 +235,11 @@ def file_source(
         raise ValueError(f"{name} has no usable picture.\n{report.summary()}")
 
     def read_image(position):
-        return images.read_image(items[position][1], MAX_SIDE)
+        return images.read_image(items[position][1], image_size)
 
     def read_example(position):
         image_id, path, annotation = items[position]
-        image, size = images.read_image_and_size(path, MAX_SIDE)
+        image, size = images.read_image_and_size(path, image_size)
         mask = read_mask(position, size) if read_mask else None
         return annotated_example(image_id, image, size, annotation, mask, report)
 

@@ -23,7 +23,9 @@ COLUMNS = {
 BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
-def csv_table(data_dir: str, split: str, *, classes: tuple | None, report: Report) -> Source:
+def csv_table(
+    data_dir: str, split: str, *, classes: tuple | None, image_size: int, report: Report
+) -> Source:
     """A table with the columns path and label, and optionally a box and a split in each row.
 
     Boxes are edges in pixels, half-open, as everywhere in the code. Several rows of one path make
@@ -77,7 +79,7 @@ def csv_table(data_dir: str, split: str, *, classes: tuple | None, report: Repor
             report.bad_image(path, BadImage(full, "there is no such file"))
             continue
         items.append((path, full, sources.make_annotation(*known)))
-    return sources.file_source(f"csv {file} {split}", classes, report, items)
+    return sources.file_source(f"csv {file} {split}", classes, image_size, report, items)
 
 
 def _csv_file(data_dir, split):
@@ -158,7 +160,9 @@ def _refuse_relative(file, rows):
         )
 
 
-def coco(data_dir: str, split: str, *, classes: tuple | None, report: Report) -> Source:
+def coco(
+    data_dir: str, split: str, *, classes: tuple | None, image_size: int, report: Report
+) -> Source:
     """COCO JSON with boxes, polygons and run lengths; only crowds of a class: it is not there.
 
     The JSON of a split is annotations/instances_<split>*.json, annotations/<split>.json,
@@ -227,7 +231,12 @@ def coco(data_dir: str, split: str, *, classes: tuple | None, report: Report) ->
             return None
 
     return sources.file_source(
-        f"coco {file}", classes, report, items, read_mask=read_mask if any(outlines) else None
+        f"coco {file}",
+        classes,
+        image_size,
+        report,
+        items,
+        read_mask=read_mask if any(outlines) else None,
     )
 
 

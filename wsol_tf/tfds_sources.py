@@ -245,6 +245,7 @@ def open_source(
     split: str,
     *,
     classes: tuple | None,
+    image_size: int,
     report: Report,
     download: bool,
 ) -> Source:
@@ -255,7 +256,7 @@ def open_source(
         data_dir: tfds's folder, and the place of archives; '' for tfds's default.
         split: a split of tfds such as `train`, `validation` (or `val`), `train[:90%]`,
             `train+validation`.
-        classes, report: as in `datasets.load`.
+        classes, image_size, report: as in `datasets.load`.
         download: whether missing archives may be downloaded.
 
     Raises:
@@ -297,11 +298,11 @@ def open_source(
 
     def read_image(position):
         where, record = read_record(position, only_image)
-        return images.read_image(where, sources.MAX_SIDE, record["image"])
+        return images.read_image(where, image_size, record["image"])
 
     def read_example(position):
         where, record = read_record(position, features)
-        image, size = images.read_image_and_size(where, sources.MAX_SIDE, record["image"])
+        image, size = images.read_image_and_size(where, image_size, record["image"])
         known, mask = annotate(record, size) if annotate else (make_annotation(()), None)
         keep = new_ids[known.box_labels] >= 0
         known = dataclasses.replace(

@@ -64,6 +64,7 @@ def train(config, log=print):
         batch_size=config.batch_size,
         seed=config.seed,
         cache=config.cache,
+        cache_dir=config.output_dir,
     )
     steps = int(batches.cardinality())
     model, loaded = model_lib.build(config, source.classes)

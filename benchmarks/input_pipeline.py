@@ -1,0 +1,191 @@
+"""Measures how fast pictures become batches, against decoding JPEG alone, which is the limit.
+
+    python benchmarks/input_pipeline.py
+    python benchmarks/input_pipeline.py --memory_files=100000
+
+The limit is tf.io.decode_jpeg in a parallel map over the same files. All rows run in turn, so that
+what else the machine does meets all of them alike; medians over the rounds are printed. Pictures
+are drawn (noise with the spectrum of photos, and shapes) at 500 x 375 and JPEG quality 90;
+--data_dir takes a folder of JPEG files instead. --memory_files reads that many files, links to
+these pictures, in one epoch, and prints how the memory of the process grows.
+"""
+
+import glob
+import os
+import resource
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from absl import app, flags  # noqa: E402
+
+TARGET = 0.7
+VIEW = {"input_size": 224, "resize_size": 256, "batch_size": 32}
+
+flags.DEFINE_string("data_dir", None, "Folder of JPEG files to read instead of drawn ones.")
+flags.DEFINE_integer("num_images", 512, "Pictures that a round reads.", lower_bound=32)
+flags.DEFINE_integer("repeats", 9, "Rounds.", lower_bound=1)
+flags.DEFINE_integer("cores", 2, "CPU cores that the process may use.", lower_bound=1)
+flags.DEFINE_integer("memory_files", 0, "Measure memory over so many files instead.")
+
+
+def draw(index, height=375, width=500):
+    """Draws a picture with the 1/f amplitudes of photos, some flat shapes, and sensor noise."""
+    rng = np.random.default_rng(index)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = np.inf
+    planes = []
+    for _ in range(3):
+        noise = rng.normal(size=frequency.shape) + 1j * rng.normal(size=frequency.shape)
+        plane = np.fft.irfft2(noise / frequency, (height, width))
+        planes.append(plane / plane.std())
+    light, *colours = planes
+    image = np.stack([light, light + 0.3 * colours[0], light + 0.3 * colours[1]], -1) * 45 + 120
+    for _ in range(6):
+        center = tuple(map(int, rng.integers(0, [width, height])))
+        axes = tuple(map(int, rng.integers(10, 90, 2)))
+        shape = np.zeros((height, width), np.uint8)
+        cv2.ellipse(shape, center, axes, float(rng.integers(180)), 0, 360, 1, -1)
+        image[shape > 0] = 0.4 * image[shape > 0] + 0.6 * rng.integers(0, 256, 3)
+    image += rng.normal(size=image.shape) * 2
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def draw_files(folder, number):
+    """Writes drawn pictures as JPEG files into folder/train/<class>/; returns their paths."""
+    paths = []
+    for i in range(number):
+        name = os.path.join(folder, "train", f"class_{i % 4}", f"{i:05d}.jpg")
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        cv2.imwrite(name, draw(i), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        paths.append(name)
+    return paths
+
+
+def link_files(folder, paths, number):
+    """Makes folder/train/class/<number>.jpg links to the paths in turn."""
+    os.makedirs(os.path.join(folder, "train", "class"))
+    for i in range(number):
+        os.link(paths[i % len(paths)], os.path.join(folder, "train", "class", f"{i:06d}.jpg"))
+
+
+def decode_only(paths):
+    """The limit: read and decode the files, nothing else."""
+    import tensorflow as tf
+
+    def decode(path):
+        return tf.shape(tf.io.decode_jpeg(tf.io.read_file(path), channels=3))
+
+    dataset = tf.data.Dataset.from_tensor_slices(paths)
+    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.batch(VIEW["batch_size"]).prefetch(tf.data.AUTOTUNE)
+
+
+def seconds(dataset):
+    """Wall and CPU seconds of one pass over a dataset."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in dataset:
+        pass
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def measure_speed(source, paths, repeats):
+    """Runs all rows in turn; returns row -> float [repeats, 2], wall and CPU seconds a pass."""
+    from wsol_tf import pipeline
+
+    def training(**options):
+        return pipeline.training_batches(
+            source, range(len(source)), seed=0, drop_remainder=False, **VIEW, **options
+        )
+
+    rows = {
+        "decode_jpeg alone (the limit)": decode_only(paths),
+        "training, no cache": training(cache="none"),
+        "training, no cache, order free": training(cache="none", deterministic=False),
+        "evaluation": pipeline.evaluation_batches(source, range(len(source)), **VIEW),
+        "training, in memory": training(cache="memory"),
+        "training, on disk": training(cache="disk"),
+    }
+    for dataset in rows.values():
+        seconds(dataset)  # fills the caches, traces
+    times = {name: [] for name in rows}
+    order = list(rows)
+    for _ in range(repeats):
+        for name in order:
+            times[name].append(seconds(rows[name]))
+        order.reverse()
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def report(times, number):
+    """Renders the measurements as lines of text."""
+    limit = next(iter(times.values()))
+    lines = [f"{'':34}{'images/s':>10}{'of the limit':>14}{'paired':>8}{'by CPU time':>13}"]
+    for name, values in times.items():
+        ratio = np.median(limit, 0) / np.median(values, 0)
+        paired = np.median(limit[:, 0] / values[:, 0])
+        lines.append(
+            f"{name:34}{number / np.median(values[:, 0]):10.0f}{ratio[0]:14.2f}{paired:8.2f}"
+            f"{ratio[1]:13.2f}"
+        )
+    return "\n".join([*lines, f"Target: {TARGET} without a cache."])
+
+
+def memory_now():
+    """Resident memory of this process in MiB."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+def measure_memory(source, every=10):
+    """Reads a whole epoch without a cache; prints resident memory at each tenth of it."""
+    from wsol_tf import pipeline
+
+    batches = pipeline.training_batches(
+        source, range(len(source)), seed=0, cache="none", drop_remainder=False, **VIEW
+    )
+    total, started = int(batches.cardinality()), time.perf_counter()
+    print(f"{len(source)} files, {total} batches; before the first: {memory_now():.0f} MiB")
+    for i, _ in enumerate(batches, start=1):
+        if i * every // total > (i - 1) * every // total:
+            rate = i * VIEW["batch_size"] / (time.perf_counter() - started)
+            print(f"{i / total:4.0%} {memory_now():6.0f} MiB {rate:6.0f} images/s", flush=True)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
+    values = flags.FLAGS
+    # Before TensorFlow counts the cores.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: values.cores])
+    from wsol_tf import datasets
+
+    with tempfile.TemporaryDirectory() as folder:
+        if values.data_dir:
+            paths = sorted(glob.glob(os.path.join(values.data_dir, "*.jp*g")))[: values.num_images]
+            link_files(folder, paths, len(paths))
+        else:
+            paths = draw_files(folder, values.num_images)
+        size = np.mean([os.path.getsize(path) for path in paths]) / 1000
+        print(
+            f"{len(paths)} JPEG files of {size:.0f} kB on average, {values.cores} CPU cores, view "
+            f"{VIEW['resize_size']} -> {VIEW['input_size']}, batch {VIEW['batch_size']}"
+        )
+        if values.memory_files:
+            linked = os.path.join(folder, "linked")
+            link_files(linked, paths, values.memory_files)
+            measure_memory(datasets.load("image_folder", linked, "train", image_size=256))
+        else:
+            source = datasets.load("image_folder", folder, "train", image_size=256)
+            times = measure_speed(source, paths, values.repeats)
+            print(report(times, len(paths)))
+
+
+if __name__ == "__main__":
+    app.run(main)
