@@ -303,9 +303,9 @@ def test_data_without_boxes_makes_no_box_figure(boxes):
     for name in ("gt_known_loc", "top1_loc", "miou_box", "gt_known_loc_oracle", "baselines"):
         assert figures[name] is None
     assert figures["top1_cls"] == 1
-    with pytest.raises(ValueError, match="choose_threshold_without_boxes"):
-        scored.choose_threshold()
-    assert scored.choose_threshold_without_boxes() == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="choose_threshold_from_maps"):
+        scored.choose_threshold_from_boxes()
+    assert scored.choose_threshold_from_maps() == pytest.approx(0.5)
 
 
 def test_pairs_with_and_without_boxes_mix():
@@ -370,8 +370,8 @@ def test_order_and_merging_change_nothing(shuffler, cut):
     for threshold in (0.25, "otsu"):
         assert shuffled.result(threshold) == expected.result(threshold)
         assert first.result(threshold) == expected.result(threshold)
-    assert first.choose_threshold() == expected.choose_threshold()
-    assert first.choose_threshold_without_boxes() == expected.choose_threshold_without_boxes()
+    assert first.choose_threshold_from_boxes() == expected.choose_threshold_from_boxes()
+    assert first.choose_threshold_from_maps() == expected.choose_threshold_from_maps()
 
 
 def test_merging_overlapping_parts_counts_each_pair_once():
@@ -423,7 +423,7 @@ def test_chosen_threshold_is_the_middle_of_a_plateau():
     scored = LocalizationMetrics()
     # IoU 1 from .50 to .99 and 1/4 below; smoothing over five keeps .52 .. .99 near the top.
     scored.add("a", 0, [1.0], _map_of([2, 2, 6, 6], faint=[1, 1, 9, 9]), [[2, 2, 6, 6]], VIEW)
-    assert scored.choose_threshold() == pytest.approx((0.52 + 0.99) / 2, abs=0.0051)
+    assert scored.choose_threshold_from_boxes() == pytest.approx((0.52 + 0.99) / 2, abs=0.0051)
 
 
 def test_chosen_threshold_is_not_moved_by_one_lucky_picture():
@@ -433,7 +433,7 @@ def test_chosen_threshold_is_not_moved_by_one_lucky_picture():
         scored.add(f"{i}", 0, [1.0], _map_of(box, faint=[1, 1, 9, 9]), [box], VIEW)
     # One picture is right below .50 only; the accuracy of the others must decide.
     scored.add("odd", 0, [1.0], _map_of([2, 2, 6, 6], faint=[1, 1, 9, 9]), [[1, 1, 9, 9]], VIEW)
-    assert scored.choose_threshold() > 0.5
+    assert scored.choose_threshold_from_boxes() > 0.5
 
 
 def test_chosen_threshold_prefers_two_right_boxes_to_one_perfect_one():
@@ -443,7 +443,7 @@ def test_chosen_threshold_prefers_two_right_boxes_to_one_perfect_one():
     scored.add("a", 0, [1.0], _map_of([0, 0, 10, 6], faint=tall), [tall], VIEW)
     scored.add("b", 0, [1.0], _map_of([0, 0, 10, 5], faint=tall), [[0, 0, 10, 3]], VIEW)
     assert scored.result(0.3)["miou_box"] > scored.result(0.7)["miou_box"]
-    assert scored.choose_threshold() > 0.5
+    assert scored.choose_threshold_from_boxes() > 0.5
 
 
 def test_threshold_without_boxes_is_the_median_of_otsu():
@@ -457,15 +457,15 @@ def test_threshold_without_boxes_is_the_median_of_otsu():
         maps.append(score_map)
         scored.add(f"{i}", 0, [1.0], score_map, None, VIEW)
     scored.add("broken", 0, [1.0], np.full((4, 4), np.nan), None, VIEW)
-    median = np.median([score_maps.otsu(score_map) for score_map in maps])
-    assert abs(scored.choose_threshold_without_boxes() - median) <= 0.005 + 1e-9
+    median = np.median([score_maps.min_cross_entropy(score_map) for score_map in maps])
+    assert abs(scored.choose_threshold_from_maps() - median) <= 0.005 + 1e-9
 
 
 def test_threshold_without_boxes_needs_one_finite_map():
     scored = LocalizationMetrics()
     scored.add("broken", 0, [1.0], np.full((4, 4), np.nan), None, VIEW)
     with pytest.raises(ValueError, match="no picture with a finite map"):
-        scored.choose_threshold_without_boxes()
+        scored.choose_threshold_from_maps()
 
 
 def test_centered_box_has_the_area_and_the_middle():

@@ -102,6 +102,35 @@ def test_otsu_splits_as_well_as_any_of_256_thresholds(levels):
     assert within_variance(score_maps.otsu(score_map)) == pytest.approx(best, abs=1e-6)
 
 
+def test_min_cross_entropy_takes_the_middle_between_two_levels():
+    assert score_maps.min_cross_entropy(np.float32([[0, 0, 0, 1]])) == pytest.approx(0.5, abs=1e-2)
+    assert score_maps.min_cross_entropy(np.float32([[0.25, 0.75]])) == (65 + 192) / 512
+    for constant in (np.zeros((4, 4)), np.full((4, 4), 0.3)):
+        assert score_maps.min_cross_entropy(constant) == 0.5
+
+
+def test_min_cross_entropy_by_hand():
+    # Levels 1, 9 and 49 halves: one split gives means 1 and 29, the other 5 and 49.
+    score_map = np.array([[0.5, 4.5, 24.5]]) / 256
+    split_low = 1 * np.log(1) + 58 * np.log(29)  # 195.3
+    split_high = 10 * np.log(5) + 49 * np.log(49)  # 206.8, kept better
+    assert split_high > split_low
+    assert score_maps.min_cross_entropy(score_map) * 256 == pytest.approx((5 + 24) / 2)
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(2, 6), st.integers(2, 6))))
+@settings(max_examples=50, deadline=None)
+def test_min_cross_entropy_splits_as_well_as_any_of_255_thresholds(levels):
+    score_map = (levels.astype(np.float64) + 0.5) / 256
+
+    def cross_entropy(threshold):
+        sides = [score_map[score_map > threshold], score_map[score_map <= threshold]]
+        return sum((side * np.log(side / side.mean())).sum() for side in sides if side.size)
+
+    best = min(cross_entropy(k / 256) for k in range(1, 256))
+    assert cross_entropy(score_maps.min_cross_entropy(score_map)) == pytest.approx(best, abs=1e-6)
+
+
 def test_largest_component_counts_pixels_not_extent():
     mask = np.bool_([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0], [1] * 5])
     kept = score_maps.largest_component(mask)

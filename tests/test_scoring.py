@@ -389,15 +389,21 @@ def test_outcomes_of_the_lines_add_up_to_those_of_the_figures(multi_label):
 # --- thresholds and bad maps ---------------------------------------------------------------------
 
 
-def test_thresholds_come_from_boxes_or_from_otsu(multi_label, bare):
-    for source, logits, rule in ((multi_label, [5, 1, 0], "boxes"), (bare, [1, 0], "otsu")):
+def test_thresholds_come_from_boxes_or_from_maps(multi_label, bare):
+    for source, logits, rule in (
+        (multi_label, [5, 1, 0], "boxes"),
+        (multi_label, [5, 1, 0], "maps"),
+        (bare, [1, 0], "maps"),
+    ):
         view = scoring.View(32, 32, "whole")
         predict = colours_are_maps(logits)
         found = scoring.pairs(predict, source, range(2), kinds=["true", "cam"], view=view)
-        thresholds, how = scoring.choose_thresholds(scoring.accumulate(found, ["true", "cam"]))
-        assert how == rule
+        accumulators = scoring.accumulate(found, ["true", "cam"])
+        thresholds = scoring.choose_thresholds(accumulators, rule)
         assert thresholds.keys() == {"true", "cam"}
         assert all(0 < value < 1 for value in thresholds.values())
+    with pytest.raises(ValueError, match="none of the pictures has one"):
+        scoring.choose_thresholds(accumulators, "boxes")
 
 
 def test_maps_and_scores_that_are_no_numbers_are_named(multi_label):

@@ -3,6 +3,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,7 +109,10 @@ def test_metrics_have_the_keys_of_the_contract(finished):
     assert metrics["scored_on"] == "val"
     assert metrics["num_training_images"] + metrics["num_threshold_images"] == 48
     assert (metrics["interrupted"], metrics["epochs"]) == (False, 2)
-    assert metrics["thresholds_from"] == "boxes"
+    assert metrics["thresholds_from"] == "maps"
+    assert metrics["threshold_by_maps"] == metrics["threshold"]
+    assert metrics["gt_known_loc_by_maps"] == pytest.approx(metrics["gt_known_loc"])
+    assert 0 <= metrics["gt_known_loc_by_boxes"] <= metrics["gt_known_loc_oracle"]
     assert metrics["threshold"] == metrics["thresholds"]["mean"]
     assert set(metrics["other_maps"]) == {"true", "cam"}
     assert metrics["skipped"] == {}
@@ -188,12 +193,12 @@ def test_image_folder_without_boxes(tmp_path, eager, capsys):
     assert run(train, *TINY, *arguments) == 0
     output = capsys.readouterr().out
     assert "No split 'val' to score on" in output
-    assert "by Otsu, without boxes, on 3 training pictures" in output
+    assert "from the maps of 3 training pictures, without boxes." in output
     assert "odd/notes.txt" in output
     metrics = metrics_of(run_folder)
     assert metrics["gt_known_loc"] is None and 0 <= metrics["top1_cls"] <= 1
     assert metrics["scored_on"] == "held-out part of train"
-    assert (metrics["num_images"], metrics["thresholds_from"]) == (3, "otsu")
+    assert (metrics["num_images"], metrics["thresholds_from"]) == (3, "maps")
     assert set(os.listdir(run_folder)) == FILES
     assert localization.load(str(run_folder / "model.keras")).classes == ("even", "odd")
 
@@ -367,3 +372,53 @@ def test_refusals_as_a_user_sees_them(tmp_path):
         assert refused.returncode == 1
         assert sentence in output + errors
         assert "Traceback" not in errors
+
+
+# --- weak supervision ----------------------------------------------------------------------------
+
+WITHOUT_BOXES = """
+import json, sys, numpy as np, tensorflow as tf
+from wsol_tf import config, train
+tf.config.experimental.enable_op_determinism()
+runs = []
+for data_dir in sys.argv[1:3]:
+    settings = config.from_flagfile("/dev/null", *sys.argv[3:], f"--data_dir={data_dir}",
+                                    f"--output_dir={data_dir}/run")
+    runs.append(train.train(settings, log=lambda line: None))
+(model, metrics), (blind, blind_metrics) = runs
+print(json.dumps({
+    "same": [bool(np.array_equal(a, b)) for a, b in zip(model.weights, blind.weights)],
+    "thresholds": [metrics["thresholds"], blind_metrics["thresholds"]],
+    "gt_known_loc": [metrics["gt_known_loc"], blind_metrics["gt_known_loc"]],
+}))
+"""
+
+
+def test_training_without_boxes_gives_the_same_weights_and_threshold(voc, tmp_path):
+    blind = tmp_path / "blind"
+    shutil.copytree(voc, blind)
+    shutil.rmtree(blind / "SegmentationClass", ignore_errors=True)
+    for path in (blind / "Annotations").iterdir():
+        path.write_text(re.sub(r"<bndbox>.*?</bndbox>", "", path.read_text(), flags=re.S))
+    arguments = (*TINY, "--dataset=voc_folder", "--epochs=2", "--batch_size=4", "--holdout=0.25",
+                 "--pseudo_start=0", "--localization_start=0", "--erasing_start=0")  # fmt: skip
+    command = [sys.executable, "-c", WITHOUT_BOXES, str(voc), str(blind), *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found = json.loads(ended.stdout.splitlines()[-1])
+    assert len(found["same"]) > 50 and all(found["same"])
+    assert found["thresholds"][0] == found["thresholds"][1]
+    assert found["gt_known_loc"][0] is not None and found["gt_known_loc"][1] is None
+
+
+def test_threshold_from_boxes_needs_boxes(voc, tmp_path, eager, capsys):
+    arguments = (*TINY, "--dataset=voc_folder", f"--data_dir={voc}", "--epochs=1",
+                 "--batch_size=4", "--holdout=0.25", "--threshold_from=boxes")  # fmt: skip
+    assert run(train, *arguments, f"--output_dir={tmp_path / 'run'}") == 0
+    metrics = metrics_of(tmp_path / "run")
+    assert metrics["thresholds_from"] == "boxes"
+    assert metrics["threshold"] == metrics["threshold_by_boxes"]
+    for path in (voc / "Annotations").iterdir():
+        path.write_text(re.sub(r"<bndbox>.*?</bndbox>", "", path.read_text(), flags=re.S))
+    assert run(train, *arguments, f"--output_dir={tmp_path / 'other'}") == 1
+    assert "Use --threshold_from=maps" in capsys.readouterr().err

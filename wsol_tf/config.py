@@ -148,6 +148,13 @@ class Config:
     )
     top_k: int = _setting(5, "Classes that --map=topk averages over.")
 
+    threshold_from: str = _setting(
+        "maps",
+        "What the stored score-map thresholds are chosen from, on held-out training pictures: "
+        "their score maps alone, or their boxes.",
+        choices=("maps", "boxes"),
+    )
+
     # Output
     output_dir: str = _setting("", "Folder of the run; it is made.")
 

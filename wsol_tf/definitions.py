@@ -129,7 +129,11 @@ DEFINITIONS = {
     "interrupted": "Whether the training was ended by hand.",
     "epochs": "Epochs that were trained.",
     "thresholds": "Score-map threshold chosen for each kind of map.",
-    "thresholds_from": "What the thresholds were chosen by: boxes, or Otsu's rule without boxes.",
+    "thresholds_from": "What the thresholds were chosen from: score maps alone, or boxes.",
+    "threshold_by_maps": "The threshold chosen from score maps alone, whichever is stored.",
+    "threshold_by_boxes": "The threshold chosen from boxes, whichever is stored.",
+    "gt_known_loc_by_maps": "gt_known_loc at threshold_by_maps.",
+    "gt_known_loc_by_boxes": "gt_known_loc at threshold_by_boxes.",
     "threshold_chosen_on_scored": "Whether the threshold was chosen on the scored pictures: then "
     "the figures are optimistic.",
     "num_training_images": "Pictures that were trained on.",

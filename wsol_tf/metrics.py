@@ -108,6 +108,7 @@ class LocalizationMetrics:
         pair = {
             "rank": rank,
             "otsu": otsu,
+            "min_cross_entropy": score_maps.min_cross_entropy(resized),
             "bad_map": bad_map,
             "bad_scores": bad_scores,
             "constant_map": not bad_map and not resized.any(),
@@ -143,7 +144,7 @@ class LocalizationMetrics:
             else:
                 self._pairs[key] = pair
 
-    def choose_threshold(self):
+    def choose_threshold_from_boxes(self):
         """Chooses the score-map threshold for use elsewhere from the boxes of these pictures.
 
         It maximises the mean IoU, each clipped to 0.3..0.7: that is the accuracy averaged over all
@@ -157,7 +158,7 @@ class LocalizationMetrics:
         if ious is None:
             raise ValueError(
                 "A threshold cannot be chosen from boxes: none of the pictures has one. "
-                "Use choose_threshold_without_boxes()."
+                "Use choose_threshold_from_maps()."
             )
         curve = np.clip(ious[:, :-1], 0.3, 0.7).mean(0)
         padded = np.pad(curve, 2, mode="edge")
@@ -170,9 +171,13 @@ class LocalizationMetrics:
             last += 1
         return float(self.thresholds[(first + last) // 2])
 
-    def choose_threshold_without_boxes(self):
-        """Returns the median of the pictures' Otsu thresholds, moved to the nearest known one."""
-        values = [pair["otsu"] for pair in self._pairs.values() if not pair["bad_map"]]
+    def choose_threshold_from_maps(self):
+        """Chooses the score-map threshold for use elsewhere from these maps alone: no boxes.
+
+        It is the median of the pictures' thresholds of least cross-entropy, moved to the nearest
+        known one. docs/results.md compares it with other rules that need no boxes.
+        """
+        values = [p["min_cross_entropy"] for p in self._pairs.values() if not p["bad_map"]]
         if not values:
             raise ValueError("A threshold cannot be chosen: there is no picture with a finite map.")
         return float(self.thresholds[np.abs(self.thresholds - np.median(values)).argmin()])

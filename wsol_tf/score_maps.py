@@ -96,6 +96,30 @@ def otsu(score_map):
     return float((best[0] + best[-1] + 2) / 512)
 
 
+def min_cross_entropy(score_map):
+    """Finds the threshold of least cross-entropy of a map in [0, 1]: a float that needs no boxes.
+
+    It splits the 256-bin histogram so that the map, replaced by the mean of each side, stays
+    closest to itself in cross-entropy (Li and Lee, Pattern Recognition 26, 1993); among equally
+    good splits it takes the middle one. It is lower than Otsu's where most of a map is dark and
+    the rim of what is bright fades slowly. A constant map gives 0.5.
+    """
+    values = np.asarray(score_map, np.float64).ravel()
+    bins = np.clip((values * 256).astype(np.int64), 0, 255)
+    counts = np.bincount(bins, minlength=256).astype(np.float64)
+    levels = np.arange(256) + 0.5
+    count, moment = np.cumsum(counts), np.cumsum(counts * levels)
+    below, above = count[:-1], count[-1] - count[:-1]
+    low, high = moment[:-1], moment[-1] - moment[:-1]
+    split = np.flatnonzero((below > 0) & (above > 0))
+    if not len(split):
+        return 0.5
+    below, above, low, high = below[split], above[split], low[split], high[split]
+    kept = low * np.log(low / below) + high * np.log(high / above)
+    best = split[kept >= kept.max() - 1e-9 * abs(kept.max())]
+    return float((best[0] + best[-1] + 2) / 512)
+
+
 def _largest(mask):
     """Returns (labels, index, stats row) of the largest 8-connected component, or None."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(

@@ -250,18 +250,23 @@ def accumulate(scored_pairs, kinds, *, thresholds=()):
     return accumulators
 
 
-def choose_thresholds(accumulators):
-    """Chooses a threshold per kind of map: from boxes where there are any, else by Otsu.
+def choose_thresholds(accumulators, rule):
+    """Chooses a threshold per kind of map.
+
+    Args:
+        accumulators: dict kind -> LocalizationMetrics.
+        rule: "boxes" or "maps", see `LocalizationMetrics.choose_threshold_from_boxes` and
+            `choose_threshold_from_maps`.
 
     Returns:
-        (dict kind -> threshold, "boxes" or "otsu").
+        dict kind -> threshold.
+
+    Raises:
+        ValueError: the rule is "boxes" and none of the pictures has one.
     """
-    try:
-        return {kind: a.choose_threshold() for kind, a in accumulators.items()}, "boxes"
-    except ValueError:  # no boxes
-        return {
-            kind: a.choose_threshold_without_boxes() for kind, a in accumulators.items()
-        }, "otsu"
+    if rule == "boxes":
+        return {kind: a.choose_threshold_from_boxes() for kind, a in accumulators.items()}
+    return {kind: a.choose_threshold_from_maps() for kind, a in accumulators.items()}
 
 
 class Standard:

@@ -6,6 +6,7 @@ writes RUN/run.flags (repeats the run), model.keras, history.csv, curves.png, me
 contact_sheet.png and logs/ for TensorBoard. Ctrl-C ends training and still writes all of them.
 """
 
+import contextlib
 import csv
 import json
 import os
@@ -54,6 +55,10 @@ def train(config, log=print):
     log(describe(source))
     if source.report.skipped or source.report.noted:
         log(source.report.summary())
+    if config.threshold_from == "boxes" and not source.has_boxes:
+        raise ValueError(
+            f"{source.name} has no boxes to choose the threshold from. Use --threshold_from=maps."
+        )
     validation = _load_validation(config, source.classes, log)
     kept, held = datasets.holdout(source.labels, config.holdout, config.seed)
     batches = pipeline.training_batches(
@@ -110,14 +115,19 @@ def train(config, log=print):
     if stop.sentence:
         raise FloatingPointError(stop.sentence)
 
-    thresholds, rule, held = _choose_thresholds(model, source, held, kept, config.map)
+    by_rule, held = _choose_thresholds(model, source, held, kept, config.map)
+    rule = config.threshold_from
+    if rule not in by_rule:
+        rule = "maps"
+        log("No held-out picture shows a box: the threshold is chosen from the maps instead.")
+    thresholds = by_rule[rule]
     log(f"Training pictures: {source.report.summary()}")
     model.thresholds = thresholds
     callbacks.save(model, path["model.keras"])
     log(
         f"Score-map threshold {thresholds[config.map]:.2f} for map '{config.map}', chosen "
-        f"{'from boxes' if rule == 'boxes' else 'by Otsu, without boxes,'} on {len(held)} "
-        "training pictures."
+        f"from the {rule} of {len(held)} training pictures"
+        f"{'.' if rule == 'boxes' else ', without boxes.'}"
     )
     metrics = {
         "interrupted": interrupted,
@@ -141,6 +151,7 @@ def train(config, log=print):
         title=scoring.sheet_title(config.dataset, config.data_dir, name),
         log=log,
     )
+    metrics |= _compare_rules(by_rule, config.map, figures)
     metrics = {
         "scored_on": name,
         "threshold_chosen_on_scored": validation is None,
@@ -213,7 +224,8 @@ def _choose_thresholds(model, source, held, kept, kind):
     Where none was held out, or none of those can be read, the pictures that were trained on serve.
 
     Returns:
-        (thresholds, rule, positions): see `scoring.choose_thresholds`, and what was used.
+        (dict rule -> thresholds, positions): see `scoring.choose_thresholds`, and what was used.
+        The rule "boxes" is there where the pictures have boxes, for comparison at least.
     """
     kinds = list(dict.fromkeys([kind, *model_lib.MAPS]))
     window = scoring.View(model.input_size, model.resize_size)
@@ -224,7 +236,27 @@ def _choose_thresholds(model, source, held, kept, kind):
         accumulators = scoring.accumulate(scored, kinds)
         if len(accumulators[kind]):
             break
-    return *scoring.choose_thresholds(accumulators), positions
+    by_rule = {"maps": scoring.choose_thresholds(accumulators, "maps")}
+    with contextlib.suppress(ValueError):  # no boxes
+        by_rule["boxes"] = scoring.choose_thresholds(accumulators, "boxes")
+    return by_rule, positions
+
+
+def _compare_rules(by_rule, kind, figures):
+    """The threshold of each rule for one kind of map, and the GT-known Loc at it."""
+    curves = figures["threshold_curves"] or {}
+    reached = dict(
+        zip(
+            curves.get("score_map_thresholds", ()),
+            curves.get("gt_known_loc_iou_50", ()),
+            strict=True,
+        )
+    )
+    compared = {}
+    for rule, thresholds in by_rule.items():
+        compared[f"threshold_by_{rule}"] = thresholds[kind]
+        compared[f"gt_known_loc_by_{rule}"] = reached.get(thresholds[kind])
+    return compared
 
 
 def _write_history(history, weights, path):
