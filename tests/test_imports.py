@@ -21,6 +21,7 @@ LEGAL = {
     "metrics": {"score_maps"},
     "standard_metrics": {"level_sets"},
     "report": {"charts", "definitions", "metrics"},
+    "keras_metrics": {"metrics", "score_maps"},
     "shapes": {"records"},
     "sources": {"images", "records"},
     "folders": {"images", "records", "sources"},

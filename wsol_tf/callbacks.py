@@ -1,4 +1,4 @@
-"""Callbacks of a run: TensorBoard tags, the model on disk after each epoch, a stop at NaN."""
+"""Callbacks of a run: TensorBoard tags, scores and the model after each epoch, a stop at NaN."""
 
 import os
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wsol_tf import losses
+from wsol_tf import losses, scoring
 
 
 class TensorBoardScalars(keras.callbacks.Callback):
@@ -33,6 +33,50 @@ class TensorBoardScalars(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.writer.close()
+
+
+class LocalizationScores(keras.callbacks.Callback):
+    """Scores a Localization on pictures with boxes after each epoch.
+
+    The logs gain `val_gt_known_loc`, `val_top1_loc` and `val_miou_box` of the model's own map, so
+    callbacks behind this one can use them: `EarlyStopping("val_gt_known_loc", mode="max")`.
+
+    Args:
+        source: a `datasets.Source` with boxes.
+        positions: positions in the source; None takes all.
+        threshold: score-map threshold in 0..1, or "otsu" for each map's own.
+        view: "crop" or "whole", see `scoring.View`.
+        batch_size: pictures in a batch.
+
+    Raises:
+        ValueError: for a source without boxes.
+    """
+
+    def __init__(self, source, positions=None, *, threshold="otsu", view="crop", batch_size=32):
+        super().__init__()
+        if not source.has_boxes:
+            raise ValueError(f"{source.name} has no boxes to score the localization with.")
+        self.source = source
+        self.positions = range(len(source)) if positions is None else positions
+        self.threshold = threshold
+        self.view = view
+        self.batch_size = batch_size
+
+    def on_epoch_end(self, epoch, logs=None):
+        model = self.model
+        pairs = scoring.pairs(
+            model.predict_on_batch,
+            self.source,
+            self.positions,
+            kinds=[model.map],
+            view=scoring.View(model.input_size, model.resize_size, self.view),
+            batch_size=self.batch_size,
+            top_k=model.top_k,
+        )
+        scored = scoring.accumulate(pairs, [model.map], thresholds=[self.threshold])[model.map]
+        figures = scored.result(self.threshold)
+        for name in ("gt_known_loc", "top1_loc", "miou_box"):
+            logs[f"val_{name}"] = figures[name]
 
 
 class SaveEachEpoch(keras.callbacks.Callback):

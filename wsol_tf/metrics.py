@@ -104,9 +104,9 @@ class LocalizationMetrics:
         resized = score_maps.resize(score_maps.normalize(score_map), height, width)
         otsu = score_maps.otsu(resized)
         cuts = np.append(self.thresholds, otsu)
-        rank, bad_scores = (np.nan, False) if scores is None else _rank(scores, key[1], allowed)
+        place, bad_scores = (np.nan, False) if scores is None else rank(scores, key[1], allowed)
         pair = {
-            "rank": rank,
+            "rank": place,
             "otsu": otsu,
             "min_cross_entropy": score_maps.min_cross_entropy(resized),
             "bad_map": bad_map,
@@ -124,7 +124,7 @@ class LocalizationMetrics:
             found = score_maps.boxes_at(resized, cuts)
             centered = [centered_box((height, width), area) for area in CENTERED_AREAS]
             pair["box_ious"] = self._box_iou(found, boxes).max(1, initial=0) * (not bad_map)
-            pair["outcomes"] = outcomes(found, boxes[: 0 if bad_map else None], not rank > 0)
+            pair["outcomes"] = outcomes(found, boxes[: 0 if bad_map else None], not place > 0)
             pair["centered_ious"] = self._box_iou(centered, boxes).max(1, initial=0)
         if mask is not None and np.any(np.not_equal(mask, 255)):
             ious = score_maps.mask_ious_at(resized, mask, cuts)
@@ -318,8 +318,12 @@ def _height_width(view_size):
     return (view_size, view_size) if np.isscalar(view_size) else tuple(map(int, view_size))
 
 
-def _rank(scores, label, allowed):
-    """Returns how many allowed classes stand before the label, ties by class id, as argmax does."""
+def rank(scores, label, allowed=None):
+    """Returns how many allowed classes stand before the label, ties by class id, as argmax does.
+
+    scores: [classes]; label: class id; allowed: None or bool [classes]. The second value returned
+    says whether the scores hold a NaN or an infinity; the label is then behind every place.
+    """
     scores = np.array(scores, np.float64).reshape(-1)
     if not 0 <= label < len(scores):
         raise ValueError(f"Label {label} has no score. Received scores for {len(scores)} classes.")
