@@ -101,7 +101,7 @@ def measure_speed(source, paths, repeats):
 
     def training(**options):
         return pipeline.training_batches(
-            source, range(len(source)), seed=0, drop_remainder=False, **VIEW, **options
+            source, range(len(source)), seed=0, **VIEW, **options
         )
 
     rows = {
@@ -148,7 +148,7 @@ def measure_memory(source, every=10):
     from wsol_tf import pipeline
 
     batches = pipeline.training_batches(
-        source, range(len(source)), seed=0, cache="none", drop_remainder=False, **VIEW
+        source, range(len(source)), seed=0, cache="none", **VIEW
     )
     total, started = int(batches.cardinality()), time.perf_counter()
     print(f"{len(source)} files, {total} batches; before the first: {memory_now():.0f} MiB")

@@ -2,12 +2,15 @@
 
 import sys
 
+import keras
 import numpy as np
 from absl import flags
 
-from wsol_tf import config, model
+from wsol_tf import config, heads, model
 from wsol_tf.score_maps import MAPS
 
+CLASSES = ("cat", "dog", "emu")
+AT_ONCE = {"localization_start": 0.0, "erasing_start": 0.0, "pseudo_start": 0.0, "warmup": 0.0}
 TINY = ("--width=0.25", "--input_size=64", "--head_width=8", "--extractor_weights=none")
 
 
@@ -74,3 +77,28 @@ def varied(model, seed=0):
     localizer = model.localizer.get_layer("localizer_conv")
     localizer.set_weights([w + rng.normal(0, 0.1, w.shape) for w in localizer.get_weights()])
     return model
+
+
+def toy(channels=3, seed=0, **keywords):
+    """A Localization with every kind of layer of the real one, and few of them."""
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((32, 32, 3), name="image")
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="rescaling")(image)
+    x = keras.layers.Conv2D(8, 3, strides=4, padding="same", use_bias=False, name="conv1")(x)
+    x = _norm("conv1_bn")(x)
+    x = keras.layers.ReLU(6.0, name="conv1_relu")(x)
+    features = keras.Input((8, 8, 8), name="features")
+    y = keras.layers.DepthwiseConv2D(3, strides=2, padding="same", name="conv_dw_2")(features)
+    y = _norm("conv_dw_2_bn")(y)
+    rest = keras.Model(features, y, name="rest")
+    return model.Localization(
+        keras.Model(image, x, name="feature_extractor"),
+        heads.classifier(rest, 3, head_width=6),
+        heads.localizer((8, 8, 8), channels),
+        CLASSES,
+        **keywords,
+    )
+
+
+def _norm(name):
+    return keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=name)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from wsol_tf import callbacks, losses
+from wsol_tf import callbacks, loop, losses
 
 LOGS = {"loss": 3.0, "top1_cls": 0.5} | {name: 2.0 for name in losses.TERMS}
 
@@ -26,8 +26,9 @@ def test_tensorboard_tags_and_values(tmp_path):
     callback = callbacks.TensorBoardScalars(str(tmp_path))
     callback.set_model(fake_model())
     callback.on_train_begin()
-    callback.on_epoch_end(0, LOGS)
-    callback.on_epoch_end(1, LOGS | {"loss": 1.0})
+    weighted = {f"weighted_{name}": 0.5 for name in losses.TERMS}
+    callback.on_epoch_end(0, LOGS | weighted | {"held_gt_known": 0.75, "epoch": 0, "step": 4})
+    callback.on_epoch_end(1, LOGS | weighted | {"loss": 1.0})
     callback.on_train_end()
     events = EventAccumulator(str(tmp_path))
     events.Reload()
@@ -35,7 +36,8 @@ def test_tensorboard_tags_and_values(tmp_path):
         tag: [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)]
         for tag in events.Tags()["tensors"]
     }
-    expected = {"losses/loss": [3, 1], "top1_cls": [0.5, 0.5], "learning_rate": [0.01, 0.01]}
+    expected = {"losses/loss": [3, 1], "top1_cls": [0.5, 0.5], "learning_rate": [0.01, 0.01],
+                "held/gt_known": [0.75]}  # fmt: skip
     for name in losses.TERMS:
         expected |= {f"losses/{name}": [2, 2], f"weighted/{name}": [0.5, 0.5]}
     assert values.keys() == expected.keys()
@@ -83,15 +85,16 @@ def test_saving_that_breaks_off_leaves_the_old_file(tmp_path, one_weight):
     assert saved_value(path) == 7
 
 
-def test_a_run_without_nan_goes_on():
-    callback = callbacks.StopAtNaN()
+def stop_at_nan(step, history=()):
+    callback = callbacks.StopAtNaN(loop.State(step=step, history=list(history)))
     callback.set_model(fake_model())
-    for epoch in range(2):
-        callback.on_epoch_begin(epoch)
-        for batch in range(3):
-            callback.on_train_batch_end(batch, LOGS)
-    assert callback.sentence == "" and callback.step == 6
-    assert not callback.model.stop_training
+    return callback
+
+
+def test_a_run_without_nan_goes_on():
+    callback = stop_at_nan(6)
+    callback.on_train_batch_end(0, LOGS)
+    assert callback.sentence == "" and not callback.model.stop_training
 
 
 @pytest.mark.parametrize(
@@ -103,12 +106,7 @@ def test_a_run_without_nan_goes_on():
     ],
 )
 def test_nan_stops_the_run_and_names_the_term(bad, named):
-    callback = callbacks.StopAtNaN()
-    callback.set_model(fake_model())
-    for epoch in range(2):
-        callback.on_epoch_begin(epoch)
-        for batch in range(2):
-            callback.on_train_batch_end(batch, LOGS)
+    callback = stop_at_nan(5, [LOGS])
     callback.on_train_batch_end(2, LOGS | bad)
     assert callback.model.stop_training
     assert named in callback.sentence
@@ -116,8 +114,19 @@ def test_nan_stops_the_run_and_names_the_term(bad, named):
 
 
 def test_nan_in_the_first_epoch_promises_no_model():
-    callback = callbacks.StopAtNaN()
-    callback.set_model(fake_model())
-    callback.on_epoch_begin(0)
+    callback = stop_at_nan(1)
     callback.on_train_batch_end(0, LOGS | {"loss": np.nan})
     assert "No model is kept." in callback.sentence
+
+
+def test_history_file_has_a_row_for_each_epoch(tmp_path):
+    state = loop.State(history=[{"epoch": 0, "loss": 1.5}])
+    callback = callbacks.HistoryFile(str(tmp_path / "history.csv"), state)
+    callback.on_epoch_end(0)
+    state.history.append({"epoch": 1, "loss": 0.5, "held_loss": 2.0})
+    callback.on_epoch_end(1)
+    assert (tmp_path / "history.csv").read_text().splitlines() == [
+        "epoch,loss,held_loss",
+        "0,1.5,",
+        "1,0.5,2.0",
+    ]

@@ -103,6 +103,9 @@ SPECIAL = {
     "learning_rate": st.floats(1e-12, 1e6),
     "resize_size": st.integers(224, 10**6),
     "input_size": st.integers(1, 224),
+    "ema": st.floats(0, 1, exclude_max=True),
+    "best_by": st.just("last"),
+    "patience": st.just(0),
     "data_dir": st.lists(NAMES.filter(bool), max_size=3).map(" ".join),
 }
 
@@ -174,6 +177,10 @@ def test_drops_as_numbers(text, shares):
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"holdout": 1.0}, r"holdout must lie in \[0, 1\). Received: 1.0."),
         ({"holdout": -0.1}, "holdout must lie"),
+        ({"ema": 1.0}, r"ema must lie in \[0, 1\). Received: 1.0."),
+        ({"gradient_accumulation": 0}, "gradient_accumulation must be at least 1"),
+        ({"best_by": "loss", "validate_every": 0}, "best_by 'loss' needs looks at held-out"),
+        ({"patience": 3}, "set best_by to 'loss' or 'gt_known'"),
         ({"pseudo_low": 0.5, "pseudo_high": 0.5}, "pseudo_low must be smaller than pseudo_high"),
     ],
 )
@@ -187,3 +194,24 @@ def test_settings_that_cant_work_are_refused(wrong, message):
 )
 def test_pictures_are_cropped_from(size, resize, expected):
     assert Config(input_size=size, resize_size=resize).crop_from == expected
+
+
+def test_what_differs_from_a_run_is_named(tmp_path):
+    file = tmp_path / "run.flags"
+    config = Config(epochs=3, ac_weight=1.5)
+    file.write_text(config_lib.to_flagfile(config))
+    assert config_lib.differences(config, file) == []
+    # Neither the place nor the machine changes what is learned.
+    free = dict(output_dir="elsewhere", strategy="mirrored", checkpoint_every_steps=7)
+    assert config_lib.differences(dataclasses.replace(config, **free), file) == []
+    other = dataclasses.replace(config, ac_weight=2.5, epochs=4)
+    assert config_lib.differences(other, file) == [
+        "--ac_weight=1.5 (here: 2.5)",
+        "--epochs=3 (here: 4)",
+    ]
+    file.write_text("--epoch_count=3\n")
+    assert "epoch_count" in config_lib.differences(config, file)[0]
+
+
+def test_settings_that_are_free_exist():
+    assert set(config_lib.FREE) <= set(FIELDS)

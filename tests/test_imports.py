@@ -14,7 +14,8 @@ PROGRAMS = {"train", "evaluate", "predict", "demo", "sweep"}
 LEGAL = {
     **dict.fromkeys(
         ("charts", "config", "definitions", "records", "losses", "score_maps", "extractors",
-         "pictures", "images", "optimizer", "programs", "stored_maps", "level_sets"), set()
+         "pictures", "images", "optimizer", "programs", "stored_maps", "level_sets",
+         "strategies", "checkpoints"), set()
     ),
     "heads": {"extractors"},
     "baselines": {"extractors"},
@@ -33,6 +34,7 @@ LEGAL = {
     "model": {"config", "extractors", "heads", "losses", "optimizer", "score_maps"},
     "scoring": {"datasets", "definitions", "metrics", "pictures", "pipeline", "score_maps",
                 "standard_metrics"},
+    "loop": {"strategies"},
     "callbacks": {"losses", "pictures", "score_maps", "scoring"},
 }  # fmt: skip
 

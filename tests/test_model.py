@@ -8,39 +8,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from programs import AT_ONCE, CLASSES, toy
 
 import wsol_tf
 from wsol_tf import extractors, heads, losses
 from wsol_tf.model import LOSS_SETTINGS, LOSS_WEIGHTS, Localization
 
-CLASSES = ("cat", "dog", "emu")
-AT_ONCE = {"localization_start": 0.0, "erasing_start": 0.0, "pseudo_start": 0.0, "warmup": 0.0}
 NOTHING = dict.fromkeys(losses.TERMS, 0.0)
-
-
-def toy(channels=3, seed=0, **keywords):
-    """A Localization with every kind of layer of the real one, and few of them."""
-    keras.utils.set_random_seed(seed)
-    image = keras.Input((32, 32, 3), name="image")
-    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="rescaling")(image)
-    x = keras.layers.Conv2D(8, 3, strides=4, padding="same", use_bias=False, name="conv1")(x)
-    x = _norm("conv1_bn")(x)
-    x = keras.layers.ReLU(6.0, name="conv1_relu")(x)
-    features = keras.Input((8, 8, 8), name="features")
-    y = keras.layers.DepthwiseConv2D(3, strides=2, padding="same", name="conv_dw_2")(features)
-    y = _norm("conv_dw_2_bn")(y)
-    rest = keras.Model(features, y, name="rest")
-    return Localization(
-        keras.Model(image, x, name="feature_extractor"),
-        heads.classifier(rest, 3, head_width=6),
-        heads.localizer((8, 8, 8), channels),
-        CLASSES,
-        **keywords,
-    )
-
-
-def _norm(name):
-    return keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=name)
 
 
 def batch(seed=0, size=8):
@@ -535,7 +509,7 @@ def test_mixed_bfloat16_trains_with_losses_in_float32():
     after = values(model.trainable_variables)
     assert all(np.isfinite(array).all() for array in after)
     assert changed(before, model.trainable_variables)
-    terms, _ = model._terms(tf.constant(images), tf.constant(labels), None, training=True)
+    terms, _, _ = model._terms(tf.constant(images), tf.constant(labels), None, training=True)
     assert {name: term.dtype for name, term in terms.items()} == dict.fromkeys(terms, tf.float32)
     # Close to what full precision gives, but for bas: it jumps from 1 to 0 where S_bg passes S.
     full, _ = small()
@@ -742,7 +716,7 @@ def test_bas_forward(bas, mode):
         expected = bas.arrays[f"{mode}_{name}"].transpose(0, 2, 3, 1)
         np.testing.assert_allclose(array, expected, rtol=1e-4, atol=5e-4, err_msg=name)
     bas.reset()
-    terms, logits = bas.model._terms(bas.images, bas.labels, None, training)
+    terms, logits, _ = bas.model._terms(bas.images, bas.labels, None, training)
     np.testing.assert_allclose(logits, bas.arrays[f"{mode}_score_1"], rtol=1e-4, atol=1e-6)
     means = {name: float(np.mean(term)) for name, term in terms.items()}
     for name, value in {
@@ -762,7 +736,7 @@ def test_bas_gradients_of_every_weight(bas):
     parameters = bas.parameters()
     assert len(parameters) == len(bas.notes["param_order"])
     with tf.GradientTape(persistent=True) as tape:
-        terms, _ = bas.model._terms(bas.images, bas.labels, None, training=True)
+        terms, _, _ = bas.model._terms(bas.images, bas.labels, None, training=True)
         means = {name: tf.reduce_mean(term) for name, term in terms.items()}
         sums = {"cls": means["cls"], "frg": means["cls_fg"]}
         sums["bas"] = means["bas"] + 1.5 * means["ac"]

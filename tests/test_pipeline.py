@@ -244,43 +244,77 @@ def test_training_never_reads_annotations():
     assert len(list(train(blind, range(8)))) == 2
 
 
-def test_every_sample_once_an_epoch_with_its_label():
-    labels = [[i % 3] for i in range(12)]
+def stream(dataset):
+    """The positions of all samples, in order."""
+    return [int(x) - 1 for batch in dataset for x in batch[0][:, 0, 0, 0].numpy()]
+
+
+@pytest.mark.parametrize("count, batch_size, batches", [(12, 4, 9), (14, 4, 11), (5, 4, 4)])
+def test_every_sample_once_an_epoch_with_its_label(count, batch_size, batches):
+    labels = [[i % 3] for i in range(count)]
     source, _ = source_of(labels)
-    for _ in range(2):
-        seen = []
-        for image, label in train(source, range(12)):
-            positions = image[:, 0, 0, 0].numpy() - 1
-            assert (image == image[:, :1, :1, :1]).numpy().all()
-            assert [labels[p][0] for p in positions] == label.numpy().tolist()
-            seen += positions.tolist()
-        assert sorted(seen) == list(range(12))
-
-
-def orders(dataset, epochs=3):
-    return [[x for batch in dataset for x in batch[0][:, 0, 0, 0].numpy()] for _ in range(epochs)]
+    dataset = train(source, range(count), batch_size=batch_size, epochs=3)
+    assert int(dataset.cardinality()) == batches  # three epochs, and what fills the last batch
+    for image, label in dataset:
+        assert (image == image[:, :1, :1, :1]).numpy().all()
+        assert [labels[p][0] for p in image[:, 0, 0, 0].numpy() - 1] == label.numpy().tolist()
+        assert len(label) == batch_size
+    seen = stream(dataset)
+    assert len(seen) == batches * batch_size
+    for epoch in range(3):
+        assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
 def test_order_is_fixed_by_the_seed_and_new_each_epoch():
     source, _ = source_of([[0]] * 16)
-    one, two = orders(train(source, range(16))), orders(train(source, range(16)))
-    assert one == two
-    assert one[0] != one[1] != one[2]
-    assert orders(train(source, range(16), seed=1)) != one
+    one = stream(train(source, range(16), epochs=3))
+    assert one == stream(train(source, range(16), epochs=3))
+    assert one[:16] != one[16:32] != one[32:]
+    assert stream(train(source, range(16), epochs=3, seed=1)) != one
 
 
 def test_augmentation_is_fixed_by_the_seed_and_new_each_epoch():
     source = load("shapes", "", "train", image_size=64, num_examples=1)
 
     def epochs(seed):
-        dataset = train(source, [0], batch_size=1, seed=seed)
-        return [next(iter(dataset))[0].numpy().tobytes() for _ in range(4)]
+        dataset = train(source, [0], batch_size=1, seed=seed, epochs=4)
+        return [image.numpy().tobytes() for image, _ in dataset]
 
     first = epochs(5)
     assert first == epochs(5)
     assert first != epochs(6)
     # One picture in one order: only the crop and the mirror can differ.
     assert len(set(first)) > 1
+
+
+def test_it_begins_anywhere_as_if_it_had_come_from_the_start():
+    source = load("shapes", "", "train", image_size=40, num_examples=7)
+
+    def batches(**options):
+        return [
+            (image.numpy().tobytes(), label.numpy().tolist())
+            for image, label in train(source, range(7), batch_size=3, epochs=4, **options)
+        ]
+
+    whole = batches()
+    assert len(whole) == 10  # 28 / 3, rounded up
+    for start in (1, 2, 5, 9, 10):
+        assert batches(start=start) == whole[start:]
+
+
+def test_workers_and_replicas_share_the_same_batches():
+    source, _ = source_of([[0]] * 14)
+    options = {"batch_size": 8, "epochs": 2, "start": 1}
+    whole = np.array(stream(train(source, range(14), **options))).reshape(-1, 8)
+    parts = [
+        np.array(stream(train(source, range(14), replicas=4, worker=w, workers=2, **options)))
+        for w in range(2)
+    ]
+    dataset = train(source, range(14), replicas=4, worker=1, workers=2, **options)
+    assert {len(label) for _, label in dataset} == {2} and int(dataset.cardinality()) == 6
+    np.testing.assert_array_equal(np.hstack([part.reshape(-1, 4) for part in parts]), whole)
+    with pytest.raises(ValueError, match="batch of 8 can't be shared evenly by 3 replicas"):
+        train(source, range(14), batch_size=8, replicas=3)
 
 
 def test_several_classes_make_one_sample_each_and_mask_out_the_others():
@@ -304,11 +338,11 @@ def test_several_classes_make_one_sample_each_and_mask_out_the_others():
 
 def test_unreadable_pictures_are_replaced_and_reported():
     source, _ = source_of([[i % 3] for i in range(8)], bad={2, 3})
-    dataset = train(source, range(8))
-    assert int(dataset.cardinality()) == 2
-    for order in orders(dataset):
+    dataset = train(source, range(8), epochs=3)
+    assert int(dataset.cardinality()) == 6
+    for order in np.reshape(stream(dataset), (3, 8)).tolist():
         # Samples 2 and 3 give their places to the next that can be read, sample 4.
-        assert sorted(order) == [1, 2, 5, 5, 5, 6, 7, 8]
+        assert sorted(order) == [0, 1, 4, 4, 4, 5, 6, 7]
     assert source.report.skipped == {"p2": "the file is empty", "p3": "the file is empty"}
 
 
@@ -321,18 +355,19 @@ def test_no_readable_picture_ends_with_the_names():
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_pictures_are_read_once_when_cached(cache, tmp_path):
     source, reads = source_of([[0]] * 8)
-    cached = orders(train(source, range(2, 8), cache=cache, cache_dir=tmp_path, batch_size=3))
-    assert sorted(reads) == list(range(2, 8))
+    read = range(2, 8)
+    cached = stream(train(source, read, cache=cache, cache_dir=tmp_path, batch_size=3, epochs=3))
+    assert sorted(reads) == list(read)
     reads.clear()
-    assert orders(train(source, range(2, 8), cache="none", batch_size=3)) == cached
-    assert sorted(reads) == sorted(list(range(2, 8)) * 3)
+    assert stream(train(source, read, cache="none", batch_size=3, epochs=3)) == cached
+    assert sorted(reads) == sorted(list(read) * 3)
     assert not list(tmp_path.iterdir())
 
 
 def test_cache_is_left_out_where_it_does_not_fit(monkeypatch):
     source, reads = source_of([[0]] * 8)
     monkeypatch.setattr(pipeline, "CACHE_BYTES", 8 * 28 * 28 * 3 - 1)
-    orders(train(source, range(8)), epochs=2)
+    stream(train(source, range(8), epochs=2))
     assert len(reads) == 16
 
 
@@ -347,8 +382,7 @@ def test_cache_that_cannot_work_is_refused(monkeypatch, tmp_path):
 
 def test_free_order_keeps_the_samples():
     source, _ = source_of([[0]] * 16)
-    for order in orders(train(source, range(16), deterministic=False)):
-        assert sorted(order) == list(range(1, 17))
+    assert sorted(stream(train(source, range(16), deterministic=False))) == list(range(16))
 
 
 def test_too_few_samples_are_refused():
@@ -356,8 +390,7 @@ def test_too_few_samples_are_refused():
     with pytest.raises(ValueError, match="3 training samples do not fill a batch of 4"):
         train(source, range(3))
     with pytest.raises(ValueError, match="0 training samples"):
-        train(source, [], drop_remainder=False)
-    assert [len(batch[1]) for batch in train(source, range(3), drop_remainder=False)] == [3]
+        train(source, [])
 
 
 @pytest.mark.parametrize("batches", [train, evaluate])

@@ -22,7 +22,7 @@ from wsol_tf import model as localization
 from wsol_tf.score_maps import MAPS
 
 FILES = {"run.flags", "model.keras", "history.csv", "curves.png", "metrics.json",
-         "contact_sheet.png", "logs"}  # fmt: skip
+         "contact_sheet.png", "logs", "checkpoints"}  # fmt: skip
 SHAPES = (*TINY, "--num_examples=48", "--epochs=2", "--batch_size=8")
 KEYS = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls", "miou_box", "threshold",
         "gt_known_loc_oracle", "oracle_threshold", "num_images")  # fmt: skip
@@ -94,7 +94,7 @@ def test_run_writes_the_files_of_the_contract(finished):
 def test_history_has_each_term_of_each_epoch(finished):
     rows = history_of(finished)
     assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert set(rows[0]) == {"epoch", "loss", "top1_cls", *losses.TERMS}
+    assert set(rows[0]) == {"epoch", "step", *localization.Localization.VALUES}
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
 
 
@@ -235,13 +235,12 @@ def test_no_readable_picture_is_refused(voc, tmp_path, eager, capsys):
 @pytest.mark.parametrize("step, epochs", [(4, 1), (1, 0)])
 def test_keyboard_interrupt_leaves_a_usable_run(step, epochs, tmp_path, eager, monkeypatch, capsys):
     def interrupt(self, batch, logs=None):
-        self.step += 1
-        if self.step == step:
+        if self.state.step == step:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(train.callbacks.StopAtNaN, "on_train_batch_end", interrupt)
     folder = tmp_path / "run"
-    # Two steps in each epoch: of 12 pictures 1 is held out.
+    # Epochs end with steps 3, 6, 9, ...: of 12 pictures 1 is held out.
     arguments = ("--num_examples=12", "--epochs=9", "--batch_size=4", f"--output_dir={folder}")
     assert run(train, *TINY, *arguments) == 130
     assert "Interrupted" in capsys.readouterr().out
@@ -295,18 +294,18 @@ def test_nan_stops_names_the_term_and_keeps_the_last_good_model(
 ):
     pseudo_label, calls = losses.pseudo_label, []
 
-    def nan_from_the_third_step(*arguments):
+    def nan_from_the_fifth_step(*arguments):
         calls.append(1)
-        return pseudo_label(*arguments) * (np.nan if len(calls) >= 3 else 1.0)
+        return pseudo_label(*arguments) * (np.nan if len(calls) >= 5 else 1.0)
 
-    monkeypatch.setattr(losses, "pseudo_label", nan_from_the_third_step)
+    monkeypatch.setattr(losses, "pseudo_label", nan_from_the_fifth_step)
     folder = tmp_path / "run"
     arguments = ("--num_examples=12", "--epochs=9", "--batch_size=4", f"--output_dir={folder}")
     assert run(train, *TINY, *arguments) == 1
     errors = capsys.readouterr().err
-    assert "no finite number at step 3, in pseudo." in errors
+    assert "no finite number at step 5, in pseudo." in errors
     assert "The model of the last whole epoch is kept." in errors
-    assert len(calls) == 3
+    assert len(calls) == 5
     model = keras.saving.load_model(folder / "model.keras")
     assert all(np.isfinite(weight.numpy()).all() for weight in model.weights)
     rows = history_of(folder)
@@ -319,6 +318,132 @@ def test_huge_learning_rate_ends_with_a_sentence(tmp_path, eager, capsys):
     assert run(train, *TINY, *arguments, f"--output_dir={tmp_path / 'run'}") == 1
     errors = capsys.readouterr().err
     assert "Error: The loss is no finite number" in errors and "--learning_rate" in errors
+
+
+# --- going on where a run was interrupted --------------------------------------------------------
+
+
+STEADY = (*TINY, "--num_examples=24", "--epochs=16", "--batch_size=4", "--strategy=one",
+          "--deterministic", "--checkpoint_every_steps=3", "--ema=0.9", "--val_split=")  # fmt: skip
+
+
+def weights_of(folder):
+    return localization.load(str(folder / "model.keras")).get_weights()
+
+
+def saved_steps(folder):
+    return [step for step, _ in train.checkpoints.paths(str(folder))]
+
+
+def stopped(folder, kind):
+    """Trains until there is a new checkpoint, and a moment more; returns the ended process."""
+    before = saved_steps(folder)
+    training = start(*STEADY, f"--output_dir={folder}")
+    deadline = time.monotonic() + 240
+    while saved_steps(folder) == before:
+        assert training.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(np.random.default_rng().random() / 3)  # any moment will do
+    training.send_signal(kind)
+    training.output, training.errors = training.communicate(timeout=240)
+    return training
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_it_ends_as_if_nothing_had_been(tmp_path):
+    """SIGTERM, then SIGKILL and a newest checkpoint that is cut off: the same weights."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    uninterrupted = start(*STEADY, f"--output_dir={whole}")
+    ended = stopped(broken, signal.SIGTERM)
+    assert ended.returncode == 75, ended.errors
+    assert "Ended by SIGTERM at step" in ended.errors and "goes on from here" in ended.errors
+    assert "Traceback" not in ended.errors
+    at = int(ended.errors.partition("SIGTERM at step ")[2].split()[0])
+    assert saved_steps(broken)[0] == at
+
+    ended = stopped(broken, signal.SIGKILL)
+    assert ended.returncode == -signal.SIGKILL
+    newest = train.checkpoints.paths(str(broken))[0][1]
+    os.truncate(newest, os.path.getsize(newest) - 1000)
+    again = start(*STEADY, f"--output_dir={broken}")
+    output, errors = again.communicate(timeout=240)
+    assert again.returncode == 0, errors
+    assert f"Checkpoint '{newest}' can't be read" in output
+    assert "Resumed at step" in output and "Resumed at step 0" not in output
+
+    assert uninterrupted.wait(timeout=240) == 0
+    for ours, theirs in zip(weights_of(broken), weights_of(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (broken / "history.csv").read_text() == (whole / "history.csv").read_text()
+    timeless = [metrics_of(folder) for folder in (broken, whole)]
+    assert timeless[0].pop("minutes") > 0 and timeless[1].pop("minutes") > 0
+    assert timeless[0] == timeless[1]
+    assert saved_steps(broken) == []  # a finished run needs none
+
+
+def small_run(folder, *arguments):
+    settings = ("--num_examples=12", "--epochs=2", "--batch_size=4", "--val_split=")
+    return run(train, *TINY, *settings, f"--output_dir={folder}", *arguments)
+
+
+def test_a_finished_run_says_so_and_is_kept(tmp_path, eager, capsys):
+    folder = tmp_path / "run"
+    assert small_run(folder) == 0
+    before = (folder / "model.keras").read_bytes()
+    capsys.readouterr()
+    assert small_run(folder, "--checkpoint_every_steps=9") == 0
+    assert "is finished; nothing is left to do" in capsys.readouterr().out
+    assert small_run(folder, "--epochs=3", "--ac_weight=2") == 1
+    errors = capsys.readouterr().err
+    assert "holds a run with other settings: --ac_weight=1.5 (here: 2.0); --epochs=2" in errors
+    assert f"--flagfile={folder / 'run.flags'}" in errors and "--resume=false" in errors
+    assert (folder / "model.keras").read_bytes() == before
+    assert small_run(folder, "--epochs=1", "--resume=false") == 0
+    assert metrics_of(folder)["epochs"] == 1
+
+
+def test_interrupted_by_hand_a_run_goes_on(tmp_path, eager, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    learn = localization.Localization.learn
+
+    def interrupting(self, data):
+        if self.optimizer.iterations.numpy() == 3:
+            signal.raise_signal(signal.SIGINT)
+        return learn(self, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(localization.Localization, "learn", interrupting)
+        assert small_run(folder) == 130
+    assert metrics_of(folder)["interrupted"] and saved_steps(folder) == [4]
+    assert small_run(folder, "--epochs=4") == 1
+    capsys.readouterr()
+    assert small_run(folder) == 0
+    assert "Resumed at step 4" in capsys.readouterr().out
+    assert len(history_of(folder)) == metrics_of(folder)["epochs"] == 2
+    assert not metrics_of(folder)["interrupted"]
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on(tmp_path, eager, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(train.checkpoints.np, "savez", full)
+    assert small_run(tmp_path / "run", "--checkpoint_every_steps=2") == 0
+    output = capsys.readouterr().out
+    assert "No checkpoint at step 2: No space left on device" in output and "Wrote" in output
+
+
+def test_a_folder_in_use_is_refused(tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with train.checkpoints.lock(str(folder), print):
+        assert small_run(folder) == 1
+    assert "Another run is writing to" in capsys.readouterr().err
+
+
+def test_other_pictures_than_the_run_began_with_are_refused():
+    with pytest.raises(ValueError, match="began with other pictures or labels"):
+        train._restored_state({"step": 3, "data": 1}, 2, config.Config())
 
 
 # --- what is refused up front --------------------------------------------------------------------

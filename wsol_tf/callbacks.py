@@ -1,5 +1,6 @@
 """Callbacks of a run: TensorBoard tags, scores and the model after each epoch, a stop at NaN."""
 
+import csv
 import os
 
 import keras
@@ -7,6 +8,16 @@ import numpy as np
 import tensorflow as tf
 
 from wsol_tf import losses, scoring
+
+
+def tag(name):
+    """The TensorBoard tag of a figure: losses, weighted terms and held-out figures in groups."""
+    if name == "loss" or name in losses.TERMS:
+        return f"losses/{name}"
+    for group in ("weighted", "held"):
+        if name.startswith(f"{group}_"):
+            return f"{group}/{name.removeprefix(f'{group}_')}"
+    return name
 
 
 class TensorBoardScalars(keras.callbacks.Callback):
@@ -21,14 +32,14 @@ class TensorBoardScalars(keras.callbacks.Callback):
         self.writer = tf.summary.create_file_writer(self.log_dir)
 
     def on_epoch_end(self, epoch, logs=None):
-        weights = self.model.current_weights()
         with self.writer.as_default(step=epoch):
             for name, value in (logs or {}).items():
-                term = name in losses.TERMS
-                tf.summary.scalar(f"losses/{name}" if term or name == "loss" else name, value)
-                if term:
-                    tf.summary.scalar(f"weighted/{name}", value * float(weights[name]))
-            tf.summary.scalar("learning_rate", float(self.model.optimizer.learning_rate))
+                if name not in ("epoch", "step"):
+                    tf.summary.scalar(tag(name), value)
+            tf.summary.scalar(
+                "learning_rate",
+                float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            )
         self.writer.flush()
 
     def on_train_end(self, logs=None):
@@ -91,6 +102,29 @@ class SaveEachEpoch(keras.callbacks.Callback):
             save(self.model, self.path)
 
 
+class HistoryFile(keras.callbacks.Callback):
+    """Writes the figures of all epochs so far to a CSV file after each of them."""
+
+    def __init__(self, path, state):
+        super().__init__()
+        self.path = path
+        self.state = state
+
+    def on_train_begin(self, logs=None):
+        self.write()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.write()
+
+    def write(self):
+        """Writes the file anew, for later epochs may have columns that earlier ones lack."""
+        names = dict.fromkeys(["epoch", *(name for row in self.state.history for name in row)])
+        with open(self.path, "w", newline="") as file:
+            writer = csv.DictWriter(file, list(names), restval="")
+            writer.writeheader()
+            writer.writerows(self.state.history)
+
+
 class StopAtNaN(keras.callbacks.Callback):
     """Stops the run at the first loss that is no number, and keeps which term it was.
 
@@ -98,24 +132,20 @@ class StopAtNaN(keras.callbacks.Callback):
         sentence: what happened and what to do; empty as long as all is well.
     """
 
-    def __init__(self):
+    def __init__(self, state):
         super().__init__()
         self.sentence = ""
-        self.step = 0
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
+        self.state = state
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
         if np.isfinite(logs["loss"]):
             return
         bad = [name for name in losses.TERMS if not np.isfinite(logs[name])]
         named = f"in {', '.join(bad)}" if bad else "in a layer's own loss"
-        kept = "The model of the last whole epoch is kept." if self.epoch else "No model is kept."
+        whole = self.state.history
+        kept = "The model of the last whole epoch is kept." if whole else "No model is kept."
         self.sentence = (
-            f"The loss is no finite number at step {self.step}, {named}. {kept} "
+            f"The loss is no finite number at step {self.state.step}, {named}. {kept} "
             "Lower --learning_rate or the weight of that term."
         )
         self.model.stop_training = True
@@ -136,4 +166,6 @@ def save(model, path):
     """Saves a model so that no half-written file ever stands under the final name."""
     unfinished = os.path.join(os.path.dirname(path), ".unfinished.keras")
     model.save(unfinished)
+    with open(unfinished, "rb") as file:
+        os.fsync(file.fileno())
     os.replace(unfinished, path)

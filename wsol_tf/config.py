@@ -132,6 +132,14 @@ class Config:
     clip_norm: float = _setting(
         0.0, "Norm that the gradients of a step are clipped to, all together; 0: they are not."
     )
+    ema: float = _setting(
+        0.0,
+        "Share that a moving average of the weights keeps at each step, such as 0.999; the average "
+        "is what is validated and saved. 0: there is none.",
+    )
+    gradient_accumulation: int = _setting(
+        1, "Parts that each batch is worked on in, one after the other, to need less memory."
+    )
     mixed_precision: str = _setting(
         "float32",
         "Precision of the layers.",
@@ -155,8 +163,48 @@ class Config:
         choices=("maps", "boxes"),
     )
 
+    # Validation while training, on held-out training pictures
+    validate_every: int = _setting(
+        1, "Epochs between two looks at held-out pictures: losses, GT-known, pictures; 0: never."
+    )
+    validation_images: int = _setting(64, "At most so many held-out pictures are looked at.")
+    best_by: str = _setting(
+        "last",
+        "Which model is kept: the last, or that of the best look at held-out pictures: by their "
+        "'loss' (needs labels only) or by 'gt_known' (needs boxes).",
+        choices=("last", "loss", "gt_known"),
+    )
+    patience: int = _setting(
+        0, "Looks without a better model after which training stops; 0: it doesn't stop early."
+    )
+
+    # Machine
+    strategy: str = _setting(
+        "auto",
+        "Devices: one; mirrored, all of this machine; multi_worker, several machines; tpu; "
+        "central, variables in one place. auto: see BUILD.md.",
+        choices=("auto", "one", "mirrored", "multi_worker", "tpu", "central"),
+    )
+    jit_compile: str = _setting(
+        "auto", "Compile the step with XLA; auto: on one GPU.", choices=("auto", "on", "off")
+    )
+    steps_per_execution: int = _setting(
+        1, "Steps that run without a look at the losses in between; more is faster on a GPU."
+    )
+    deterministic: bool = _setting(
+        False, "Same seed, same weights to the last bit, also on a GPU; slower."
+    )
+
     # Output
     output_dir: str = _setting("", "Folder of the run; it is made.")
+    resume: bool = _setting(
+        True, "Go on where the run in output_dir was interrupted; off: start anew."
+    )
+    checkpoint_every_minutes: float = _setting(5.0, "Minutes between two checkpoints; 0: none.")
+    checkpoint_every_steps: int = _setting(
+        0, "Steps between two checkpoints, besides those by time; 0: by time only."
+    )
+    keep_checkpoints: int = _setting(2, "Checkpoints that are kept, the newest ones.")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -165,7 +213,10 @@ class Config:
             if choices and value not in choices:
                 legal = ", ".join(map(str, choices))
                 raise ValueError(f"Unknown {field.name} '{value}'. Legal: {legal}.")
-        for name in ("epochs", "batch_size", "head_width", "top_k"):
+        for name in (
+            *("epochs", "batch_size", "head_width", "top_k", "gradient_accumulation"),
+            *("steps_per_execution", "keep_checkpoints", "validation_images"),
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
         for name in ("localization_start", "erasing_start", "pseudo_start", "warmup"):
@@ -173,6 +224,16 @@ class Config:
                 raise ValueError(f"{name} must lie in [0, 1]. Received: {getattr(self, name)}.")
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be above 0. Received: {self.learning_rate}.")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must lie in [0, 1). Received: {self.ema}.")
+        if self.best_by != "last" and not self.validate_every:
+            raise ValueError(
+                f"best_by '{self.best_by}' needs looks at held-out pictures: set validate_every."
+            )
+        if self.patience and self.best_by == "last":
+            raise ValueError(
+                "patience needs a score to wait for: set best_by to 'loss' or 'gt_known'."
+            )
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout must lie in [0, 1). Received: {self.holdout}.")
         for field in dataclasses.fields(self):
@@ -210,6 +271,13 @@ class Config:
         """Side in pixels that pictures are resized to before they are cropped."""
         return self.resize_size or round(self.input_size * 8 / 7)
 
+
+# Settings that a run may be resumed with another value of: none of them changes what is learned.
+FREE = (
+    *("output_dir", "resume", "data_dir", "cache", "val_split", "strategy", "jit_compile"),
+    *("steps_per_execution", "checkpoint_every_minutes", "checkpoint_every_steps"),
+    *("keep_checkpoints", "deterministic"),
+)
 
 # What each recipe changes of the defaults above. 'bas' is section 3 of docs/method.md as written.
 RECIPES = {
@@ -291,3 +359,20 @@ def to_flagfile(config: Config) -> str:
         text = str(value).lower() if isinstance(value, bool) else value
         lines += [f"# {field.metadata['help']}", f"--{field.name}={text}"]
     return "\n".join(lines) + "\n"
+
+
+def differences(config: Config, path) -> list[str]:
+    """What a run's run.flags has otherwise than a Config, as "--name=theirs (here: ours)".
+
+    Settings in FREE are left out. A file that can't be read is a difference.
+    """
+    try:
+        other = from_flagfile(path)
+    except (flags.Error, ValueError, OSError) as error:
+        return [f"{path} can't be read ({error})"]
+    names = (field.name for field in dataclasses.fields(Config) if field.name not in FREE)
+    return [
+        f"--{name}={getattr(other, name)} (here: {getattr(config, name)})"
+        for name in names
+        if getattr(other, name) != getattr(config, name)
+    ]

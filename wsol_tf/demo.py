@@ -86,7 +86,13 @@ def main(argv):
         os.path.join(output_dir, name) for name in ("run", "scored", "predicted", "pictures")
     )
     model = os.path.join(run_dir, "model.keras")
-    run("train", f"--flagfile={CONFIG}", f"--output_dir={run_dir}", *(QUICK if quick else ()))
+    run(
+        "train",
+        f"--flagfile={CONFIG}",
+        f"--output_dir={run_dir}",
+        "--resume=false",
+        *(QUICK if quick else ()),
+    )
     run("evaluate", f"--model={model}", "--dataset=shapes", f"--output_dir={scored}",
         *(["--num_examples=48"] if quick else []))  # fmt: skip
     run("shapes", f"--output_dir={drawn}", "--num_images=12", "--size=224", "--split=test")

@@ -105,6 +105,23 @@ def area_constraint(foreground_mask):
     return ops.mean(_float(foreground_mask), axis=(1, 2))
 
 
+def left_by_erasing(maps, threshold, absolute=False):
+    """Share of a map's positive part that erasing from `threshold` on leaves, `[batch]`; no loss.
+
+    1 where there was nothing to erase.
+    """
+    maps = ops.relu(ops.stop_gradient(_float(maps)))
+    kept = ops.sum(maps * _float(reference(maps, absolute) < threshold), axis=(1, 2))
+    whole = ops.sum(maps, axis=(1, 2))
+    return ops.where(whole > 0, kept / ops.maximum(whole, EPSILON), 1.0)
+
+
+def pseudo_coverage(foreground_mask, high, low, absolute=False):
+    """Share of the positions that have a pseudo label, `[batch]`; no loss."""
+    relative = reference(_float(foreground_mask), absolute)
+    return ops.mean(_float((relative > high) | (relative < low)), axis=(1, 2))
+
+
 def of_class(maps, labels):
     """Picks the label's channel: `[batch, h, w, classes]` -> `[batch, h, w]`.
 

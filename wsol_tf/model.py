@@ -1,5 +1,6 @@
 """The model: feature extractor, classifier and localizer trained together with seven losses."""
 
+import math
 import os
 import zipfile
 
@@ -31,6 +32,8 @@ LOSS_SETTINGS = {
 LOSS_WEIGHTS = {
     name: 1.0 if name == "cls" else getattr(_DEFAULTS, f"{name}_weight") for name in losses.TERMS
 }
+SEEN = ("ae_left", "ae_fg_left", "pseudo_coverage")  # what a step sees besides its losses
+TRACKED = ("loss", *losses.TERMS, "top1_cls")  # what `fit` shows
 
 
 @keras.saving.register_keras_serializable(package="wsol_tf")
@@ -55,6 +58,8 @@ class Localization(keras.Model):
         resize_size: side in pixels that pictures were resized to before the crop of training;
             None: 8/7 of the input's side.
     """
+
+    VALUES = (*TRACKED, *(f"weighted_{name}" for name in losses.TERMS), *SEEN)
 
     def __init__(
         self,
@@ -92,8 +97,7 @@ class Localization(keras.Model):
         self.input_size = feature_extractor.input.shape[1]
         self.resize_size = resize_size or round(self.input_size * 8 / 7)
         self.total_steps = None
-        self.trackers = [keras.metrics.Mean(name=name) for name in ("loss", *losses.TERMS)]
-        self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="top1_cls")
+        self.trackers = [keras.metrics.Mean(name=name) for name in TRACKED]
         self.built = True
 
     def call(self, images, training=None):
@@ -197,21 +201,44 @@ class Localization(keras.Model):
         )
 
     def train_step(self, data):
-        images, labels, allowed = keras.utils.unpack_x_y_sample_weight(data)
-        with tf.GradientTape() as tape:
-            terms, logits = self._terms(images, labels, allowed, training=True)
-            total = self._total(terms, self.current_weights()) + sum(self.losses)
-            # The optimizer sums the gradients of the replicas.
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            scaled = self.optimizer.scale_loss(total / replicas)
-        gradients = tape.gradient(scaled, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        return self._logs(total, terms, labels, logits)
+        return self._track(self.learn(data))
 
     def test_step(self, data):
-        images, labels, allowed = keras.utils.unpack_x_y_sample_weight(data)
-        terms, logits = self._terms(images, labels, allowed, training=False)
-        return self._logs(self._total(terms, self.loss_weights), terms, labels, logits)
+        return self._track(self._values(data, self.loss_weights, training=False))
+
+    def learn(self, data):
+        """Takes one step on this replica's part of a batch; returns VALUES, see `gradients`."""
+        gradients, values = self.gradients(data)
+        self.apply(gradients)
+        return values
+
+    def gradients(self, data, parts=1):
+        """Gradients of this replica's part of a step, and what was seen on the way.
+
+        Args:
+            data: (image, label) or (image, label, allowed).
+            parts: calls whose gradients are added up for one step.
+
+        Returns:
+            (gradients, values): one gradient for each trainable variable, of the global batch's
+            mean when summed over replicas and parts (times the loss scale in float16); and a dict
+            of VALUES, one number for each image or for all.
+        """
+        with tf.GradientTape() as tape:
+            values = self._values(data, self.current_weights(), training=True)
+            # The optimizer sums the gradients of the replicas.
+            share = tf.distribute.get_strategy().num_replicas_in_sync * parts
+            scaled = self.optimizer.scale_loss(values["loss"] / share)
+        return tape.gradient(scaled, self.trainable_variables), values
+
+    def apply(self, gradients):
+        """Changes the weights by this replica's gradients, those of the others added to them."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1 and hasattr(self.optimizer, "inner_optimizer"):
+            # Float16: Keras looks for overflow before it sums, each replica by itself.
+            context = tf.distribute.get_replica_context()
+            gradients = [g / replicas for g in context.all_reduce("SUM", gradients)]
+        self.optimizer.apply(gradients, self.trainable_variables)
 
     def predict_step(self, data):
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -244,8 +271,32 @@ class Localization(keras.Model):
         }
         return {name: self.loss_weights[name] * ramps[name] for name in losses.TERMS}
 
+    def _values(self, data, weights, training):
+        """VALUES of a batch: terms and top1_cls for each image, the others for all of them."""
+        images, labels, allowed = keras.utils.unpack_x_y_sample_weight(data)
+        terms, logits, seen = self._terms(images, labels, allowed, training)
+        weighted = {f"weighted_{name}": weights[name] * ops.mean(terms[name]) for name in terms}
+        right = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
+        return {
+            "loss": sum(weighted.values()) + sum(self.losses),
+            **terms,
+            "top1_cls": ops.cast(right, "float32"),
+            **weighted,
+            **seen,
+        }
+
+    def _track(self, values):
+        """Adds values to the metrics of Keras; returns these."""
+        for tracker in self.trackers:
+            tracker.update_state(values[tracker.name])
+        return {tracker.name: tracker.result() for tracker in self.trackers}
+
+    @property
+    def metrics(self):
+        return self.trackers
+
     def _terms(self, images, labels, allowed, training):
-        """The seven losses, one value per image each, and the logits."""
+        """(terms, logits, seen): the seven losses and SEEN, one value per image each."""
         if allowed is not None and (allowed.dtype != "bool" or len(allowed.shape) != 2):
             raise ValueError(
                 "The third part of a batch is `allowed`, bool [batch, classes]; sample weights "
@@ -277,7 +328,16 @@ class Localization(keras.Model):
             )
         else:  # the second pass through the classifier would be for nothing
             terms["bas"] = ops.zeros_like(terms["ac"])
-        return terms, ops.mean(score_map, axis=(1, 2))
+        seen = {
+            "ae_left": losses.left_by_erasing(
+                losses.of_class(score_map, labels), settings["ae_threshold"]
+            ),
+            "ae_fg_left": losses.left_by_erasing(mask, settings["ae_fg_threshold"], absolute),
+            "pseudo_coverage": losses.pseudo_coverage(
+                mask, settings["pseudo_high"], settings["pseudo_low"], absolute
+            ),
+        }
+        return terms, ops.mean(score_map, axis=(1, 2)), seen
 
     def _classify_erased(self, features, mask, training):
         """Score map of the features outside the mask; the classifier is a constant here.
@@ -293,20 +353,6 @@ class Localization(keras.Model):
             training=training and self.loss_settings["erased_statistics"] == "batch",
         )
         return score_map
-
-    def _total(self, terms, weights):
-        return sum(weights[name] * ops.mean(terms[name]) for name in losses.TERMS)
-
-    def _logs(self, total, terms, labels, logits):
-        self.trackers[0].update_state(total)
-        for tracker, name in zip(self.trackers[1:], losses.TERMS, strict=True):
-            tracker.update_state(terms[name])
-        self.accuracy.update_state(labels, logits)
-        return {metric.name: metric.result() for metric in self.metrics}
-
-    @property
-    def metrics(self):
-        return [*self.trackers, self.accuracy]
 
     # Saving
 
@@ -378,9 +424,12 @@ def _build(config, classes):
 
 
 def compile_from(model, config: Config, steps_per_epoch):
-    """Compiles a model with the losses, the optimizer and the schedule of a run."""
+    """Compiles a model with the losses, the optimizer and the schedule of a run.
+
+    `steps_per_epoch` may be a fraction, where batches run across the end of an epoch.
+    """
     # Keras keeps the old rate for the step with the boundary's number; steps count from 0.
-    steps = config.epochs * steps_per_epoch
+    steps = math.ceil(config.epochs * steps_per_epoch)
     drops = [round(share * steps) - 1 for share in config.lr_drop_shares]
     rates = [config.learning_rate * 0.1**i for i in range(len(drops) + 1)]
     schedule = (
@@ -396,11 +445,13 @@ def compile_from(model, config: Config, steps_per_epoch):
             momentum=config.momentum,
             l2=config.l2,
             clip_norm=config.clip_norm,
+            ema=config.ema,
         ),
         loss_weights={
             name: getattr(config, f"{name}_weight") for name in losses.TERMS if name != "cls"
         },
         total_steps=steps,
+        jit_compile={"auto": "auto", "on": True, "off": False}[config.jit_compile],
         **{name: getattr(config, name) for name in LOSS_SETTINGS},
     )
 
@@ -415,6 +466,7 @@ def group_sgd(
     momentum=0.9,
     l2=5e-4,
     clip_norm=0.0,
+    ema=0.0,
 ):
     """SGD with BAS's groups, and a rate of the localizer that fits its shape.
 
@@ -432,6 +484,7 @@ def group_sgd(
         momentum: Nesterov momentum.
         l2: decay, added to the gradient.
         clip_norm: norm that all gradients together are clipped to; 0: they are not.
+        ema: share that the moving average of the weights keeps at each step; 0: there is none.
     """
     if not localizer_multiplier:
         features, channels = localizer.input.shape[-1], localizer.output.shape[-1]
@@ -447,6 +500,8 @@ def group_sgd(
         momentum=momentum,
         nesterov=True,
         global_clipnorm=clip_norm or None,
+        use_ema=ema > 0,
+        ema_momentum=ema or 0.99,
     )
 
 

@@ -3,6 +3,7 @@
 import re
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 
@@ -41,6 +42,19 @@ class GroupSGD(keras.optimizers.SGD):
         # On TensorFlow the variable is a bare tf.Variable here: only its index is known.
         factor = self._factors[self._get_variable_index(variable)]
         super().update_step(gradient, variable, learning_rate * factor)
+
+    def _clip_gradients(self, grads):
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas == 1 or not self.global_clipnorm:
+            return super()._clip_gradients(grads)
+        # Keras clips each replica's gradients by themselves; the norm meant is that of their sum.
+        summed = tf.distribute.get_replica_context().all_reduce("SUM", grads)
+        return [gradient / replicas for gradient in super()._clip_gradients(summed)]
+
+    @property
+    def averages(self):
+        """The moving averages of the weights, in the order of the weights; empty without EMA."""
+        return self._model_variables_moving_average if self.use_ema else []
 
     def get_config(self):
         return {**super().get_config(), "multipliers": self.multipliers, "l2": self.l2}

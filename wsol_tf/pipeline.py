@@ -158,6 +158,11 @@ def ten_crop_probabilities(
     return total / 10
 
 
+def num_samples(source: Source, indices: Sequence[int]) -> int:
+    """How many (picture, class present) there are at these positions."""
+    return sum(len(source.labels[i]) for i in indices)
+
+
 def training_batches(
     source: Source,
     indices: Sequence[int],
@@ -166,45 +171,61 @@ def training_batches(
     resize_size: int,
     batch_size: int,
     seed: int,
+    epochs: int = 1,
+    start: int = 0,
+    replicas: int = 1,
+    worker: int = 0,
+    workers: int = 1,
     pairs: bool = True,
     cache: str = "memory",
     cache_dir: str | None = None,
     deterministic: bool = True,
-    drop_remainder: bool = True,
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches of pictures with one class each; no boxes, no masks.
 
-    One sample is one (picture, class present). Each epoch has another order and other crops, all
-    of them fixed by the seed. A sample whose picture cannot be read goes to the report, and the
-    next readable sample takes its place, so the number of batches is known in advance.
+    One sample is one (picture, class present). All epochs are one stream: a batch runs across the
+    end of an epoch into the next one, so that all batches are full and no sample is left out; the
+    last batch of all is filled up from an epoch that isn't trained. Order and crops of each epoch
+    are functions of the seed and the position in the stream alone: it can begin anywhere, and
+    any number of workers together see the same batches. A sample whose picture cannot be read goes
+    to the report, and the next readable sample takes its place.
 
     Args:
         source: the data set.
         indices: positions in the source to train on.
         input_size: side in pixels of the crops.
         resize_size: side in pixels that pictures are resized to before the crop.
-        batch_size: samples in a batch.
+        batch_size: samples in a batch, over all replicas together.
         seed: fixes order and augmentation.
+        epochs: how often each sample is seen.
+        start: batches that are left out at the beginning, because they were seen already.
+        replicas: parts that each batch comes in, one after the other.
+        worker, workers: this worker's share: the parts of its own replicas.
         pairs: whether pictures with several classes are legal; then batches have a third part.
         cache: where resized pictures stay after their first use: `none`, `memory` (only where
             all of them take at most 4 GiB) or `disk` (a file that goes with the process).
         cache_dir: folder of that file; by default that of temporary files.
-        deterministic: whether batches come in an order that the seed fixes. Otherwise a picture
+        deterministic: whether batches come in an order that the seed fixes. Otherwise a batch
             that is read slowly lets others pass.
-        drop_remainder: whether the last, smaller batch of an epoch is left out.
 
     Returns:
-        A dataset of (image uint8 [batch, input_size, input_size, 3], label int32 [batch]) or,
-        where some picture of the source has several classes, (image, label,
-        allowed bool [batch, classes]), False for the other classes present.
+        A dataset of (image uint8 [part, input_size, input_size, 3], label int32 [part]) with
+        part = batch_size / replicas or, where some picture of the source has several classes,
+        (image, label, allowed bool [part, classes]), False for the other classes present.
 
     Raises:
-        ValueError: fewer samples than a batch, several classes in a picture without `pairs`,
-            `resize_size` below `input_size`, or too little room on the disk.
+        ValueError: fewer samples than a batch, batches that replicas can't share evenly, several
+            classes in a picture without `pairs`, `resize_size` below `input_size`, or too little
+            room on the disk.
     """
     if resize_size < input_size:
         raise ValueError(
             f"resize_size must be at least input_size. Received: {resize_size} < {input_size}."
+        )
+    if batch_size % replicas or replicas % workers:
+        raise ValueError(
+            f"A batch of {batch_size} can't be shared evenly by {replicas} replicas of {workers} "
+            f"workers. Set --batch_size to a multiple of {replicas}."
         )
     several = any(len(labels) > 1 for labels in source.labels)
     if several and not pairs:
@@ -213,7 +234,7 @@ def training_batches(
             "makes one sample of each class present."
         )
     samples = [(int(i), int(label)) for i in indices for label in source.labels[i]]
-    if len(samples) < (batch_size if drop_remainder else 1):
+    if len(samples) < batch_size:
         raise ValueError(
             f"{source.name}: {len(samples)} training samples do not fill a batch of {batch_size}. "
             "Lower --batch_size or give more pictures."
@@ -221,38 +242,48 @@ def training_batches(
     read = _reader(source, indices, resize_size, cache, cache_dir)
     places = resize_size - input_size + 1
 
-    def make_batch(starts, crop_seed):
-        images = np.empty((len(starts), input_size, input_size, 3), np.uint8)
-        labels = np.empty(len(starts), np.int32)
-        allowed = np.ones((len(starts), len(source.classes)), bool)
-        crops = np.random.default_rng(crop_seed).integers(
-            [places, places, 2], size=(len(starts), 3)
-        )
-        for i, (start, (top, left, mirrored)) in enumerate(zip(starts, crops, strict=True)):
-            image, position, label = _next_readable(source, samples, start, read)
-            image = crop_image(image, top, left, input_size, resize_size)
+    @functools.lru_cache(maxsize=3)  # batches at the end of an epoch reach into the next
+    def order(epoch):
+        return np.random.default_rng([seed, epoch]).permutation(len(samples))
+
+    def make_batch(stream):
+        images = np.empty((len(stream), input_size, input_size, 3), np.uint8)
+        labels = np.empty(len(stream), np.int32)
+        allowed = np.ones((len(stream), len(source.classes)), bool)
+        for i, (epoch, place) in enumerate(zip(*divmod(stream, len(samples)), strict=True)):
+            rng = np.random.default_rng([seed, epoch, place])
+            top, left, mirrored = rng.integers([places, places, 2])
+            image, position, label = _next_readable(
+                source, samples, int(order(int(epoch))[place]), read
+            )
+            image = crop_image(image, int(top), int(left), input_size, resize_size)
             images[i] = cv2.flip(image, 1) if mirrored else image
             labels[i] = label
             allowed[i, source.labels[position]] = False
             allowed[i, label] = True
         return images, labels, allowed
 
-    def load_batch(starts, crop_seed):
+    part = batch_size // replicas
+
+    def load_batch(stream):
         # A call for each batch: calls cost, and what works in them leaves Python's lock anyway.
         images, labels, allowed = tf.numpy_function(
-            make_batch, [starts, crop_seed], [tf.uint8, tf.int32, tf.bool], stateful=False
+            make_batch, [stream], [tf.uint8, tf.int32, tf.bool], stateful=False
         )
-        (length,) = starts.shape
-        images.set_shape([length, input_size, input_size, 3])
-        labels.set_shape([length])
-        allowed.set_shape([length, len(source.classes)])
+        images.set_shape([part, input_size, input_size, 3])
+        labels.set_shape([part])
+        allowed.set_shape([part, len(source.classes)])
         return (images, labels, allowed) if several else (images, labels)
 
-    order = tf.data.Dataset.range(len(samples)).shuffle(len(samples), seed=seed)
-    crop_seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-    dataset = tf.data.Dataset.zip(order.batch(batch_size, drop_remainder), crop_seeds).map(
+    share = batch_size // workers  # of a batch, one after the other in the stream
+    batches = -(-epochs * len(samples) // batch_size)
+    blocks = tf.data.Dataset.range(start * workers + worker, batches * workers, workers)
+    dataset = blocks.flat_map(lambda b: tf.data.Dataset.range(b * share, (b + 1) * share))
+    dataset = dataset.batch(part, drop_remainder=True).map(
         load_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=deterministic
     )
+    parts = max(0, batches - start) * replicas // workers
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(parts))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 

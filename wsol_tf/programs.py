@@ -6,15 +6,26 @@ import shlex
 import sys
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+PREEMPTED = 75  # "try again later" (EX_TEMPFAIL): the same command goes on from the checkpoint
+
+
+class Preempted(Exception):
+    """A run was ended from outside, is saved, and goes on when it is started again."""
 
 
 @contextlib.contextmanager
 def plain_ending():
-    """Turns what a user can mend into one sentence and status 1, and Ctrl-C into status 130."""
+    """Turns what a user can mend into one sentence and status 1, Ctrl-C into status 130.
+
+    A run that was preempted ends with status 75.
+    """
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"Error: {error}")
+    except Preempted as error:
+        print(error, file=sys.stderr)
+        sys.exit(PREEMPTED)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -3,15 +3,20 @@
     python -m wsol_tf.train --flagfile=configs/voc.flags --data_dir=D --output_dir=RUN
 
 writes RUN/run.flags (repeats the run), model.keras, history.csv, curves.png, metrics.json,
-contact_sheet.png and logs/ for TensorBoard. Ctrl-C ends training and still writes all of them.
+contact_sheet.png, validation/ (held-out pictures after each epoch) and logs/ for TensorBoard.
+Ctrl-C ends training and still writes all of them. SIGTERM saves and ends with status 75. The same
+command goes on where a run was interrupted, however that came; see docs/training.md.
 """
 
 import contextlib
-import csv
+import dataclasses
 import json
 import os
+import shutil
+import signal
 import sys
 import time
+import zlib
 
 import keras
 import numpy as np
@@ -22,34 +27,71 @@ from PIL import Image
 from wsol_tf import (
     callbacks,
     charts,
+    checkpoints,
     datasets,
     definitions,
+    loop,
     losses,
     pipeline,
     programs,
     scoring,
     sources,
+    strategies,
 )
 from wsol_tf import config as config_lib
 from wsol_tf import model as model_lib
 
 
 def train(config, log=print):
-    """Runs a whole training as the command does.
+    """Runs a whole training as the command does, or the rest of one that was interrupted.
 
     Args:
-        config: a Config; output_dir must be set.
+        config: a Config; output_dir must be set. Of several workers each calls this with the same.
         log: function that takes lines of text for the user.
 
     Returns:
-        (model, metrics): the trained model with its thresholds, and what metrics.json holds.
+        (model, metrics): the trained model with its thresholds, and what metrics.json holds;
+        metrics is None on workers other than the first.
 
     Raises:
-        ValueError: for data or settings that can't work, before anything is trained.
-        FloatingPointError: when a loss is no finite number; the last whole epoch is kept.
+        ValueError: for data or settings that can't work, before anything is trained, and for a
+            folder that another run wrote or is writing to.
+        FloatingPointError: when a loss is no finite number; the last good state is kept.
+        programs.Preempted: after SIGTERM, or when another worker is gone; the run is saved.
     """
+    strategy = strategies.make(config.strategy)
+    chief = strategies.is_chief(strategy)
+    log = log if chief else _say_nothing
+    path = {name: os.path.join(config.output_dir, name) for name in _FILES}
     programs.make_output_dir(config.output_dir)
-    started = time.monotonic()
+    with checkpoints.lock(config.output_dir, log) if chief else contextlib.nullcontext():
+        saved = None
+        if config.resume:
+            metrics = _finished(config, path)
+            if metrics:
+                log(
+                    f"The run in '{config.output_dir}' is finished; nothing is left to do. Name "
+                    "another --output_dir, or pass --resume=false to train anew in this one."
+                )
+                return model_lib.load(path["model.keras"]), metrics
+            saved = checkpoints.newest(config.output_dir, log)
+        elif chief:
+            _clear(config.output_dir, path)
+        try:
+            return _train(config, strategy, saved, path, log)
+        except _LOST as error:
+            if not strategies.is_multi_worker(strategy):
+                raise
+            raise programs.Preempted(
+                f"Lost another worker ({str(error).partition(chr(10))[0]}). Start all workers "
+                "again: they go on from the last checkpoint."
+            ) from error
+
+
+def _train(config, strategy, saved, path, log):
+    chief = strategies.is_chief(strategy)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     source = load(config, config.split)
     log(describe(source))
@@ -59,62 +101,138 @@ def train(config, log=print):
         raise ValueError(
             f"{source.name} has no boxes to choose the threshold from. Use --threshold_from=maps."
         )
-    validation = _load_validation(config, source.classes, log)
+    validation = _load_validation(config, source.classes, log) if chief else None
     kept, held = datasets.holdout(source.labels, config.holdout, config.seed)
-    batches = pipeline.training_batches(
-        source,
-        kept,
-        input_size=config.input_size,
-        resize_size=config.crop_from,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        cache=config.cache,
-        cache_dir=config.output_dir,
-    )
-    steps = int(batches.cardinality())
-    model, loaded = model_lib.build(config, source.classes)
-    model_lib.compile_from(model, config, steps)
-    log(f"Feature extractor {loaded}.")
+    steps_per_epoch = pipeline.num_samples(source, kept) / config.batch_size
+    parts = config.gradient_accumulation
+    if parts > 1 and config.strategy == "central":
+        raise ValueError("--strategy=central can't accumulate gradients: use mirrored.")
+    if config.batch_size % (parts * strategy.num_replicas_in_sync):
+        raise ValueError(
+            f"A batch of {config.batch_size} can't be shared evenly by "
+            f"{strategy.num_replicas_in_sync} replicas in {parts} parts. Set --batch_size to a "
+            f"multiple of {parts * strategy.num_replicas_in_sync}."
+        )
+    state = loop.State(data=_digest(source, kept))
+    if saved:
+        state = _restored_state(saved[1], state.data, config)
+        source.report.skipped.update(state.skipped)
+
+    def batches_of(context):
+        return pipeline.training_batches(
+            source,
+            kept,
+            input_size=config.input_size,
+            resize_size=config.crop_from,
+            batch_size=config.batch_size // parts,
+            seed=config.seed,
+            epochs=config.epochs,
+            start=state.step * parts,
+            replicas=strategy.num_replicas_in_sync,
+            worker=context.input_pipeline_id,
+            workers=context.num_input_pipelines,
+            cache=config.cache,
+            cache_dir=config.output_dir,
+        )
+
+    batches = strategy.distribute_datasets_from_function(batches_of)
+    with strategies.scope(strategy):
+        model, loaded = model_lib.build(config, source.classes)
+        model_lib.compile_from(model, config, steps_per_epoch)
+        model.optimizer.build(model.trainable_variables)
+    if saved:
+        _restore(model, saved[0])
+    agree = strategies.agreement(strategy)
+    if agree([state.step]) != [state.step]:
+        raise ValueError(
+            f"The workers see different checkpoints (this one is at step {state.step}): "
+            "--output_dir must be one folder that all of them share."
+        )
+    log(f"Feature extractor {loaded}." if not saved else f"Resumed at step {state.step}.")
     log(
-        f"Training on {len(kept)} pictures, {steps} steps in each of {config.epochs} epochs; "
+        f"Training on {len(kept)} pictures with {strategies.describe(strategy)}, "
+        f"{model.total_steps} steps in {config.epochs} epochs; "
         f"{len(held)} pictures are held out to choose the threshold on."
     )
+    if chief:
+        with open(path["run.flags"], "w") as file:
+            file.write(config_lib.to_flagfile(config))
 
-    path = {name: os.path.join(config.output_dir, name) for name in _FILES}
-    with open(path["run.flags"], "w") as file:
-        file.write(config_lib.to_flagfile(config))
-    stop = callbacks.StopAtNaN()
-    history = keras.callbacks.History()
+    stop = callbacks.StopAtNaN(state)
+    shown = []
+    if chief:
+        shown = [
+            callbacks.SaveEachEpoch(path["model.keras"]),
+            callbacks.TensorBoardScalars(path["logs"]),
+            callbacks.HistoryFile(path["history.csv"], state),
+        ]
+
+    def save():
+        if chief and not stop.sentence:
+            state.skipped = dict(source.report.skipped)
+            _save(model, state, config, log)
+
     interrupted = False
-    try:
-        model.fit(
-            batches,
-            epochs=config.epochs,
-            verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[
-                history,
-                stop,
-                callbacks.SaveEachEpoch(path["model.keras"]),
-                callbacks.TensorBoardScalars(path["logs"]),
-            ],
+    with loop.signals() as signals:
+        try:
+            ended = loop.run(
+                model,
+                iter(batches),
+                strategy,
+                state=state,
+                epochs=config.epochs,
+                steps_per_epoch=steps_per_epoch,
+                callbacks=[stop, *shown],
+                steps_per_execution=config.steps_per_execution,
+                parts=parts,
+                stops=signals,
+                save=save,
+                save_every_steps=config.checkpoint_every_steps,
+                save_every_minutes=config.checkpoint_every_minutes,
+            )
+        except KeyboardInterrupt:
+            ended = {signal.SIGINT}
+        except tf.errors.InvalidArgumentError as error:
+            if source.report.failure:
+                raise sources.StopAtBadImage(source.report.failure) from error
+            if len(source.report.skipped) < len(kept):
+                raise
+            raise ValueError(
+                f"{source.name}: no picture can be read.\n{source.report.summary()}"
+            ) from error
+    if signal.SIGTERM in ended:
+        raise programs.Preempted(
+            f"Ended by SIGTERM at step {state.step} of {model.total_steps}. The run is saved: the "
+            "same command goes on from here."
         )
-    except KeyboardInterrupt:
+    if signal.SIGINT in ended:
         interrupted = True
         log("\nInterrupted: the run is finished with what was learned so far.")
-    except tf.errors.InvalidArgumentError as error:
-        if source.report.failure:
-            raise sources.StopAtBadImage(source.report.failure) from error
-        if len(source.report.skipped) < len(kept):
-            raise
-        raise ValueError(
-            f"{source.name}: no picture can be read.\n{source.report.summary()}"
-        ) from error
-    _write_history(history.history, model.loss_weights, path)
     if not stop.sentence and not callbacks.finite(model):
         stop.sentence = callbacks.BROKEN
+    if chief:
+        _write_curves(state.history, model.loss_weights, path["curves.png"])
     if stop.sentence:
         raise FloatingPointError(stop.sentence)
+    metrics = None
+    if chief:
+        # From here on the model is one of a single device, whatever it was trained on.
+        callbacks.save(model, path["model.keras"])
+        if strategies.describe(strategy) != "one device":
+            model = model_lib.load(path["model.keras"])
+        metrics = _finish(config, model, state, source, validation, held, kept, path, log)
+        metrics = {"interrupted": interrupted, **metrics}
+        metrics["definitions"] = definitions.of(metrics)
+        _write_json(metrics, path["metrics.json"])
+        if not interrupted:
+            checkpoints.clear(config.output_dir)
+        log(f"Wrote {', '.join(_FILES)} to {config.output_dir}.")
+    agree([0.0])  # the others wait here, for the first worker serves them
+    return model, metrics
 
+
+def _finish(config, model, state, source, validation, held, kept, path, log):
+    """Chooses the thresholds, stores them with the model, scores it; returns the metrics."""
     by_rule, held = _choose_thresholds(model, source, held, kept, config.map)
     rule = config.threshold_from
     if rule not in by_rule:
@@ -130,15 +248,14 @@ def train(config, log=print):
         f"{'.' if rule == 'boxes' else ', without boxes.'}"
     )
     metrics = {
-        "interrupted": interrupted,
-        "epochs": len(history.history.get("loss", [])),
+        "epochs": len(state.history),
         "thresholds": thresholds,
         "thresholds_from": rule,
         "num_training_images": len(kept),
         "num_threshold_images": len(held),
         "skipped_in_training": dict(source.report.skipped),
-        "minutes": round((time.monotonic() - started) / 60, 2),
     }
+    started = time.monotonic()
     scored, positions = (validation, None) if validation else (source, held)
     name = config.val_split if validation else f"held-out part of {config.split}"
     if not validation:
@@ -152,17 +269,13 @@ def train(config, log=print):
         log=log,
     )
     metrics |= _compare_rules(by_rule, config.map, figures)
-    metrics = {
+    return {
         "scored_on": name,
         "threshold_chosen_on_scored": validation is None,
         **figures,
         **metrics,
+        "minutes": round((state.seconds + time.monotonic() - started) / 60, 2),
     }
-    metrics["definitions"] = definitions.of(metrics)
-    with open(path["metrics.json"], "w") as file:
-        json.dump(metrics, file, indent=2)
-    log(f"Wrote {', '.join(_FILES)} to {config.output_dir}.")
-    return model, metrics
 
 
 _FILES = (
@@ -174,6 +287,97 @@ _FILES = (
     "contact_sheet.png",
     "logs",
 )
+# What TensorFlow raises when a worker that it talked to is gone.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+
+
+def _say_nothing(text):
+    pass
+
+
+def _finished(config, path):
+    """Metrics of the finished run in a folder, or None; refuses what another run wrote."""
+    metrics = None
+    if os.path.isfile(path["metrics.json"]) and os.path.isfile(path["model.keras"]):
+        with open(path["metrics.json"]) as file:
+            metrics = json.load(file)
+    if not os.path.isfile(path["run.flags"]) or not (
+        metrics or checkpoints.paths(config.output_dir)
+    ):
+        return None
+    different = config_lib.differences(config, path["run.flags"])
+    if different:
+        raise ValueError(
+            f"'{config.output_dir}' holds a run with other settings: {'; '.join(different)}. To go "
+            f"on with it, take its own: --flagfile={path['run.flags']}. Otherwise name another "
+            "--output_dir, or pass --resume=false to replace it."
+        )
+    return None if metrics is None or metrics["interrupted"] else metrics
+
+
+def _clear(output_dir, path):
+    """Removes what an older run left in a folder."""
+    checkpoints.clear(output_dir)
+    for name in path.values():
+        if os.path.isdir(name):
+            shutil.rmtree(name)
+        elif os.path.exists(name):
+            os.remove(name)
+
+
+def _digest(source, kept):
+    """A number that changes with the pictures that are trained on, and their labels."""
+    text = [f"{source.image_ids[i]} {source.labels[i].tolist()}" for i in kept]
+    return zlib.crc32("\n".join([*source.classes, *text]).encode())
+
+
+def _restored_state(saved, data, config):
+    state = loop.State(**saved)
+    if state.data != data:
+        raise ValueError(
+            f"The run in '{config.output_dir}' began with other pictures or labels than are in "
+            f"'{config.data_dir or config.dataset}' now. Bring those back, or pass --resume=false "
+            "to start anew."
+        )
+    return state
+
+
+def _restore(model, arrays):
+    variables = loop.variables(model)
+    shapes = [tuple(variable.shape) for variable in variables]
+    if shapes != [array.shape for array in arrays]:
+        raise ValueError(
+            f"The checkpoint holds {len(arrays)} variables of another model than this one with "
+            f"{len(shapes)}. Was it written by another version? Pass --resume=false to start anew."
+        )
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def _save(model, state, config, log):
+    """Writes a checkpoint; one that can't be written is reported, and the run goes on."""
+    arrays = [variable.numpy() for variable in loop.variables(model)]
+    if not all(np.isfinite(array).all() for array in arrays):
+        return
+    try:
+        checkpoints.write(
+            config.output_dir, arrays, dataclasses.asdict(state), config.keep_checkpoints
+        )
+    except OSError as error:
+        log(
+            f"No checkpoint at step {state.step}: {error.strerror or error} in "
+            f"'{config.output_dir}'. The older ones are kept and the run goes on. Make room there."
+        )
+
+
+def _write_json(values, path):
+    with checkpoints.replacing(path) as file:
+        file.write(json.dumps(values, indent=2).encode())
 
 
 def load(config, split, classes=None):
@@ -259,14 +463,12 @@ def _compare_rules(by_rule, kind, figures):
     return compared
 
 
-def _write_history(history, weights, path):
-    with open(path["history.csv"], "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["epoch", *history])
-        for epoch, values in enumerate(zip(*history.values(), strict=True)):
-            writer.writerow([epoch, *values])
-    shown = {name: weights[name] for name in losses.TERMS}
-    Image.fromarray(charts.curves(history, shown)).save(path["curves.png"])
+def _write_curves(history, weights, path):
+    shown = ("loss", *losses.TERMS, "top1_cls", "held_loss", "held_top1_cls", "held_gt_known")
+    columns = {name: [row.get(name, np.nan) for row in history] for name in shown}
+    columns = {name: values for name, values in columns.items() if np.isfinite(values).any()}
+    terms = {name: weights[name] for name in losses.TERMS}
+    Image.fromarray(charts.curves(columns, terms)).save(path)
 
 
 def main(argv):
@@ -274,7 +476,7 @@ def main(argv):
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     with programs.plain_ending():
         _, metrics = train(config_lib.from_flags())
-    if metrics["interrupted"]:
+    if metrics and metrics["interrupted"]:
         sys.exit(programs.INTERRUPTED)
 
 
