@@ -100,9 +100,7 @@ def measure_speed(source, paths, repeats):
     from wsol_tf import pipeline
 
     def training(**options):
-        return pipeline.training_batches(
-            source, range(len(source)), seed=0, **VIEW, **options
-        )
+        return pipeline.training_batches(source, range(len(source)), seed=0, **VIEW, **options)
 
     rows = {
         "decode_jpeg alone (the limit)": decode_only(paths),
@@ -147,9 +145,7 @@ def measure_memory(source, every=10):
     """Reads a whole epoch without a cache; prints resident memory at each tenth of it."""
     from wsol_tf import pipeline
 
-    batches = pipeline.training_batches(
-        source, range(len(source)), seed=0, cache="none", **VIEW
-    )
+    batches = pipeline.training_batches(source, range(len(source)), seed=0, cache="none", **VIEW)
     total, started = int(batches.cardinality()), time.perf_counter()
     print(f"{len(source)} files, {total} batches; before the first: {memory_now():.0f} MiB")
     for i, _ in enumerate(batches, start=1):

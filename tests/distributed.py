@@ -74,7 +74,7 @@ def train(
 
     def batches(context):
         return pipeline.training_batches(
-            source, range(pictures), input_size=32, resize_size=36, batch_size=batch // parts,
+            source, range(pictures), input_size=32, resize_size=36, batch_size=batch, parts=parts,
             seed=3, epochs=epochs, replicas=strategy.num_replicas_in_sync,
             worker=context.input_pipeline_id, workers=context.num_input_pipelines,
         )  # fmt: skip

@@ -35,7 +35,8 @@ LEGAL = {
     "scoring": {"datasets", "definitions", "metrics", "pictures", "pipeline", "score_maps",
                 "standard_metrics"},
     "loop": {"strategies"},
-    "callbacks": {"losses", "pictures", "score_maps", "scoring"},
+    "callbacks": {"losses"},
+    "validation": {"callbacks", "pictures", "pipeline", "score_maps", "scoring"},
 }  # fmt: skip
 
 

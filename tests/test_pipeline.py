@@ -254,6 +254,8 @@ def test_every_sample_once_an_epoch_with_its_label(count, batch_size, batches):
     labels = [[i % 3] for i in range(count)]
     source, _ = source_of(labels)
     dataset = train(source, range(count), batch_size=batch_size, epochs=3)
+    halves = train(source, range(count), batch_size=batch_size, epochs=3, parts=2)
+    assert int(halves.cardinality()) == 2 * batches
     assert int(dataset.cardinality()) == batches  # three epochs, and what fills the last batch
     for image, label in dataset:
         assert (image == image[:, :1, :1, :1]).numpy().all()
@@ -313,8 +315,15 @@ def test_workers_and_replicas_share_the_same_batches():
     dataset = train(source, range(14), replicas=4, worker=1, workers=2, **options)
     assert {len(label) for _, label in dataset} == {2} and int(dataset.cardinality()) == 6
     np.testing.assert_array_equal(np.hstack([part.reshape(-1, 4) for part in parts]), whole)
-    with pytest.raises(ValueError, match="batch of 8 can't be shared evenly by 3 replicas"):
-        train(source, range(14), batch_size=8, replicas=3)
+    # In two parts each worker has its pieces of the first, then those of the second.
+    halves = [
+        np.array(stream(train(source, range(14), parts=2, replicas=2, worker=w, workers=2,
+                              **options))).reshape(-1, 2, 2)
+        for w in range(2)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(np.concatenate(halves, axis=2).reshape(-1, 8), whole)
+    with pytest.raises(ValueError, match="by 3 replicas in 2 parts. Set .* multiple of 6"):
+        train(source, range(14), batch_size=8, replicas=3, parts=2)
 
 
 def test_several_classes_make_one_sample_each_and_mask_out_the_others():

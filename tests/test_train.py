@@ -22,7 +22,7 @@ from wsol_tf import model as localization
 from wsol_tf.score_maps import MAPS
 
 FILES = {"run.flags", "model.keras", "history.csv", "curves.png", "metrics.json",
-         "contact_sheet.png", "logs", "checkpoints"}  # fmt: skip
+         "contact_sheet.png", "logs", "checkpoints", "validation"}  # fmt: skip
 SHAPES = (*TINY, "--num_examples=48", "--epochs=2", "--batch_size=8")
 KEYS = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls", "miou_box", "threshold",
         "gt_known_loc_oracle", "oracle_threshold", "num_images")  # fmt: skip
@@ -94,7 +94,8 @@ def test_run_writes_the_files_of_the_contract(finished):
 def test_history_has_each_term_of_each_epoch(finished):
     rows = history_of(finished)
     assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert set(rows[0]) == {"epoch", "step", *localization.Localization.VALUES}
+    held = {f"held_{name}" for name in ("loss", "area", "top1_cls", "gt_known")}
+    assert set(rows[0]) == {"epoch", "step", *localization.Localization.VALUES, *held}
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
 
 

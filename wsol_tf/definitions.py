@@ -128,6 +128,7 @@ DEFINITIONS = {
     # of a training
     "interrupted": "Whether the training was ended by hand.",
     "epochs": "Epochs that were trained.",
+    "best_epoch": "Epoch whose model was kept as the best on held-out pictures; null: the last.",
     "thresholds": "Score-map threshold chosen for each kind of map.",
     "thresholds_from": "What the thresholds were chosen from: score maps alone, or boxes.",
     "threshold_by_maps": "The threshold chosen from score maps alone, whichever is stored.",

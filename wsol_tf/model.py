@@ -204,7 +204,11 @@ class Localization(keras.Model):
         return self._track(self.learn(data))
 
     def test_step(self, data):
-        return self._track(self._values(data, self.loss_weights, training=False))
+        return self._track(self.measure(data))
+
+    def measure(self, data):
+        """VALUES of a batch as `gradients` returns them, all terms at their full weights."""
+        return self._values(data, self.loss_weights, training=False)
 
     def learn(self, data):
         """Takes one step on this replica's part of a batch; returns VALUES, see `gradients`."""

@@ -173,6 +173,7 @@ def training_batches(
     seed: int,
     epochs: int = 1,
     start: int = 0,
+    parts: int = 1,
     replicas: int = 1,
     worker: int = 0,
     workers: int = 1,
@@ -199,8 +200,9 @@ def training_batches(
         seed: fixes order and augmentation.
         epochs: how often each sample is seen.
         start: batches that are left out at the beginning, because they were seen already.
-        replicas: parts that each batch comes in, one after the other.
-        worker, workers: this worker's share: the parts of its own replicas.
+        parts: parts that each batch comes in, one after the other.
+        replicas: devices that share each part: it comes in so many pieces.
+        worker, workers: this worker's share: the pieces of its own replicas.
         pairs: whether pictures with several classes are legal; then batches have a third part.
         cache: where resized pictures stay after their first use: `none`, `memory` (only where
             all of them take at most 4 GiB) or `disk` (a file that goes with the process).
@@ -209,9 +211,9 @@ def training_batches(
             that is read slowly lets others pass.
 
     Returns:
-        A dataset of (image uint8 [part, input_size, input_size, 3], label int32 [part]) with
-        part = batch_size / replicas or, where some picture of the source has several classes,
-        (image, label, allowed bool [part, classes]), False for the other classes present.
+        A dataset of (image uint8 [piece, input_size, input_size, 3], label int32 [piece]) with
+        piece = batch_size / parts / replicas or, where some picture of the source has several
+        classes, (image, label, allowed bool [piece, classes]), False for the other classes present.
 
     Raises:
         ValueError: fewer samples than a batch, batches that replicas can't share evenly, several
@@ -222,10 +224,10 @@ def training_batches(
         raise ValueError(
             f"resize_size must be at least input_size. Received: {resize_size} < {input_size}."
         )
-    if batch_size % replicas or replicas % workers:
+    if batch_size % (parts * replicas):
         raise ValueError(
-            f"A batch of {batch_size} can't be shared evenly by {replicas} replicas of {workers} "
-            f"workers. Set --batch_size to a multiple of {replicas}."
+            f"A batch of {batch_size} can't be shared evenly by {replicas} replicas in {parts} "
+            f"parts. Set --batch_size to a multiple of {parts * replicas}."
         )
     several = any(len(labels) > 1 for labels in source.labels)
     if several and not pairs:
@@ -263,27 +265,28 @@ def training_batches(
             allowed[i, label] = True
         return images, labels, allowed
 
-    part = batch_size // replicas
+    piece = batch_size // parts // replicas
 
     def load_batch(stream):
         # A call for each batch: calls cost, and what works in them leaves Python's lock anyway.
         images, labels, allowed = tf.numpy_function(
             make_batch, [stream], [tf.uint8, tf.int32, tf.bool], stateful=False
         )
-        images.set_shape([part, input_size, input_size, 3])
-        labels.set_shape([part])
-        allowed.set_shape([part, len(source.classes)])
+        images.set_shape([piece, input_size, input_size, 3])
+        labels.set_shape([piece])
+        allowed.set_shape([piece, len(source.classes)])
         return (images, labels, allowed) if several else (images, labels)
 
-    share = batch_size // workers  # of a batch, one after the other in the stream
     batches = -(-epochs * len(samples) // batch_size)
-    blocks = tf.data.Dataset.range(start * workers + worker, batches * workers, workers)
+    share = batch_size // parts // workers  # of each part, one after the other in the stream
+    first, last = (step * parts * workers for step in (start, batches))
+    blocks = tf.data.Dataset.range(first + worker, last, workers)
     dataset = blocks.flat_map(lambda b: tf.data.Dataset.range(b * share, (b + 1) * share))
-    dataset = dataset.batch(part, drop_remainder=True).map(
+    dataset = dataset.batch(piece, drop_remainder=True).map(
         load_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=deterministic
     )
-    parts = max(0, batches - start) * replicas // workers
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(parts))
+    pieces = max(0, batches - start) * parts * replicas // workers
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(pieces))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 

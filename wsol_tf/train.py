@@ -37,6 +37,7 @@ from wsol_tf import (
     scoring,
     sources,
     strategies,
+    validation,
 )
 from wsol_tf import config as config_lib
 from wsol_tf import model as model_lib
@@ -101,18 +102,12 @@ def _train(config, strategy, saved, path, log):
         raise ValueError(
             f"{source.name} has no boxes to choose the threshold from. Use --threshold_from=maps."
         )
-    validation = _load_validation(config, source.classes, log) if chief else None
+    scored = _load_scored(config, source.classes, log) if chief else None
     kept, held = datasets.holdout(source.labels, config.holdout, config.seed)
     steps_per_epoch = pipeline.num_samples(source, kept) / config.batch_size
     parts = config.gradient_accumulation
     if parts > 1 and config.strategy == "central":
         raise ValueError("--strategy=central can't accumulate gradients: use mirrored.")
-    if config.batch_size % (parts * strategy.num_replicas_in_sync):
-        raise ValueError(
-            f"A batch of {config.batch_size} can't be shared evenly by "
-            f"{strategy.num_replicas_in_sync} replicas in {parts} parts. Set --batch_size to a "
-            f"multiple of {parts * strategy.num_replicas_in_sync}."
-        )
     state = loop.State(data=_digest(source, kept))
     if saved:
         state = _restored_state(saved[1], state.data, config)
@@ -124,10 +119,11 @@ def _train(config, strategy, saved, path, log):
             kept,
             input_size=config.input_size,
             resize_size=config.crop_from,
-            batch_size=config.batch_size // parts,
+            batch_size=config.batch_size,
             seed=config.seed,
             epochs=config.epochs,
-            start=state.step * parts,
+            start=state.step,
+            parts=parts,
             replicas=strategy.num_replicas_in_sync,
             worker=context.input_pipeline_id,
             workers=context.num_input_pipelines,
@@ -159,13 +155,7 @@ def _train(config, strategy, saved, path, log):
             file.write(config_lib.to_flagfile(config))
 
     stop = callbacks.StopAtNaN(state)
-    shown = []
-    if chief:
-        shown = [
-            callbacks.SaveEachEpoch(path["model.keras"]),
-            callbacks.TensorBoardScalars(path["logs"]),
-            callbacks.HistoryFile(path["history.csv"], state),
-        ]
+    shown = _callbacks(config, model, source, kept, held, state, path, log) if chief else []
 
     def save():
         if chief and not stop.sentence:
@@ -216,11 +206,15 @@ def _train(config, strategy, saved, path, log):
         raise FloatingPointError(stop.sentence)
     metrics = None
     if chief:
-        # From here on the model is one of a single device, whatever it was trained on.
-        callbacks.save(model, path["model.keras"])
-        if strategies.describe(strategy) != "one device":
+        if state.best is None:
+            with callbacks.averaged(model):
+                callbacks.save(model, path["model.keras"])
+        else:
+            log(f"The model of epoch {state.best_epoch + 1} is kept, the best by {config.best_by}.")
+        if strategies.describe(strategy) != "one device" or state.best is not None or config.ema:
+            # From here on the model is one of a single device, whatever it was trained on.
             model = model_lib.load(path["model.keras"])
-        metrics = _finish(config, model, state, source, validation, held, kept, path, log)
+        metrics = _finish(config, model, state, source, scored, held, kept, path, log)
         metrics = {"interrupted": interrupted, **metrics}
         metrics["definitions"] = definitions.of(metrics)
         _write_json(metrics, path["metrics.json"])
@@ -231,7 +225,57 @@ def _train(config, strategy, saved, path, log):
     return model, metrics
 
 
-def _finish(config, model, state, source, validation, held, kept, path, log):
+def _callbacks(config, model, source, kept, held, state, path, log):
+    """What a run tells and keeps; the order matters: each adds to what the next ones write."""
+    called = []
+    if config.validate_every and len(held):
+        chosen = np.linspace(0, len(held) - 1, min(len(held), config.validation_images))
+        called.append(
+            validation.Validation(
+                source,
+                held[np.round(chosen).astype(int)],
+                state,
+                view=scoring.View(model.input_size, model.resize_size),
+                kind=config.map,
+                every=config.validate_every,
+                picture_dir=path["validation"],
+                log_dir=path["logs"],
+            )
+        )
+    elif config.best_by != "last":
+        raise ValueError(
+            f"--best_by={config.best_by} needs held-out pictures, and there are none: raise "
+            "--holdout."
+        )
+    if config.best_by == "gt_known" and not source.has_boxes:
+        raise ValueError(
+            f"--best_by=gt_known needs boxes, and {source.name} has none: take --best_by=loss."
+        )
+    counts = np.bincount(np.concatenate([source.labels[i] for i in kept]))
+    return [
+        *called,
+        callbacks.KeepModel(
+            path["model.keras"], state, best_by=config.best_by, patience=config.patience, log=log
+        ),
+        callbacks.Ledger(
+            state,
+            log,
+            csv_path=path["history.csv"],
+            log_dir=path["logs"],
+            epochs=config.epochs,
+            total_steps=model.total_steps,
+            batch_size=config.batch_size,
+        ),
+        callbacks.Watch(
+            state,
+            log,
+            steps=max(20, model.total_steps // 50),
+            chance=counts.max() / counts.sum(),
+        ),
+    ]
+
+
+def _finish(config, model, state, source, scored, held, kept, path, log):
     """Chooses the thresholds, stores them with the model, scores it; returns the metrics."""
     by_rule, held = _choose_thresholds(model, source, held, kept, config.map)
     rule = config.threshold_from
@@ -249,6 +293,7 @@ def _finish(config, model, state, source, validation, held, kept, path, log):
     )
     metrics = {
         "epochs": len(state.history),
+        "best_epoch": state.best_epoch + 1 if state.best is not None else None,
         "thresholds": thresholds,
         "thresholds_from": rule,
         "num_training_images": len(kept),
@@ -256,9 +301,10 @@ def _finish(config, model, state, source, validation, held, kept, path, log):
         "skipped_in_training": dict(source.report.skipped),
     }
     started = time.monotonic()
-    scored, positions = (validation, None) if validation else (source, held)
-    name = config.val_split if validation else f"held-out part of {config.split}"
-    if not validation:
+    name, positions = config.val_split, None
+    optimistic = scored is None
+    if optimistic:
+        scored, name, positions = source, f"held-out part of {config.split}", held
         log("The threshold was chosen on the pictures that are scored now: read it as optimistic.")
     figures, _, _ = scoring.score_and_draw(
         scoring.method_of(model),
@@ -271,7 +317,7 @@ def _finish(config, model, state, source, validation, held, kept, path, log):
     metrics |= _compare_rules(by_rule, config.map, figures)
     return {
         "scored_on": name,
-        "threshold_chosen_on_scored": validation is None,
+        "threshold_chosen_on_scored": optimistic,
         **figures,
         **metrics,
         "minutes": round((state.seconds + time.monotonic() - started) / 60, 2),
@@ -286,6 +332,7 @@ _FILES = (
     "metrics.json",
     "contact_sheet.png",
     "logs",
+    "validation",
 )
 # What TensorFlow raises when a worker that it talked to is gone.
 _LOST = (
@@ -409,7 +456,7 @@ def describe(source):
     )
 
 
-def _load_validation(config, classes, log):
+def _load_scored(config, classes, log):
     """The split that is scored after training, or None where there is none."""
     if not config.val_split:
         return None
@@ -464,8 +511,10 @@ def _compare_rules(by_rule, kind, figures):
 
 
 def _write_curves(history, weights, path):
-    shown = ("loss", *losses.TERMS, "top1_cls", "held_loss", "held_top1_cls", "held_gt_known")
-    columns = {name: [row.get(name, np.nan) for row in history] for name in shown}
+    shown = {"loss": "loss", **{name: name for name in losses.TERMS}, "top1_cls": "top1_cls",
+             "held_loss": "val_loss", "held_top1_cls": "val_top1_cls",
+             "held_gt_known": "val_gt_known"}  # fmt: skip
+    columns = {new: [row.get(name, np.nan) for row in history] for name, new in shown.items()}
     columns = {name: values for name, values in columns.items() if np.isfinite(values).any()}
     terms = {name: weights[name] for name in losses.TERMS}
     Image.fromarray(charts.curves(columns, terms)).save(path)

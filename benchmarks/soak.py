@@ -1,0 +1,117 @@
+"""Kills a training again and again at random moments, and checks that nothing was lost.
+
+    python benchmarks/soak.py --minutes=30 --output_dir=SOAK -- --dataset=voc_folder --data_dir=D
+
+Everything behind `--` are settings of wsol_tf.train. The same training runs twice: once with SIGKILL
+(three times in four) or SIGTERM 20 to 100 seconds after each start until the minutes are over, when
+it may finish, and once undisturbed. One in five newest checkpoints is cut in half. Prints how often
+it was ended and whether both ended with the same weights to the last bit; writes it to SOAK/soak.json.
+"""
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import h5py
+import numpy as np
+from absl import app, flags
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def start(settings, output_dir, log):
+    """Starts a training; what it says goes to a file."""
+    command = [sys.executable, "-m", "wsol_tf.train", *settings, f"--output_dir={output_dir}"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+
+def arrays(path):
+    """All arrays of a .keras file by name."""
+    found = {}
+    with zipfile.ZipFile(path) as file:
+        weights = h5py.File(io.BytesIO(file.read("model.weights.h5")))
+
+    def add(name, item):
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()]
+
+    weights.visititems(add)
+    return found
+
+
+def numbers_after(text, path):
+    """The whole numbers that follow a text in a file."""
+    with open(path, errors="replace") as file:
+        return [int(line.partition(text)[2].split()[0].strip(".")) for line in file if text in line]
+
+
+def main(argv):
+    values = flags.FLAGS
+    os.makedirs(values.output_dir, exist_ok=True)
+    settings = [*argv[1:], "--strategy=one", "--deterministic", "--checkpoint_every_steps=10"]
+    whole, broken = (os.path.join(values.output_dir, name) for name in ("whole", "broken"))
+    said = os.path.join(values.output_dir, "broken.log")
+    chance = random.Random(values.seed)
+
+    kills, codes, begun = {"SIGKILL": 0, "SIGTERM": 0}, [], time.monotonic()
+    with open(said, "a") as log:
+        while True:
+            training = start(settings, broken, log)
+            late = time.monotonic() - begun > 60 * values.minutes
+            try:
+                codes.append(training.wait(None if late else chance.uniform(20, 100)))
+                break
+            except subprocess.TimeoutExpired:
+                kind = chance.choice(["SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM"])
+                training.send_signal(getattr(signal, kind))
+                codes.append(training.wait())
+                kills[kind] += 1
+                # Sometimes the newest checkpoint is lost as well.
+                folder = os.path.join(broken, "checkpoints")
+                saved = sorted(name for name in os.listdir(folder) if name.endswith(".npz"))
+                if len(saved) > 1 and chance.random() < 0.2:
+                    path = os.path.join(folder, saved[-1])
+                    os.truncate(path, os.path.getsize(path) // 2)
+    minutes = (time.monotonic() - begun) / 60
+    begun = time.monotonic()
+    with open(os.path.join(values.output_dir, "whole.log"), "a") as log:
+        reference = start(settings, whole, log).wait()
+    undisturbed = (time.monotonic() - begun) / 60
+    ours, theirs = (arrays(os.path.join(folder, "model.keras")) for folder in (broken, whole))
+    same = ours.keys() == theirs.keys() and all(
+        np.array_equal(ours[name], theirs[name]) for name in ours
+    )
+    histories = []
+    for folder in (broken, whole):
+        with open(os.path.join(folder, "history.csv")) as file:
+            histories.append(file.read())
+    result = {
+        "ended_by": kills,
+        "statuses": {str(code): codes.count(code) for code in sorted(set(codes))},
+        "resumed_at": numbers_after("Resumed at step", said),
+        "truncated_checkpoints": sum("can't be read" in line for line in open(said)),
+        "tracebacks": sum("Traceback" in line for line in open(said)),
+        "minutes": round(minutes, 1),
+        "minutes_undisturbed": round(undisturbed, 1),
+        "status_undisturbed": reference,
+        "steps": int(histories[1].splitlines()[-1].split(",")[1]),
+        "same_weights": same,
+        "same_history": histories[0] == histories[1],
+    }
+    with open(os.path.join(values.output_dir, "soak.json"), "w") as file:
+        json.dump(result, file, indent=2)
+    print(json.dumps(result, indent=2))
+    sys.exit(0 if same and histories[0] == histories[1] else 1)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_float("minutes", 30.0, "How long the training is disturbed.")
+    flags.DEFINE_string("output_dir", "soak", "Folder for both runs.")
+    flags.DEFINE_integer("seed", 0, "Seed of the moments and kinds of ending.")
+    app.run(main)
