@@ -2,12 +2,15 @@
 
     python benchmarks/soak.py --minutes=30 --output_dir=SOAK -- --dataset=voc_folder --data_dir=D
 
-Everything behind `--` are settings of wsol_tf.train. The same training runs twice: once with SIGKILL
-(three times in four) or SIGTERM 20 to 100 seconds after each start until the minutes are over, when
-it may finish, and once undisturbed. One in five newest checkpoints is cut in half. Prints how often
-it was ended and whether both ended with the same weights to the last bit; writes it to SOAK/soak.json.
+Everything behind `--` are settings of wsol_tf.train. The same training runs twice: once with
+SIGKILL (three times in four) or SIGTERM at random moments until the minutes are
+over, when it may finish, and once undisturbed. One in five newest checkpoints is cut in half.
+Prints how often it was ended, and whether both runs ended with the same weights to the last bit;
+writes that to SOAK/soak.json.
 """
 
+import contextlib
+import glob
 import io
 import json
 import os
@@ -29,6 +32,11 @@ def start(settings, output_dir, log):
     """Starts a training; what it says goes to a file."""
     command = [sys.executable, "-m", "wsol_tf.train", *settings, f"--output_dir={output_dir}"]
     return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+
+def checkpoints_in(run_dir):
+    """The paths of a run's checkpoints."""
+    return set(glob.glob(os.path.join(run_dir, "checkpoints", "step-*.npz")))
 
 
 def arrays(path):
@@ -59,25 +67,29 @@ def main(argv):
     said = os.path.join(values.output_dir, "broken.log")
     chance = random.Random(values.seed)
 
-    kills, codes, begun = {"SIGKILL": 0, "SIGTERM": 0}, [], time.monotonic()
+    kills, codes, cut, begun = {"SIGKILL": 0, "SIGTERM": 0}, [], 0, time.monotonic()
     with open(said, "a") as log:
         while True:
+            before = checkpoints_in(broken)
             training = start(settings, broken, log)
-            late = time.monotonic() - begun > 60 * values.minutes
-            try:
-                codes.append(training.wait(None if late else chance.uniform(20, 100)))
-                break
-            except subprocess.TimeoutExpired:
-                kind = chance.choice(["SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM"])
-                training.send_signal(getattr(signal, kind))
+            if time.monotonic() - begun > 60 * values.minutes:
                 codes.append(training.wait())
-                kills[kind] += 1
-                # Sometimes the newest checkpoint is lost as well.
-                folder = os.path.join(broken, "checkpoints")
-                saved = sorted(name for name in os.listdir(folder) if name.endswith(".npz"))
-                if len(saved) > 1 and chance.random() < 0.2:
-                    path = os.path.join(folder, saved[-1])
-                    os.truncate(path, os.path.getsize(path) // 2)
+                break
+            # Most endings come after something new was saved; the others while it starts.
+            if chance.random() < 0.8:
+                while training.poll() is None and checkpoints_in(broken) <= before:
+                    time.sleep(0.2)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                codes.append(training.wait(chance.uniform(0, 40)))
+                break
+            kind = chance.choice(["SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM"])
+            training.send_signal(getattr(signal, kind))
+            codes.append(training.wait())
+            kills[kind] += 1
+            saved = sorted(checkpoints_in(broken))
+            if len(saved) > 1 and chance.random() < 0.2:
+                os.truncate(saved[-1], os.path.getsize(saved[-1]) // 2)
+                cut += 1
     minutes = (time.monotonic() - begun) / 60
     begun = time.monotonic()
     with open(os.path.join(values.output_dir, "whole.log"), "a") as log:
@@ -95,7 +107,8 @@ def main(argv):
         "ended_by": kills,
         "statuses": {str(code): codes.count(code) for code in sorted(set(codes))},
         "resumed_at": numbers_after("Resumed at step", said),
-        "truncated_checkpoints": sum("can't be read" in line for line in open(said)),
+        "checkpoints_cut_in_half": cut,
+        "refused_checkpoints": sum("can't be read" in line for line in open(said)),
         "tracebacks": sum("Traceback" in line for line in open(said)),
         "minutes": round(minutes, 1),
         "minutes_undisturbed": round(undisturbed, 1),

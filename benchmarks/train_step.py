@@ -2,6 +2,11 @@
 
     python benchmarks/train_step.py --width=0.25 --batch_size=16
 
+    python benchmarks/train_step.py --variants --memory=false
+
+compares the same step in bfloat16 and float16, compiled by XLA, several at once, in parts, with a
+moving average and with clipping instead.
+
 Random pictures, random weights. The steps are built up part by part and run in turn, so that what
 else the machine does meets all of them alike; medians are printed. Every setting of a run is a
 flag (--localizer, --recipe, --dilation, ...). Peak memory is that of a process that only takes
@@ -27,7 +32,7 @@ from absl import app, flags  # noqa: E402
 from keras import ops  # noqa: E402
 
 from wsol_tf import config as config_lib  # noqa: E402
-from wsol_tf import losses  # noqa: E402
+from wsol_tf import loop, losses  # noqa: E402
 from wsol_tf import model as model_lib  # noqa: E402
 
 TARGET = {"wall": 1.56, "CPU": 1.47}
@@ -40,6 +45,16 @@ PARTS = {  # step -> what it adds to the one before
     "localizer": "localizer, cls_fg and ac",
     "erasing": "ae, ae_fg and pseudo",
     FULL: "bas (erased pass): the step of seven losses",
+}
+VARIANTS = {  # what is changed of the plain step
+    "plain, float32": {},
+    "mixed_bfloat16": {"mixed_precision": "mixed_bfloat16"},
+    "mixed_float16, loss scaling": {"mixed_precision": "mixed_float16"},
+    "jit_compile=on": {"jit_compile": "on"},
+    "steps_per_execution=4": {"steps_per_execution": 4},
+    "gradient_accumulation=2": {"gradient_accumulation": 2},
+    "ema=0.999": {"ema": 0.999},
+    "clip_norm=1": {"clip_norm": 1.0},
 }
 
 
@@ -108,7 +123,7 @@ def make_step(model, part):
         optimizer.apply(tape.gradient(total, variables), variables)
         for tracker in trackers:
             if tracker.name == "top1_cls":
-                tracker.update_state(labels, logits)
+                tracker.update_state(ops.equal(ops.argmax(logits, axis=-1), labels))
             else:
                 tracker.update_state(terms.get(tracker.name, total))
         return {tracker.name: tracker.result() for tracker in trackers}
@@ -176,6 +191,46 @@ def measure_time(config, num_classes, eager, repeats):
     return {part: np.array(rows) for part, rows in times.items()}
 
 
+def make_variant(config, num_classes):
+    """Returns a function that takes steps as a run would, and how many it takes."""
+    model = make_model(config, num_classes, eager=False)
+    count, parts = config.steps_per_execution, config.gradient_accumulation
+    steps = loop.make_steps(
+        model, tf.distribute.get_strategy(), steps_per_execution=count, parts=parts
+    )
+    batch = make_batch(
+        dataclasses.replace(config, batch_size=config.batch_size // parts), num_classes
+    )
+    iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    return lambda: steps(iterator, count), count
+
+
+def compare_variants(config, num_classes, repeats, names):
+    """Takes steps of all variants in turn; returns variant -> seconds per step, float [repeats]."""
+    made = {
+        name: make_variant(dataclasses.replace(config, **VARIANTS[name]), num_classes)
+        for name in names
+    }
+    times = {name: [] for name in made}
+    for repeat in range(-2, repeats):  # the first two trace and allocate
+        for name, (steps, count) in made.items():
+            wall, _ = run(steps, ())
+            if repeat >= 0:
+                times[name].append(wall / count)
+    return {name: np.array(rows) for name, rows in times.items()}
+
+
+def report_variants(times, batch_size):
+    """Renders the comparison as lines of text."""
+    plain = next(iter(times.values()))
+    lines = [f"{'step':30}{'ms':>9}{'images/s':>10}{'time / plain':>14}"]
+    for name, seconds in times.items():
+        median = np.median(seconds)
+        ratio = np.median(seconds / plain)
+        lines.append(f"{name:30}{median * 1000:9.1f}{batch_size / median:10.1f}{ratio:14.2f}")
+    return "\n".join(lines)
+
+
 def report(times, memory, batch_size):
     """Renders the measurements as lines of text."""
     medians = {part: np.median(rows, axis=0) for part, rows in times.items()}
@@ -226,7 +281,7 @@ def main(argv):
         return
     # Before this process grows: a new process starts with the peak of the one that made it.
     memory = {}
-    if values.memory:
+    if values.memory and not values.variants:
         memory = {part: memory_in_child(part) for part in (CLASSIFICATION, FULL)}
     print(
         f"{config.extractor}, width {config.width}, {config.input_size} pixels, head width "
@@ -234,6 +289,11 @@ def main(argv):
         f"batch {config.batch_size}, {values.mode} mode, {values.repeats} repeats; "
         f"{os.cpu_count()} CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs"
     )
+    if values.variants:
+        names = [name for name in VARIANTS if name.split(",")[0] not in values.without]
+        times = compare_variants(config, values.num_classes, values.repeats, names)
+        print(report_variants(times, config.batch_size))
+        return
     times = measure_time(config, values.num_classes, eager, values.repeats)
     print(report(times, memory, config.batch_size))
 
@@ -242,6 +302,8 @@ if __name__ == "__main__":
     config_lib.define_flags(extractor_weights="none", width=0.25, batch_size=16)
     flags.DEFINE_integer("num_classes", 20, "Classes.", lower_bound=1)
     flags.DEFINE_integer("repeats", 15, "Steps of each kind that are timed.", lower_bound=1)
+    flags.DEFINE_bool("variants", False, "Compare precisions and ways to run the step instead.")
+    flags.DEFINE_list("without", [], "Variants that are left out, by the part before a comma.")
     flags.DEFINE_enum("mode", "graph", ["graph", "eager"], "How the steps run.")
     flags.DEFINE_bool("memory", True, "Measure the peak memory, in two more processes.")
     flags.DEFINE_enum("memory_of", None, [CLASSIFICATION, FULL], "Used by this program itself.")
