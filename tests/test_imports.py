@@ -35,7 +35,7 @@ LEGAL = {
     "scoring": {"datasets", "definitions", "metrics", "pictures", "pipeline", "score_maps",
                 "standard_metrics"},
     "loop": {"strategies"},
-    "callbacks": {"losses"},
+    "callbacks": {"losses", "scoring"},
     "validation": {"callbacks", "pictures", "pipeline", "score_maps", "scoring"},
 }  # fmt: skip
 

@@ -20,7 +20,8 @@ def model():
 def look(model, tmp_path, source, positions, epochs=1, every=1):
     state = loop.State()
     callback = validation.Validation(
-        source, positions, state, view=scoring.View(64, 73), kind="mean", every=every,
+        source, positions, state, view=scoring.View(64, 73), kind="mean", rule="maps",
+        every=every,
         picture_dir=str(tmp_path / "validation"), log_dir=str(tmp_path / "logs"), drawn=4,
     )  # fmt: skip
     callback.set_model(model)

@@ -237,6 +237,7 @@ def _callbacks(config, model, source, kept, held, state, path, log):
                 state,
                 view=scoring.View(model.input_size, model.resize_size),
                 kind=config.map,
+                rule=config.threshold_from,
                 every=config.validate_every,
                 picture_dir=path["validation"],
                 log_dir=path["logs"],

@@ -23,6 +23,8 @@ class Validation(keras.callbacks.Callback):
         state: the loop.State of the run.
         view: a `scoring.View`.
         kind: the kind of map.
+        rule: what the score-map threshold of each look is chosen from, "maps" or "boxes", see
+            `scoring.choose_thresholds`.
         every: epochs between two looks.
         picture_dir: folder of epoch_NNNN.png.
         log_dir: folder for TensorBoard.
@@ -30,11 +32,11 @@ class Validation(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, source, positions, state, *, view, kind, every, picture_dir, log_dir, drawn=6
+        self, source, positions, state, *, view, kind, rule, every, picture_dir, log_dir, drawn=6
     ):
         super().__init__()
         self.source, self.positions, self.state = source, positions, state
-        self.view, self.kind, self.every = view, kind, every
+        self.view, self.kind, self.rule, self.every = view, kind, rule, every
         self.picture_dir, self.log_dir, self.drawn = picture_dir, log_dir, drawn
 
     def on_train_begin(self, logs=None):
@@ -62,7 +64,7 @@ class Validation(keras.callbacks.Callback):
         if not scored:  # none of the pictures can be read
             return
         accumulators = scoring.accumulate(scored, [self.kind])
-        thresholds, _ = scoring.choose_thresholds(accumulators)
+        thresholds = scoring.choose_thresholds(accumulators, self.rule)
         figures = accumulators[self.kind].result(thresholds[self.kind])
         held["top1_cls"] = figures["top1_cls"]
         if figures["gt_known_loc"] is not None:
