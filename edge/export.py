@@ -113,7 +113,7 @@ def export(values):
                 for name, why in report["failed"].items()
             )
             + f"What failed is in {values.output_dir} as .failed.tflite. Calibrate on more "
-            "pictures like the app's, take int8_qat, or allow more with --max_drop and "
+            "pictures like the app's, take float16, or allow more with --max_drop and "
             "--min_mask_iou."
         )
     print(f"Wrote {', '.join(f'localizer_{name}.tflite' for name in files)} to {values.output_dir}")

@@ -82,35 +82,62 @@ def train(model, map_, run, pictures, kind="qat", *, steps, sparsity=0.5, cluste
             schedule = pruning.PolynomialDecay(
                 0.0, sparsity, 0, max(steps * 2 // 3, 1), frequency=max(steps // 30, 1)
             )
-            student = pruning.prune_low_magnitude(student, pruning_schedule=schedule)
+            student = _wrapped(
+                student,
+                tf_keras,
+                lambda layer: pruning.prune_low_magnitude(layer, pruning_schedule=schedule),
+            )
             callbacks, strip = [pruning.UpdatePruningStep()], pruning.strip_pruning
         else:
             clustering = tfmot.clustering.keras
-            student = clustering.cluster_weights(
+            student = _wrapped(
                 student,
-                number_of_clusters=clusters,
-                cluster_centroids_init=clustering.CentroidInitialization.KMEANS_PLUS_PLUS,
+                tf_keras,
+                lambda layer: clustering.cluster_weights(
+                    layer,
+                    number_of_clusters=clusters,
+                    cluster_centroids_init=clustering.CentroidInitialization.KMEANS_PLUS_PLUS,
+                ),
             )
             strip = clustering.strip_clustering
         distill(
             student, targets, pictures, steps=steps, learning_rate=LEARNING_RATES[kind],
             seed=seed, tf_keras=tf_keras, callbacks=callbacks,
         )  # fmt: skip
-        weights = {w.name: np.asarray(w) for w in strip(student).weights}
-        return with_weights(model, map_, weights)
+        return with_weights(model, map_, weights_of(strip(student)))
+
+
+def _wrapped(student, tf_keras, wrap):
+    """Wraps the convolutions that are trained; depthwise kernels are small and stay as they are."""
+
+    def of_layer(layer):
+        is_convolution = type(layer).__name__ == "Conv2D" and layer.trainable
+        return wrap(layer) if is_convolution else layer
+
+    return tf_keras.models.clone_model(student, clone_function=of_layer)
+
+
+def weights_of(student):
+    """Arrays of a twin by the names of layer and weight, such as "conv1/kernel"."""
+    weights = {}
+    for layer in student.layers:
+        for weight in layer.weights:
+            kind = weight.name.rpartition("/")[2].removesuffix(":0")
+            weights[f"{layer.name.removeprefix('quant_')}/{kind}"] = weight.numpy()
+    return weights
 
 
 def with_weights(model, map_, weights):
     """A copy of a Localization with kernels and the localizer's bias from a twin.
 
     Args:
-        weights: dict name, such as "conv1/kernel:0", -> array.
+        weights: of `weights_of`.
     """
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
     for layer in copy.feature_extractor.layers:
         for name in ("kernel", "depthwise_kernel"):
-            value = weights.get(f"{layer.name}/{name}:0")
+            value = weights.get(f"{layer.name}/{name}")
             if value is not None and not isinstance(layer, keras.layers.Rescaling):
                 layer.set_weights([value, *layer.get_weights()[1:]])
     kernel, bias = copy.localizer.get_layer("localizer_conv").get_weights()
@@ -118,8 +145,8 @@ def with_weights(model, map_, weights):
     if map_.startswith("class:"):
         channel = model.classes.index(map_.removeprefix("class:"))
         channels = slice(channel, channel + 1)
-    kernel[..., channels] = weights["localizer_conv/kernel:0"]
-    bias[channels] = weights["localizer_conv/bias:0"]
+    kernel[..., channels] = weights["localizer_conv/kernel"]
+    bias[channels] = weights["localizer_conv/bias"]
     copy.localizer.get_layer("localizer_conv").set_weights([kernel, bias])
     return copy
 
