@@ -64,6 +64,7 @@ def test_rounding_is_small_and_in_256_steps(model, pictures):
     assert len(np.unique(activations)) <= 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["qat", "pruned", "clustered"])
 def test_training_changes_a_copy_and_does_what_it_is_for(model, pictures, kind):
     before = [np.array(w) for w in model.weights]
