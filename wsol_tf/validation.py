@@ -64,7 +64,10 @@ class Validation(keras.callbacks.Callback):
         if not scored:  # none of the pictures can be read
             return
         accumulators = scoring.accumulate(scored, [self.kind])
-        thresholds = scoring.choose_thresholds(accumulators, self.rule)
+        try:
+            thresholds = scoring.choose_thresholds(accumulators, self.rule)
+        except ValueError:  # no box in view, or no finite map: no reason to end a long run
+            thresholds = {self.kind: "otsu"}
         figures = accumulators[self.kind].result(thresholds[self.kind])
         held["top1_cls"] = figures["top1_cls"]
         if figures["gt_known_loc"] is not None:
