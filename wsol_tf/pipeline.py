@@ -5,6 +5,7 @@ The transforms are pure functions from numpy Examples to numpy Examples; `tf.dat
 
 import functools
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,9 @@ from wsol_tf.sources import Source, example_dataset
 
 CACHES = ("none", "memory", "disk")
 CACHE_BYTES = 4 * 2**30
+# Batches that are made at a time. tf.data's own choice starts with one, and stays there for long
+# where an epoch has few batches.
+PARALLEL = min(2 * (os.cpu_count() or 1), 16)
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
@@ -283,7 +287,7 @@ def training_batches(
     blocks = tf.data.Dataset.range(first + worker, last, workers)
     dataset = blocks.flat_map(lambda b: tf.data.Dataset.range(b * share, (b + 1) * share))
     dataset = dataset.batch(piece, drop_remainder=True).map(
-        load_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=deterministic
+        load_batch, num_parallel_calls=PARALLEL, deterministic=deterministic
     )
     pieces = max(0, batches - start) * parts * replicas // workers
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(pieces))
