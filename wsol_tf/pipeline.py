@@ -29,8 +29,18 @@ PARALLEL = min(2 * (os.cpu_count() or 1), 16)
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes uint8 [height, width, 3] to [size, size, 3]: bilinear, antialiased, no aspect.
 
-    Sides that shrink are smoothed first, see `antialiasing`. This is the one resize of training,
-    evaluation and prediction; it stays within one gray level of Pillow's BILINEAR on average.
+    That of Pillow, which evaluation, prediction and the device share to the byte.
+    """
+    if image.shape[:2] == (size, size):
+        return image
+    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def resize_fast(image: np.ndarray, size: int) -> np.ndarray:
+    """Resizes as `resize_image` does, several times faster, for training.
+
+    Sides that shrink are smoothed first, see `antialiasing`. Within a gray level of `resize_image`
+    on average: less than what random crops change, and models score the same with either.
     """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
@@ -115,7 +125,7 @@ def crop_image(image: np.ndarray, top: int, left: int, size: int, resize_size: i
     height, width = image.shape[:2]
     rows = [round(edge * height / resize_size) for edge in (top, top + size)]
     columns = [round(edge * width / resize_size) for edge in (left, left + size)]
-    return resize_image(image[slice(*rows), slice(*columns)], size)
+    return resize_fast(image[slice(*rows), slice(*columns)], size)
 
 
 def ten_crops(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -318,7 +328,7 @@ def _reader(source, indices, resize_size, cache, cache_dir):
     def remember(position):
         row = row_of[position]
         if not known[row]:
-            pictures[row] = resize_image(source.read_image(position), resize_size)
+            pictures[row] = resize_fast(source.read_image(position), resize_size)
             known[row] = True  # after the picture: other threads look here first
         return pictures[row]
 
