@@ -122,10 +122,10 @@ class Validation(keras.callbacks.Callback):
             "in white"
         )
         known = f", GT-known {row['held_gt_known']:.2f}" if "held_gt_known" in row else ""
+        at = threshold if threshold == "otsu" else f"{threshold:.2f}"
         sheet = pictures.contact_sheet(
             {"": tiles},
-            title=f"Epoch {epoch + 1}: area {row['held_area']:.2f}, "
-            f"threshold {threshold:.2f}{known}\n{note}",
+            title=f"Epoch {epoch + 1}: area {row['held_area']:.2f}, threshold {at}{known}\n{note}",
             columns=2,
         )
         Image.fromarray(sheet).save(os.path.join(self.picture_dir, f"epoch_{epoch + 1:04}.png"))
