@@ -319,3 +319,21 @@ def test_the_crop_moves_boxes_of_whole_pixels():
     np.testing.assert_array_equal(scoring._inclusive(inside, (32, 64), view), [[2, 2, 5, 5]])
     whole = scoring.View(32, 32, "whole")
     np.testing.assert_array_equal(scoring._inclusive(inside, (32, 64), whole), [[2, 2, 5, 5]])
+
+
+def test_pictures_with_a_single_class_stand_beside_the_whole(model_path, tmp_path, capsys):
+    shapes.write_voc(str(tmp_path / "voc"), 4, size=80, seed=0, split="val")
+    annotation = tmp_path / "voc" / "Annotations" / "val_00000.xml"
+    text = annotation.read_text()
+    start, end = text.index("<object>"), text.index("</object>") + len("</object>")
+    other = text[start:end].replace(shapes.CLASSES[0], shapes.CLASSES[1])
+    annotation.write_text(text[:end] + other + text[end:])
+    arguments = (
+        f"--model={model_path}", "--dataset=voc_folder", f"--data_dir={tmp_path / 'voc'}",
+        f"--output_dir={tmp_path / 'out'}", "--metrics=none",
+    )  # fmt: skip
+    assert run(evaluate, *arguments) == 0
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (figures["num_pairs"], figures["single_class"]["num_pairs"]) == (5, 3)
+    assert "3 with a single class" in capsys.readouterr().out
+    assert undefined_names(figures) == set()

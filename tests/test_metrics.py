@@ -527,3 +527,14 @@ def test_means_over_pictures_and_over_classes_equal_those_of_bas(shared_dir):
     for name, ours in (("gt_known", "gt_known_loc"), ("top1", "top1_loc"), ("top5", "top5_loc")):
         assert figures["per_class"][ours] == pytest.approx(expected[name], rel=1e-12)
         assert figures[ours] == pytest.approx(expected[f"micro_{name}"], rel=1e-12)
+
+
+def test_a_subset_has_the_pairs_of_its_pictures_alone():
+    scored = LocalizationMetrics()
+    box = [[2, 2, 6, 6]]
+    scored.add("a", 0, [1.0, 0.0], _map_of([2, 2, 6, 6]), box, VIEW)
+    scored.add("a", 1, [1.0, 0.0], _map_of([8, 8, 9, 9]), box, VIEW)
+    scored.add("b", 0, [1.0, 0.0], _map_of([8, 8, 9, 9]), box, VIEW)
+    assert scored.subset(["a"]).result(0.3)["gt_known_loc"] == 0.5
+    assert scored.subset(["b"]).result(0.3)["num_pairs"] == 1
+    assert len(scored.subset([])) == 0 and len(scored) == 3

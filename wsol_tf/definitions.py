@@ -102,6 +102,7 @@ DEFINITIONS = {
     "view": "What of a picture the network sees: crop (the centre 7/8, as the papers score) or "
     "whole.",
     "ten_crop": "Whether the class comes from ten crops together, as BAS does, or from the view.",
+    "single_class": "The main figures on the pictures that show a single class.",
     "num_images": "Pictures that were scored.",
     "num_pairs": "Pairs of a picture and a class in it: what is scored and counted.",
     "pairs_without_box": "Pictures whose object lies outside of the view; it counts as missed.",

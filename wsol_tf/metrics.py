@@ -131,6 +131,13 @@ class LocalizationMetrics:
             pair["mask_ious"] = ious * (not bad_map)
         self._pairs[key] = pair
 
+    def subset(self, image_ids):
+        """Returns an accumulator of the pairs of these pictures alone."""
+        part = LocalizationMetrics(self.thresholds, box_iou=self._box_iou)
+        chosen = set(map(str, image_ids))
+        part._pairs = {key: pair for key, pair in self._pairs.items() if key[0] in chosen}
+        return part
+
     def merge(self, other):
         """Adds the pairs of another accumulator with the same thresholds to this one."""
         if not np.array_equal(self.thresholds, other.thresholds):

@@ -389,6 +389,14 @@ def score_and_draw(method, source, positions=None, *, sheet_path, title, metrics
     figures["threshold_from"] = method.threshold_from
     figures["view"] = method.view.kind
     figures["ten_crop"] = method.ten_crop
+    single = [
+        i for i, labels in zip(source.image_ids, source.labels, strict=True) if len(labels) == 1
+    ]
+    part = accumulators[kind].subset(single)
+    if 0 < len(part) < len(accumulators[kind]):
+        result = part.result(thresholds[kind])
+        names = ("gt_known_loc", "top1_loc", "top1_cls", "miou_box", "miou_mask", "num_pairs")
+        figures["single_class"] = {name: result[name] for name in names}
     figures |= standard.result()
     figures["skipped"] = dict(source.report.skipped)
     log(table(figures))
@@ -437,12 +445,17 @@ def table(figures):
         lines.append(
             f"{name:26}{_number(row['gt_known_loc']):>12}{'':12}{_number(row['miou_box']):>12}"
         )
-    return "\n".join(lines + _standard_lines(figures) + _notes(figures))
+    return "\n".join(lines + _further_lines(figures) + _notes(figures))
 
 
-def _standard_lines(figures):
-    """The metrics of wsolevaluation, a line each."""
+def _further_lines(figures):
+    """The pictures with a single class, and the metrics of wsolevaluation, a line each."""
     lines = []
+    single = figures.get("single_class")
+    if single:
+        values = [single[name] for name in ("gt_known_loc", "top1_loc", "miou_box", "miou_mask")]
+        label = f"{single['num_pairs']} with a single class"
+        lines.append(f"{label:26}" + "".join(f"{_number(value):>12}" for value in values))
     for name in METRICS:
         found = figures.get(name)
         if found and found["value"] is not None:
