@@ -42,7 +42,7 @@ def main(argv):
     def log(text):
         if text.startswith("Epoch "):
             step = int(text.partition("step ")[2].partition("/")[0])
-            if not seen or step - seen[-1][0] >= values.steps / 20:
+            if not seen or step // (values.steps // 20) > seen[-1][0] // (values.steps // 20):
                 print(f"step {step:6}: {resident():7.1f} MiB", flush=True)
             seen.append((step, resident()))
 

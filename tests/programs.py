@@ -1,5 +1,7 @@
 """Runs the project's programs inside the test process, and makes models that are quickly built."""
 
+import contextlib
+import socket
 import sys
 
 import keras
@@ -102,3 +104,12 @@ def toy(channels=3, seed=0, **keywords):
 
 def _norm(name):
     return keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=name)
+
+
+def free_ports(count):
+    """Ports of this machine that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

@@ -1,11 +1,9 @@
 """The loop: strategies against one device; epochs, checkpoints and signals at the right steps."""
 
-import contextlib
 import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import types
@@ -14,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from programs import free_ports
 
 from wsol_tf import loop
 
@@ -41,14 +40,6 @@ def finish(process):
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
     return json.loads(output.splitlines()[-1])
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture(scope="module")

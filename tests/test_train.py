@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
-from programs import TINY, run, undefined_names
+from programs import TINY, free_ports, run, undefined_names
 
 from wsol_tf import config, evaluate, losses, predict, shapes, train
 from wsol_tf import model as localization
@@ -29,10 +29,11 @@ KEYS = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls", "miou_bo
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def start(*arguments, program="train"):
+def start(*arguments, program="train", **environment):
     """Starts a program as a user does."""
     return subprocess.Popen(
         [sys.executable, "-m", f"wsol_tf.{program}", *map(str, arguments)],
+        env={**os.environ, **environment},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -380,6 +381,34 @@ def test_killed_and_resumed_it_ends_as_if_nothing_had_been(tmp_path):
     assert timeless[0].pop("minutes") > 0 and timeless[1].pop("minutes") > 0
     assert timeless[0] == timeless[1]
     assert saved_steps(broken) == []  # a finished run needs none
+
+
+@pytest.mark.slow
+def test_workers_end_together_when_one_is_told_to(tmp_path):
+    """SIGTERM to the second of two: both end at the same step, saved."""
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    settings = (*STEADY[:4], "--num_examples=24", "--epochs=9999", "--batch_size=4", "--val_split=",
+                "--checkpoint_every_steps=3", "--validate_every=0")  # fmt: skip
+    workers = [
+        start(
+            *settings,
+            f"--output_dir={tmp_path}",
+            TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
+        )
+        for index in range(2)
+    ]
+    deadline = time.monotonic() + 240
+    while not saved_steps(tmp_path):
+        assert all(worker.poll() is None for worker in workers) and time.monotonic() < deadline
+        time.sleep(0.1)
+    workers[1].send_signal(signal.SIGTERM)
+    ended = []
+    for worker in workers:
+        output, errors = worker.communicate(timeout=240)
+        assert worker.returncode == 75, errors
+        assert "Traceback" not in errors
+        ended.append(errors.partition("Ended by SIGTERM at ")[2].splitlines()[0])
+    assert ended[0] == ended[1] and ended[0].startswith(f"step {saved_steps(tmp_path)[0]} of")
 
 
 def small_run(folder, *arguments):

@@ -127,7 +127,13 @@ def describe(strategy):
     replicas = strategy.num_replicas_in_sync
     if strategy is tf.distribute.get_strategy():
         return "one device"
-    kind = type(strategy).__name__.removesuffix("V1").removesuffix("V2")
+    names = {
+        tf.distribute.MultiWorkerMirroredStrategy: "multi_worker",
+        tf.distribute.MirroredStrategy: "mirrored",
+        tf.distribute.TPUStrategy: "tpu",
+        tf.distribute.experimental.CentralStorageStrategy: "central",
+    }
+    kind = next((name for cls, name in names.items() if isinstance(strategy, cls)), "own")
     return f"{replicas} replica{'s' if replicas > 1 else ''} ({kind})"
 
 

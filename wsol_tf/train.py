@@ -84,7 +84,7 @@ def train(config, log=print):
             if not strategies.is_multi_worker(strategy):
                 raise
             raise programs.Preempted(
-                f"Lost another worker ({str(error).partition(chr(10))[0]}). Start all workers "
+                f"Lost another worker ({type(error).__name__}). Start all workers "
                 "again: they go on from the last checkpoint."
             ) from error
 
