@@ -36,12 +36,7 @@ def open_source(text, *, split, classes, image_size):
         return datasets.load(
             "voc_folder", text, split, classes=classes, image_size=image_size
         ), True
-    paths = sorted(
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(text)
-        for name in names
-        if name.lower().endswith(images.SUFFIXES)
-    )
+    paths = images.files_in(text)
     if not paths:
         raise ValueError(
             f"There is no picture in folder '{text}' (looked for {', '.join(images.SUFFIXES)})."

@@ -8,7 +8,6 @@ Pictures that can't be read are named and skipped.
 """
 
 import dataclasses
-import sys
 
 from absl import app, flags
 
@@ -63,9 +62,7 @@ def main(argv):
             class_name=values.class_name,
             threshold=programs.parse_threshold(values.threshold),
         )
-    print(f"{len(lines)} pictures localized, {len(skipped)} skipped; see {values.output_dir}.")
-    if not lines:
-        sys.exit(1)
+    desk.conclude(lines, skipped, values.output_dir)
 
 
 if __name__ == "__main__":

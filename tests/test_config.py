@@ -106,6 +106,8 @@ SPECIAL = {
     "ema": st.floats(0, 1, exclude_max=True),
     "best_by": st.just("last"),
     "patience": st.just(0),
+    # Any but central, which goes with no other accumulation than 1.
+    "strategy": st.sampled_from(["auto", "one", "mirrored", "multi_worker", "tpu"]),
     "data_dir": st.lists(NAMES.filter(bool), max_size=3).map(" ".join),
 }
 
@@ -179,6 +181,10 @@ def test_drops_as_numbers(text, shares):
         ({"holdout": -0.1}, "holdout must lie"),
         ({"ema": 1.0}, r"ema must lie in \[0, 1\). Received: 1.0."),
         ({"gradient_accumulation": 0}, "gradient_accumulation must be at least 1"),
+        (
+            {"strategy": "central", "gradient_accumulation": 2},
+            "strategy 'central' can't accumulate gradients: use 'mirrored'",
+        ),
         ({"best_by": "loss", "validate_every": 0}, "best_by 'loss' needs looks at held-out"),
         ({"patience": 3}, "set best_by to 'loss' or 'gt_known'"),
         ({"pseudo_low": 0.5, "pseudo_high": 0.5}, "pseudo_low must be smaller than pseudo_high"),

@@ -226,6 +226,8 @@ class Config:
             raise ValueError(f"learning_rate must be above 0. Received: {self.learning_rate}.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1). Received: {self.ema}.")
+        if self.gradient_accumulation > 1 and self.strategy == "central":
+            raise ValueError("strategy 'central' can't accumulate gradients: use 'mirrored'.")
         if self.best_by != "last" and not self.validate_every:
             raise ValueError(
                 f"best_by '{self.best_by}' needs looks at held-out pictures: set validate_every."

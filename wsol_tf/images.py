@@ -27,6 +27,16 @@ class BadImage(ValueError):
         self.reason = reason
 
 
+def files_in(folder) -> list[str]:
+    """Lists the paths of all files in a folder, at any depth, that end as pictures do; sorted."""
+    return sorted(
+        os.path.join(inside, name)
+        for inside, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(SUFFIXES)
+    )
+
+
 def read_image(path, min_side: int | None = None, data: bytes | None = None) -> np.ndarray:
     """Reads a picture file as uint8 [height, width, 3] RGB, upright.
 

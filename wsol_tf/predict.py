@@ -38,12 +38,7 @@ def find_images(arguments):
     paths = []
     for argument in arguments:
         if os.path.isdir(argument):
-            inside = sorted(
-                os.path.join(folder, name)
-                for folder, _, names in os.walk(argument)
-                for name in names
-                if name.lower().endswith(images.SUFFIXES)
-            )
+            inside = images.files_in(argument)
             if not inside:
                 print(f"No picture in folder {argument}.", file=sys.stderr)
             paths += inside
@@ -179,6 +174,13 @@ def _unique(name, taken):
     return unique
 
 
+def conclude(lines, skipped, output_dir):
+    """Says how many pictures were seen; ends with status 1 where it was none."""
+    print(f"{len(lines)} pictures localized, {len(skipped)} skipped; see {output_dir}.")
+    if not lines:
+        sys.exit(1)
+
+
 def main(argv):
     values = flags.FLAGS
     with programs.plain_ending():
@@ -190,9 +192,7 @@ def main(argv):
             threshold=programs.parse_threshold(values.threshold),
             top_k=values.top_k,
         )
-    print(f"{len(lines)} pictures localized, {len(skipped)} skipped; see {values.output_dir}.")
-    if not lines:
-        sys.exit(1)
+    conclude(lines, skipped, values.output_dir)
 
 
 if __name__ == "__main__":

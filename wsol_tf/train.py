@@ -106,8 +106,6 @@ def _train(config, strategy, saved, path, log):
     kept, held = datasets.holdout(source.labels, config.holdout, config.seed)
     steps_per_epoch = pipeline.num_samples(source, kept) / config.batch_size
     parts = config.gradient_accumulation
-    if parts > 1 and config.strategy == "central":
-        raise ValueError("--strategy=central can't accumulate gradients: use mirrored.")
     state = loop.State(data=_digest(source, kept))
     if saved:
         state = _restored_state(saved[1], state.data, config)
