@@ -106,8 +106,6 @@ SPECIAL = {
     "ema": st.floats(0, 1, exclude_max=True),
     "best_by": st.just("last"),
     "patience": st.just(0),
-    # Any but central, which goes with no other accumulation than 1.
-    "strategy": st.sampled_from(["auto", "one", "mirrored", "multi_worker", "tpu"]),
     "data_dir": st.lists(NAMES.filter(bool), max_size=3).map(" ".join),
 }
 
@@ -119,9 +117,13 @@ def _values(name, field):
     return st.sampled_from(choices) if choices else STRATEGIES[field.type]
 
 
+def _is_central(chosen):
+    return chosen.get("strategy") == "central"  # it can't accumulate gradients
+
+
 SETTINGS = st.fixed_dictionaries(
     {}, optional={name: _values(name, field) for name, field in FIELDS.items()}
-)
+).map(lambda chosen: chosen | ({"gradient_accumulation": 1} if _is_central(chosen) else {}))
 
 
 @settings(max_examples=60, deadline=None)
