@@ -154,7 +154,8 @@ def evaluate(values, make=None, program="wsol_tf.evaluate"):
     if not source.has_boxes and not source.has_masks:
         print(
             "This data has no boxes and no masks, so only the classification is scored. To score "
-            "localization, give boxes: --dataset=csv, coco or voc_folder, see docs/data.md."
+            "localization, give boxes: --dataset=csv, --dataset=coco or --dataset=voc_folder, "
+            "see docs/data.md."
         )
     written = ["report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png"]
     written += [f"{name}.png" for name in drawn]
