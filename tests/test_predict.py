@@ -126,6 +126,17 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
     assert all((tmp_path / "out" / line["mask"]).exists() for line in lines)
 
 
+def test_pictures_in_the_output_folder_are_not_replaced(tmp_path):
+    names = ("a.png", "a_mask.png", "a_overlay.png", "b_mask.png")
+    paths = [bright_square(tmp_path / name) for name in names]
+    before = [pathlib.Path(path).read_bytes() for path in paths]
+    lines, _ = predict.predict(fake_model(), paths, str(tmp_path))
+    assert [pathlib.Path(path).read_bytes() for path in paths] == before
+    assert [line["mask"] for line in lines] == [
+        *("a_2_mask.png", "a_mask_mask.png", "a_overlay_mask.png", "b_mask_mask.png")
+    ]
+
+
 def test_each_picture_gets_its_own_box(tmp_path):
     boxes = [(5 * i, 0, 5 * i + 60, 50) for i in range(6)]
     paths = [
@@ -178,7 +189,12 @@ def test_folder_with_broken_pictures(model_path, tmp_path, capsys):
                          ("gone.png", "there is no such file")):  # fmt: skip
         (line,) = [line for line in output.err.splitlines() if name in line]
         assert line.startswith("Skipped: ") and reason in line
+        assert line.count(name) == 1
     assert "2 pictures localized, 5 skipped" in output.out
+    assert run(predict, *arguments, "--on_bad_image=fail", folder / "a.png", folder) == 1
+    assert "cut.png: the picture cannot be decoded" in (said := capsys.readouterr().err)
+    assert said.startswith("Error: ") and "Mend or remove it" in said
+    assert [line["image"] for line in lines_of(out)] == [good[0], good[0]]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
+from wsol_tf import config as config_lib
 from wsol_tf import images, pictures, programs
 from wsol_tf import model as model_lib
 from wsol_tf.pipeline import resize_image
@@ -31,6 +32,7 @@ def define_flags():
         "top_k", None, "Classes of --map=topk; default: the model's own.", lower_bound=1
     )
     flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
+    config_lib.define_flags(["on_bad_image"])
 
 
 def find_images(arguments):
@@ -49,7 +51,9 @@ def find_images(arguments):
     return paths
 
 
-def predict(model, paths, output_dir, *, kind=None, threshold="stored", top_k=None):
+def predict(
+    model, paths, output_dir, *, kind=None, threshold="stored", top_k=None, on_bad_image="skip"
+):
     """Writes an overlay and a mask for each picture.
 
     Args:
@@ -59,10 +63,15 @@ def predict(model, paths, output_dir, *, kind=None, threshold="stored", top_k=No
         kind: kind of map, see `score_maps.map_of`; None takes the model's own.
         threshold: a number, "otsu", or "stored" for the one in the model.
         top_k: classes of the map "topk"; None takes the model's.
+        on_bad_image: "skip" pictures that can't be read and name them, or "fail" at the first.
 
     Returns:
         (lines, skipped): a dict for each picture, as in predictions.jsonl, and path -> reason of
         pictures that could not be read.
+
+    Raises:
+        ValueError: the model stores no threshold for this map, or a picture can't be read and
+            on_bad_image is "fail".
     """
     kind = kind or model.map
     if kind == "true":  # nobody knows the true class here
@@ -78,32 +87,39 @@ def predict(model, paths, output_dir, *, kind=None, threshold="stored", top_k=No
     def find(image):
         return _localize(model, image, kind, threshold, top_k or model.top_k)
 
-    return write(find, paths, output_dir, kind=kind, threshold=threshold)
+    return write(find, paths, output_dir, kind=kind, threshold=threshold, on_bad_image=on_bad_image)
 
 
-def write(find, paths, output_dir, *, kind, threshold):
+def write(find, paths, output_dir, *, kind, threshold, on_bad_image="skip"):
     """Writes what a function finds in pictures, in the files that `predict` writes.
 
     Args:
         find: function of a picture uint8 `[height, width, 3]` that returns a dict of `class` (name
             or None), `probability` (0..1 or None), `score_map`, `mask` and `box` as
-            `score_maps.localize` gives them; FloatingPointError skips the picture.
-        paths, output_dir: as for `predict`.
+            `score_maps.localize` gives them; FloatingPointError makes it a bad picture.
+        paths, output_dir, on_bad_image: as for `predict`.
         kind, threshold: what stands in predictions.jsonl.
 
     Returns:
         (lines, skipped), as `predict`.
     """
     programs.make_output_dir(output_dir)
-    lines, skipped, names = [], {}, set()
+    lines, skipped = [], {}
+    names = _names_in_use(paths, output_dir)
     with open(os.path.join(output_dir, "predictions.jsonl"), "w") as file:
         for path in paths:  # one at a time: a picture can be very large
             try:
                 image = images.read_image(path)
                 found = find(image)
-            except (images.BadImage, OSError, FloatingPointError) as error:
-                skipped[path] = str(error)
-                print(f"Skipped: {path}: {error}", file=sys.stderr)
+            except (images.BadImage, FloatingPointError) as error:
+                skipped[path] = getattr(error, "reason", str(error).rstrip("."))
+                said = f"{path}: {skipped[path]}."
+                if on_bad_image == "fail":
+                    raise ValueError(
+                        f"{said} Mend or remove it, or let such pictures be skipped and named: "
+                        "--on_bad_image=skip."
+                    ) from error
+                print(f"Skipped: {said}", file=sys.stderr)
                 continue
             name = _unique(os.path.splitext(os.path.basename(path))[0], names)
             _draw(image, found, os.path.join(output_dir, name))
@@ -164,6 +180,18 @@ def _draw(image, found, stem):
     Image.fromarray(found["mask"].astype(np.uint8) * 255).save(f"{stem}_mask.png")
 
 
+def _names_in_use(paths, output_dir):
+    """Names that pictures in the output folder have for themselves, so that none is replaced."""
+    here = os.path.realpath(output_dir)
+    inside = [path for path in paths if os.path.dirname(os.path.realpath(path)) == here]
+    return {
+        os.path.basename(path).removesuffix(end)
+        for path in inside
+        for end in ("_overlay.png", "_mask.png")
+        if path.endswith(end)
+    }
+
+
 def _unique(name, taken):
     """A name that no picture had before: pictures of different folders can share one."""
     unique, number = name, 1
@@ -184,17 +212,21 @@ def conclude(lines, skipped, output_dir):
 def main(argv):
     values = flags.FLAGS
     with programs.plain_ending():
+        threshold = programs.parse_threshold(values.threshold)
+        paths = find_images(argv[1:])
         lines, skipped = predict(
             model_lib.load(values.model),
-            find_images(argv[1:]),
+            paths,
             values.output_dir,
             kind=values.map,
-            threshold=programs.parse_threshold(values.threshold),
+            threshold=threshold,
             top_k=values.top_k,
+            on_bad_image=values.on_bad_image,
         )
     conclude(lines, skipped, values.output_dir)
 
 
 if __name__ == "__main__":
     define_flags()
+    flags.adopt_module_key_flags(config_lib)
     app.run(main)
