@@ -84,6 +84,23 @@ def test_the_ledger_tells_writes_and_logs_each_epoch(tmp_path):
         assert values[tag] == pytest.approx(series), tag
 
 
+def test_a_ledger_that_cannot_be_written_is_said(tmp_path):
+    state, said = loop.State(), []
+    callback = ledger(tmp_path, state, said)
+    callback.on_train_begin()
+    callback.on_train_batch_end(0, ROW)
+    (tmp_path / "history.csv").unlink()
+    (tmp_path / "history.csv").mkdir()
+    state.history.append(ROW)
+    callback.on_epoch_end(0, ROW)
+    assert said[-1].startswith(f"No figures of epoch 1: Is a directory in '{tmp_path}'.")
+    (tmp_path / "history.csv").rmdir()
+    state.history.append(ROW)
+    callback.on_epoch_end(1, ROW)
+    callback.on_train_end()
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 3  # the first is not lost
+
+
 def test_long_epochs_have_lines_in_between(tmp_path):
     state, said = loop.State(step=5, seconds=10.0), []
     callback = ledger(tmp_path, state, said, every=-1)
@@ -253,6 +270,28 @@ def test_saving_that_breaks_off_leaves_the_old_file(tmp_path, one_weight):
     with pytest.raises(KeyboardInterrupt):
         callbacks.save(SimpleNamespace(save=break_off), path)
     assert saved_value(path) == 7
+
+
+def test_a_full_disk_costs_the_run_neither_the_model_before_nor_its_end(
+    tmp_path, one_weight, monkeypatch
+):
+    path = str(tmp_path / "model.keras")
+    callbacks.save(one_weight, path)
+
+    def full(self, name):
+        with open(name, "wb") as file:
+            file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(one_weight), "save", full)
+    state, said = keep(path, one_weight, [{"held_loss": 3}, {"held_loss": 1}], best_by="loss")
+    assert [line.partition(" in ")[0] for line in said] == [
+        f"No model of epoch {epoch}: No space left on device" for epoch in (1, 2)
+    ]
+    assert state.best is None and not one_weight.stop_training
+    assert os.listdir(tmp_path) == ["model.keras"] and saved_value(path) == 7
+    with pytest.raises(OSError, match="No space left on device: '.*model.keras'"):
+        callbacks.save(one_weight, path)
 
 
 def stop_at_nan(step, history=()):

@@ -453,6 +453,42 @@ def test_interrupted_by_hand_a_run_goes_on(tmp_path, eager, monkeypatch, capsys)
     assert not metrics_of(folder)["interrupted"]
 
 
+def test_sigterm_outside_of_training_asks_to_be_started_again(tmp_path, eager, monkeypatch, capsys):
+    def terminated(*_, **__):
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    for place in ("load", "_finish"):
+        with monkeypatch.context() as patched:
+            patched.setattr(train, place, terminated)
+            assert small_run(tmp_path / "run") == 75
+        assert "Ended by SIGTERM. Nothing is lost" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert small_run(tmp_path / "run") == 0
+    assert "Resumed at step" in capsys.readouterr().out
+
+
+def test_an_evaluation_in_its_folder_does_not_confuse_a_run(tmp_path, eager, capsys):
+    folder = tmp_path / "run"
+    assert small_run(folder) == 0
+    (folder / "metrics.json").write_text('{"gt_known_loc": 0.5}')
+    assert small_run(folder) == 0
+    assert "is finished; nothing is left to do" in capsys.readouterr().out
+    train.checkpoints.write(str(folder), [np.zeros(1)], {"step": 1})
+    assert small_run(folder) == 1  # not finished: it tries to go on from there
+    assert "is finished" not in capsys.readouterr().out
+
+
+def test_starting_anew_removes_runs_alone(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "mine.txt").write_text("not of a run")
+    assert small_run(tmp_path, "--resume=false", "--width=9") == 1
+    assert (tmp_path / "logs" / "mine.txt").exists()
+    (tmp_path / "run.flags").touch()
+    assert small_run(tmp_path, "--resume=false", "--width=9") == 1
+    assert not (tmp_path / "logs").exists()
+
+
 def test_a_full_disk_is_said_and_the_run_goes_on(tmp_path, eager, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

@@ -78,6 +78,17 @@ def test_without_boxes_there_is_no_localization_to_look_at(model, tmp_path):
     assert os.listdir(tmp_path / "validation") == ["epoch_0001.png"]
 
 
+def test_pictures_that_cannot_be_written_are_said(model, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(validation.Image.Image, "save", full)
+    source = datasets.load("shapes", "", "train", image_size=73, num_examples=2)
+    (row,) = look(model, tmp_path, source, np.arange(2))
+    assert "held_loss" in row
+    assert "No pictures of epoch 1: No space left on device in" in capsys.readouterr().out
+
+
 def test_pictures_that_cannot_be_read_are_no_reason_to_stop(model, tmp_path):
     source = datasets.load("shapes", "", "train", image_size=73, num_examples=2)
     assert look(model, tmp_path, source, np.arange(0))[0] == {"epoch": 0}

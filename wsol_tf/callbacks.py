@@ -22,6 +22,19 @@ def tag(name):
     return name
 
 
+@contextlib.contextmanager
+def going_on(log, what, folder):
+    """Around the writing of a file that a run can do without: where it fails, it is reported."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or error
+        log(
+            f"No {what}: {reason} in '{folder}'. What is there is kept and the run goes on. Make "
+            "room there."
+        )
+
+
 class Ledger(keras.callbacks.Callback):
     """Keeps the books of a run: log lines, history.csv and TensorBoard scalars.
 
@@ -66,15 +79,16 @@ class Ledger(keras.callbacks.Callback):
             f"{self._pace(self.mark)}."
         )
         self.log("  " + shares(row))
-        self._write_csv()
-        with self.writer.as_default(step=epoch):
-            for name, value in row.items():
-                if name not in ("epoch", "step"):
-                    tf.summary.scalar(tag(name), value)
-            tf.summary.scalar("area", row["ac"])
-            tf.summary.scalar("learning_rate", rate)
-            tf.summary.scalar("images_per_second", self._speed(self.mark))
-        self.writer.flush()
+        with going_on(self.log, f"figures of epoch {epoch + 1}", os.path.dirname(self.csv_path)):
+            self._write_csv()
+            with self.writer.as_default(step=epoch):
+                for name, value in row.items():
+                    if name not in ("epoch", "step"):
+                        tf.summary.scalar(tag(name), value)
+                tf.summary.scalar("area", row["ac"])
+                tf.summary.scalar("learning_rate", rate)
+                tf.summary.scalar("images_per_second", self._speed(self.mark))
+            self.writer.flush()
         self.mark = (self.state.step, self.state.seconds)
 
     def on_train_end(self, logs=None):
@@ -222,15 +236,15 @@ class KeepModel(keras.callbacks.Callback):
         if not np.isfinite(row["loss"]) or not finite(self.model):
             return
         if self.best_by == "last":
-            self._save()
+            self._save(epoch)
             return
         score = row.get(f"held_{self.best_by}")
         if score is None:  # not looked at in this epoch
             return
         score = -score if self.best_by == "loss" else score
         if self.state.best is None or score >= self.state.best:
-            self.state.best, self.state.best_epoch = score, epoch
-            self._save()
+            if self._save(epoch):
+                self.state.best, self.state.best_epoch = score, epoch
             return
         looks = sum(
             f"held_{self.best_by}" in later
@@ -243,9 +257,13 @@ class KeepModel(keras.callbacks.Callback):
             )
             self.model.stop_training = True
 
-    def _save(self):
-        with averaged(self.model):
-            save(self.model, self.path)
+    def _save(self, epoch):
+        """Whether the model was written."""
+        with going_on(self.log, f"model of epoch {epoch + 1}", os.path.dirname(self.path)):
+            with averaged(self.model):
+                save(self.model, self.path)
+            return True
+        return False
 
 
 class LocalizationScores(keras.callbacks.Callback):
@@ -346,9 +364,20 @@ def averaged(model):
 
 
 def save(model, path):
-    """Saves a model so that no half-written file ever stands under the final name."""
+    """Saves a model so that no half-written file ever stands under the final name.
+
+    Raises:
+        OSError: it can't be written; what stood there before is as it was.
+    """
     unfinished = os.path.join(os.path.dirname(path), ".unfinished.keras")
-    model.save(unfinished)
-    with open(unfinished, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    try:
+        model.save(unfinished)
+        with open(unfinished, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.remove(unfinished)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror or str(error), path) from error
+        raise

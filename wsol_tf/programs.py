@@ -9,8 +9,16 @@ INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 PREEMPTED = 75  # "try again later" (EX_TEMPFAIL): the same command goes on from the checkpoint
 
 
-class Preempted(Exception):
-    """A run was ended from outside, is saved, and goes on when it is started again."""
+class Preempted(BaseException):
+    """A run was ended from outside and goes on when it is started again.
+
+    Like KeyboardInterrupt it may come at any moment, and is no error that code would handle.
+    """
+
+
+def preempt(number, frame):
+    """A handler of SIGTERM, for the time in which there is nothing to save."""
+    raise Preempted("Ended by SIGTERM. Nothing is lost: the same command goes on.")
 
 
 @contextlib.contextmanager

@@ -149,8 +149,8 @@ def _train(config, strategy, saved, path, log):
         f"{len(held)} pictures are held out to choose the threshold on."
     )
     if chief:
-        with open(path["run.flags"], "w") as file:
-            file.write(config_lib.to_flagfile(config))
+        with checkpoints.replacing(path["run.flags"]) as file:
+            file.write(config_lib.to_flagfile(config).encode())
 
     stop = callbacks.StopAtNaN(state)
     shown = _callbacks(config, model, source, kept, held, state, path, log) if chief else []
@@ -239,6 +239,7 @@ def _callbacks(config, model, source, kept, held, state, path, log):
                 every=config.validate_every,
                 picture_dir=path["validation"],
                 log_dir=path["logs"],
+                log=log,
             )
         )
     elif config.best_by != "last":
@@ -352,9 +353,8 @@ def _finished(config, path):
     if os.path.isfile(path["metrics.json"]) and os.path.isfile(path["model.keras"]):
         with open(path["metrics.json"]) as file:
             metrics = json.load(file)
-    if not os.path.isfile(path["run.flags"]) or not (
-        metrics or checkpoints.paths(config.output_dir)
-    ):
+    saved = checkpoints.paths(config.output_dir)
+    if not os.path.isfile(path["run.flags"]) or not (metrics or saved):
         return None
     different = config_lib.differences(config, path["run.flags"])
     if different:
@@ -363,11 +363,14 @@ def _finished(config, path):
             f"on with it, take its own: --flagfile={path['run.flags']}. Otherwise name another "
             "--output_dir, or pass --resume=false to replace it."
         )
-    return None if metrics is None or metrics["interrupted"] else metrics
+    # Where metrics.json is that of a later evaluation, checkpoints tell of a run that goes on.
+    return None if metrics is None or metrics.get("interrupted", bool(saved)) else metrics
 
 
 def _clear(output_dir, path):
-    """Removes what an older run left in a folder."""
+    """Removes what an older run left in a folder, and nothing where there was none."""
+    if not os.path.isfile(path["run.flags"]):
+        return
     checkpoints.clear(output_dir)
     for name in path.values():
         if os.path.isdir(name):
@@ -410,14 +413,9 @@ def _save(model, state, config, log):
     arrays = [variable.numpy() for variable in loop.variables(model)]
     if not all(np.isfinite(array).all() for array in arrays):
         return
-    try:
+    with callbacks.going_on(log, f"checkpoint at step {state.step}", config.output_dir):
         checkpoints.write(
             config.output_dir, arrays, dataclasses.asdict(state), config.keep_checkpoints
-        )
-    except OSError as error:
-        log(
-            f"No checkpoint at step {state.step}: {error.strerror or error} in "
-            f"'{config.output_dir}'. The older ones are kept and the run goes on. Make room there."
         )
 
 
@@ -449,10 +447,12 @@ def describe(source):
     """One sentence on a data set: pictures and classes, with the rarest and the most frequent."""
     counts = np.bincount(np.concatenate(source.labels), minlength=len(source.classes))
     low, high = int(counts.argmin()), int(counts.argmax())
-    return (
-        f"{source.name}: {len(source)} pictures, {len(source.classes)} classes, from "
-        f"{counts[low]} ({source.classes[low]}) to {counts[high]} ({source.classes[high]}) each."
-    )
+    each = f"{counts[low]} each"
+    if counts[low] < counts[high]:
+        each = (
+            f"from {counts[low]} ({source.classes[low]}) to {counts[high]} ({source.classes[high]})"
+        )
+    return f"{source.name}: {len(source)} pictures, {len(source.classes)} classes, {each}."
 
 
 def _load_scored(config, classes, log):
@@ -522,9 +522,13 @@ def _write_curves(history, weights, path):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    with programs.plain_ending():
-        _, metrics = train(config_lib.from_flags())
-    if metrics and metrics["interrupted"]:
+    before = signal.signal(signal.SIGTERM, programs.preempt)
+    try:
+        with programs.plain_ending():
+            _, metrics = train(config_lib.from_flags())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if metrics and metrics.get("interrupted"):
         sys.exit(programs.INTERRUPTED)
 
 

@@ -28,16 +28,19 @@ class Validation(keras.callbacks.Callback):
         every: epochs between two looks.
         picture_dir: folder of epoch_NNNN.png.
         log_dir: folder for TensorBoard.
+        log: function that takes lines of text.
         drawn: how many of the pictures are drawn.
     """
 
     def __init__(
-        self, source, positions, state, *, view, kind, rule, every, picture_dir, log_dir, drawn=6
-    ):
+        self, source, positions, state, *, view, kind, rule, every, picture_dir, log_dir,
+        log=print, drawn=6,
+    ):  # fmt: skip
         super().__init__()
         self.source, self.positions, self.state = source, positions, state
         self.view, self.kind, self.rule, self.every = view, kind, rule, every
         self.picture_dir, self.log_dir, self.drawn = picture_dir, log_dir, drawn
+        self.log = log
 
     def on_train_begin(self, logs=None):
         os.makedirs(self.picture_dir, exist_ok=True)
@@ -73,7 +76,8 @@ class Validation(keras.callbacks.Callback):
         if figures["gt_known_loc"] is not None:
             held["gt_known"] = figures["gt_known_loc"]
         self.state.history[-1].update({f"held_{name}": value for name, value in held.items()})
-        self._draw(epoch, scored, thresholds[self.kind])
+        with callbacks.going_on(self.log, f"pictures of epoch {epoch + 1}", self.picture_dir):
+            self._draw(epoch, scored, thresholds[self.kind])
 
     def on_train_end(self, logs=None):
         self.writer.close()
