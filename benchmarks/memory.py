@@ -9,6 +9,7 @@ as a slope; it is fitted to the second half of the run, when everything has been
 
 import os
 import sys
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -57,5 +58,7 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.DEFINE_integer("steps", 10000, "Steps to take.", lower_bound=1000)
-    flags.DEFINE_string("output_dir", "/tmp/wsol_tf_memory", "Folder of the run.")
+    flags.DEFINE_string(
+        "output_dir", os.path.join(tempfile.gettempdir(), "wsol_tf_memory"), "Folder of the run."
+    )
     app.run(main)

@@ -14,6 +14,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -170,7 +171,11 @@ def main(argv):
 if __name__ == "__main__":
     config_lib.define_flags(extractor_weights="none", width=0.25, batch_size=8)
     flags.DEFINE_integer("repeats", 15, "Steps that are timed.", lower_bound=1)
-    flags.DEFINE_string("work_dir", "/tmp/wsol_tf_scaling", "Folder for what the workers saw.")
+    flags.DEFINE_string(
+        "work_dir",
+        os.path.join(tempfile.gettempdir(), "wsol_tf_scaling"),
+        "Folder for what the workers saw.",
+    )
     flags.DEFINE_string("result", None, "Used by this program itself.")
     flags.DEFINE_float("device_speed", 1000, "Assumed images/s of one device.")
     flags.DEFINE_integer("device_batch", 32, "Assumed batch of one device.")
