@@ -233,6 +233,25 @@ def test_pxap_of_a_perfect_and_of_a_constant_map():
     assert constant.result()["pxap"]["value"] == 0.5
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 9999), st.sampled_from([0.01, 0.001]))
+def test_pxap_is_that_of_the_plain_formula_to_the_last_bit(seed, step):
+    rng = np.random.default_rng(seed)
+    thresholds = np.arange(0, 1, step)
+    score_map, mask = rng.random((9, 9)) ** 4, rng.choice([0, 1, 255], (9, 9)).astype(np.uint8)
+    mask[0, 0] = 1
+    scored = PixelPrecision(thresholds)
+    scored.add("a", score_map, mask)
+    edges = [*thresholds, 1, 2, 3]
+    true, false = (
+        np.histogram(score_map[mask == v], edges)[0].astype(float)[::-1].cumsum() for v in (1, 0)
+    )
+    with np.errstate(invalid="ignore"):
+        precision, recall = true / (true + false), true / true[-1]
+    kept = (true + false != 0)[1:]
+    assert scored.result()["pxap"]["value"] == (precision[1:] * np.diff(recall))[kept].sum()
+
+
 def test_masks_without_object_make_no_figure():
     scored = PixelPrecision()
     scored.add("a", np.zeros((2, 2)), np.zeros((2, 2), np.uint8))

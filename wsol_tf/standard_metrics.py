@@ -31,8 +31,9 @@ def standard_map(raw_map, height=SIZE, width=SIZE):
 
     Returns:
         float64 `[height, width]`: zeros for a map that is constant or holds a NaN, as in
-        wsolevaluation, and for one with an infinity or without two axes, where that ends with an
-        error. `problem_of(raw_map, raw=True)` tells them apart.
+        wsolevaluation (unless the map is larger than the result and the NaN is passed over there),
+        and for one with an infinity or without two axes, where that ends with an error.
+        `problem_of(raw_map, raw=True)` tells them apart.
     """
     raw_map = np.asarray(raw_map, np.float64)
     if raw_map.ndim != 2 or not raw_map.size or not np.isfinite(raw_map).all():
@@ -378,9 +379,10 @@ class PixelPrecision:
         false, true = self.histograms[:, ::-1].cumsum(1).astype(np.float64)
         if not true[-1]:
             return figures
-        precision = np.divide(true, true + false, out=np.zeros_like(true), where=true + false > 0)
-        recall = true / true[-1]
-        figures["pxap"]["value"] = float((precision[1:] * np.diff(recall)).sum())
+        seen = np.maximum(true + false, 1)
+        steps = (true / seen)[1:] * np.diff(true / true[-1])
+        # Empty bins are left out of the sum, which then rounds as wsolevaluation's does.
+        figures["pxap"]["value"] = float(steps[(true + false)[1:] > 0].sum())
         piou = self.piou()
         figures["piou"]["value"] = float(piou.max())
         figures["piou"]["threshold"] = float(self._edges[piou.argmax()])
