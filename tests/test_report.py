@@ -236,7 +236,7 @@ def test_bad_pictures_are_named(tmp_path):
     for text in (
         f"{WICKED}: the file is empty",
         "1 picture that could not be read, not counted",
-        "1 picture with NaN or infinity in the score map",
+        "1 picture without a score map, or with NaN or infinity in it",
         "1 picture that came twice",
         "1 picture with one value everywhere",
         "2 pictures with an object outside",

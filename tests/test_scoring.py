@@ -423,8 +423,8 @@ def test_maps_and_scores_that_are_no_numbers_are_named(multi_label):
     assert figures["other_maps"]["cam"]["gt_known_loc"] == 1.0
     assert lines[2]["iou"] == 0.0 and lines[2]["probability"] is None
     text = scoring.table(figures)
-    assert "NaN or infinity in the score map of 1 pictures, counted as wrong: alone" in text
-    assert "NaN or infinity in the class scores of 1 pictures" in text
+    assert "or NaN or infinity in it, in 1 pictures, counted as wrong: alone" in text
+    assert "or NaN or infinity in them, in 1 pictures, counted as wrong: alone" in text
     assert lines[2]["outcome"] == "missed" and figures["outcomes"]["missed"] == 1
     assert scoring.draw(whole_view_method(predict), multi_label, {"": lines})[""][2][0].any()
 

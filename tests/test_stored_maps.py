@@ -5,6 +5,7 @@ import pytest
 from programs import run
 
 from wsol_tf import datasets, evaluate, shapes
+from wsol_tf.standard_metrics import BoxAccuracy, resize_boxes, standard_map
 from wsol_tf.stored_maps import StoredArrays, check_map, check_scores
 
 
@@ -27,8 +28,9 @@ def test_ids_are_found_with_and_without_suffix(folder):
     for image_id, name in (
         ("a", "a"), ("a.jpg", "a"), ("b", "b.jpg"), ("b.jpg", "b.jpg"), ("val/c.JPEG", "val/c")
     ):  # fmt: skip
-        expected = np.load(folder / f"{name}.npy").astype(np.float32)
+        expected = np.load(folder / f"{name}.npy")
         np.testing.assert_array_equal(stored.read_map(image_id), expected)
+    np.testing.assert_array_equal(stored.read_map("val/c.tiff"), np.load(folder / "val/c.npy"))
     assert stored.summary() == ""
 
 
@@ -49,13 +51,16 @@ def test_what_is_wrong_is_named_and_becomes_a_miss(folder):
     np.save(folder / "pickled.npy", np.array([{}], object), allow_pickle=True)
     (folder / "cut.npy").write_bytes((folder / "a.npy").read_bytes()[:150])
     (folder / "empty.npy").touch()
+    np.save(folder / "huge.npy", np.array([[1e39, 0.0]]))
     stored = opened(folder)
-    for image_id in ("gone", "text", "flat", "many", "pickled", "cut", "empty"):
+    for image_id in ("gone", "text", "flat", "many", "pickled", "cut", "empty", "huge"):
         assert np.isnan(stored.read_map(image_id)).all()
     stored.read_map("wide")
     findings = stored.findings()
     assert findings["missing"] == ["gone"]
-    assert set(findings["unreadable"]) == {"text", "flat", "many", "pickled", "cut", "empty"}
+    assert set(findings["unreadable"]) == {
+        "text", "flat", "many", "pickled", "cut", "empty", "huge",
+    }  # fmt: skip
     assert findings["unreadable"]["many"] == ("[h, w] or [h, w, 4] is expected, received (2, 2, 3)")
     assert findings["outside_0_1"] == ["wide"]
     assert findings["unused"] == ["a", "b.jpg", "val/c"]
@@ -65,12 +70,24 @@ def test_what_is_wrong_is_named_and_becomes_a_miss(folder):
     assert "flat ([h, w] or [h, w, 4] is expected, received (5,))" in summary
 
 
+def test_a_damaged_archive_costs_its_damaged_maps_only(tmp_path, rng):
+    maps = {name: rng.random((9, 9)) for name in "ab"}
+    np.savez_compressed(tmp_path / "maps.npz", **maps)
+    data = bytearray((tmp_path / "maps.npz").read_bytes())
+    data[40:60] = b"\xff" * 20  # the packed header of the first array
+    (tmp_path / "maps.npz").write_bytes(data)
+    stored = opened(tmp_path / "maps.npz")
+    assert np.isnan(stored.read_map("a")).all()
+    np.testing.assert_array_equal(stored.read_map("b"), maps["b"])
+    assert list(stored.findings()["unreadable"]) == ["a"]
+
+
 def test_shapes_that_are_one_map():
     array = np.arange(6, dtype=np.uint8).reshape(2, 3)
     for shape in ((2, 3), (1, 2, 3), (2, 3, 1)):
         np.testing.assert_array_equal(check_map(array.reshape(shape), 4), array)
     assert check_map(np.zeros((2, 3, 4)), 4).shape == (2, 3, 4)
-    assert check_map(array, 4).dtype == np.float32
+    assert check_map(array, 4).dtype == np.float64
     with pytest.raises(ValueError, match="received"):
         check_scores(np.zeros(3), 4)
 
@@ -150,6 +167,33 @@ def test_wrong_maps_are_misses_and_named(voc, tmp_path, capsys):
     assert figures["gt_known_loc"] <= 4 / 6  # the whole view may happen to be right for the third
     output = capsys.readouterr().out
     assert f"without one, counted as missed: {first}" in output and "stranger" in output
+
+
+def test_maps_are_scored_with_all_their_digits(voc, tmp_path, rng):
+    # Half of these values lie just below a gray level, where float32 would round them up to it.
+    source = perfect_maps(voc, tmp_path)
+    expected = BoxAccuracy(contours=["single"])
+    for position, image_id in enumerate(source.image_ids):
+        example = source.read_example(position)
+        score_map = rng.integers(0, 256, (40, 40)) / 255
+        score_map.flat[:2] = 0, 1
+        score_map -= 1e-12 * (score_map > 0) * (score_map < 1)
+        np.save(tmp_path / "maps" / f"{image_id}.npy", score_map)
+        boxes = example.boxes.astype(int) - [0, 0, 1, 1]
+        truth = resize_boxes(boxes, (80, 80), (40, 40))
+        expected.add(image_id, standard_map(score_map, 40, 40), truth)
+    _, figures = score(
+        voc, tmp_path / "out", f"--score_maps={tmp_path / 'maps'}", "--input_size=40",
+        "--metrics=max_box_acc",
+    )  # fmt: skip
+    assert figures["max_box_acc"] == expected.result()["max_box_acc"]
+
+
+def test_maps_of_other_pictures_are_refused(voc, tmp_path, capsys):
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "stranger.npy", np.zeros((4, 4)))
+    assert score(voc, tmp_path / "out", f"--score_maps={tmp_path / 'maps'}")[0] == 1
+    assert "belong to none of the pictures. Names there: stranger;" in capsys.readouterr().err
 
 
 def test_a_map_per_class_is_taken_by_label(voc, tmp_path):

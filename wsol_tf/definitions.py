@@ -107,8 +107,9 @@ DEFINITIONS = {
     "num_pairs": "Pairs of a picture and a class in it: what is scored and counted.",
     "pairs_without_box": "Pictures whose object lies outside of the view; it counts as missed.",
     "constant_maps": "Pictures whose score map has one value everywhere; the box is the view.",
-    "bad_maps": "Pictures with NaN or infinity in the score map; they count as missed.",
-    "bad_scores": "Pictures with NaN or infinity in the class scores; their class counts as wrong.",
+    "bad_maps": "Pictures without a score map, or with NaN or infinity in it: counted as missed.",
+    "bad_scores": "Pictures without class scores, or with NaN or infinity in them; their class "
+    "counts as wrong.",
     "duplicates": "Pictures that came twice; only the first time counts.",
     "score_maps": "What was found in the stored score maps.",
     "class_scores": "What was found in the stored class scores.",

@@ -251,6 +251,8 @@ def _stored(values, threshold):
             "class scores",
             lambda array: stored_maps.check_scores(array, count),
         )
+    for arrays in stored.values():
+        arrays.check_ids(source.image_ids)
 
     def own_maps(batch):
         ids = [image_id.decode() for image_id in batch.image_id]

@@ -402,8 +402,11 @@ def _troubles(figures):
         named = [f"{name}: {reason}" for name, reason in figures["skipped"].items()]
         parts += _named("that could not be read, not counted", named)
     for key, what in (
-        ("bad_maps", "with NaN or infinity in the score map, counted as missed"),
-        ("bad_scores", "with NaN or infinity in the class scores, the class counted as wrong"),
+        ("bad_maps", "without a score map, or with NaN or infinity in it, counted as missed"),
+        (
+            "bad_scores",
+            "without class scores, or with NaN or infinity in them, the class counted as wrong",
+        ),
         ("constant_maps", "with one value everywhere in the score map: the box is the whole view"),
         ("pairs_without_box", "with an object outside of the view, counted as missed"),
         ("duplicates", "that came twice, counted once"),

@@ -475,8 +475,8 @@ def _notes(figures):
     """A line for each thing that was wrong with outputs, with the first ten pictures."""
     lines = []
     for name, before, after in (
-        ("bad_maps", "NaN or infinity in the score map of", ", counted as wrong"),
-        ("bad_scores", "NaN or infinity in the class scores of", ", counted as wrong"),
+        ("bad_maps", "No score map, or NaN or infinity in it, in", ", counted as wrong"),
+        ("bad_scores", "No class scores, or NaN or infinity in them, in", ", counted as wrong"),
         ("constant_maps", "A constant score map, whose box is the whole view, in", ""),
     ):
         if figures[name]:

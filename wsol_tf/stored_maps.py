@@ -2,8 +2,11 @@
 
 import os
 import zipfile
+import zlib
 
 import numpy as np
+
+from wsol_tf.images import SUFFIXES
 
 _WHAT = {
     "missing": "pictures without one, counted as missed",
@@ -53,9 +56,21 @@ class StoredArrays:
             raise ValueError(f"The {what} in '{path}': there are none. {advice}")
         self._stems = {_stem(name): name for name in self._names}
 
+    def check_ids(self, image_ids):
+        """Raises ValueError where nothing stored belongs to any of these pictures."""
+        if not any(map(self._name_of, image_ids)):
+            raise ValueError(
+                f"The {self.what} in '{self.path}' belong to none of the pictures. Names there: "
+                f"{', '.join(sorted(self._names)[:3])}; ids of pictures: "
+                f"{', '.join(image_ids[:3])}. Name each as its picture's id."
+            )
+
+    def _name_of(self, image_id):
+        return image_id if image_id in self._names else self._stems.get(_stem(image_id))
+
     def read(self, image_id):
         """Returns the array of a picture, or None, and notes why."""
-        name = image_id if image_id in self._names else self._stems.get(_stem(image_id))
+        name = self._name_of(image_id)
         if name is None:
             self._missing[image_id] = True
             return None
@@ -63,7 +78,7 @@ class StoredArrays:
         try:
             array = self._archive[name] if self._archive else np.load(self._names[name])
             return self._check(array)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             self._unreadable[image_id] = str(error)
             return None
 
@@ -102,7 +117,7 @@ class StoredArrays:
 
 
 def check_map(array, num_classes):
-    """Returns a score map as float32 `[h, w]`, or `[h, w, classes]` with a map per class.
+    """Returns a score map as float64 `[h, w]`, or `[h, w, classes]` with a map per class.
 
     An axis of length 1 before or behind is taken away. Raises ValueError for anything else.
     """
@@ -116,7 +131,7 @@ def check_map(array, num_classes):
 
 
 def check_scores(array, num_classes):
-    """Returns class scores as float32 `[classes]`; raises ValueError for another shape."""
+    """Returns class scores as float64 `[classes]`; raises ValueError for another shape."""
     array = _numbers(array)
     if array.shape != (num_classes,):
         raise ValueError(f"[{num_classes}] is expected, received {array.shape}")
@@ -126,9 +141,12 @@ def check_scores(array, num_classes):
 def _numbers(array):
     if array.dtype.kind not in "fiub":
         raise ValueError(f"numbers are expected, received {array.dtype}")
-    return array.astype(np.float32)
+    array = array.astype(np.float64)
+    if np.abs(array[np.isfinite(array)]).max(initial=0) > np.finfo(np.float32).max:
+        raise ValueError("a value is too large for float32")
+    return array
 
 
 def _stem(name):
     root, suffix = os.path.splitext(name)
-    return root if suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp") else name
+    return root if suffix.lower() in SUFFIXES else name
