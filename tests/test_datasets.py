@@ -229,7 +229,13 @@ def test_repeated_ids_count_once(voc):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "is empty"), ("\n\n", "is empty"), ("one -1\ntwo 1\n", "columns"), ("gone", "no usable")],
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("one -1\ntwo 1\n", "columns"),
+        ("one\ntwo 1\n", "several columns .'two 1'"),
+        ("gone", "no usable"),
+    ],
 )
 def test_split_files_without_use_are_refused(voc, content, message):
     (voc / "ImageSets" / "Main" / "val.txt").write_text(content)
@@ -299,7 +305,7 @@ def test_image_folder_with_splits(tmp_path):
     assert example.boxes.shape == (0, 4)
     val = load("image_folder", tmp_path, "val", classes=source.classes)
     assert [labels.tolist() for labels in val.labels] == [[1]]
-    with pytest.raises(ValueError, match="no split 'test'.*Legal: train, val"):
+    with pytest.raises(ValueError, match="no split 'test'.*Legal.*: train, val"):
         load("image_folder", tmp_path, "test")
 
 
@@ -309,6 +315,18 @@ def test_image_folder_without_splits_is_train_only(tmp_path):
     assert load("image_folder", tmp_path, "train").classes == ("bus", "train")
     with pytest.raises(ValueError, match="only split 'train'.*Move pictures to"):
         load("image_folder", tmp_path, "val")
+
+
+def test_folders_in_a_class_folder_make_no_splits(tmp_path):
+    add_files(tmp_path, "cat/a.jpg", "cat/thumbs/a.jpg", "dog/b.jpg")
+    source = load("image_folder", tmp_path, "train")
+    assert source.image_ids == ("cat/a.jpg", "dog/b.jpg")
+    assert source.report.skipped == {"cat/thumbs": "a folder in a class folder"}
+
+
+def test_voc_layout_is_no_image_folder(voc):
+    with pytest.raises(ValueError, match="--dataset=voc_folder"):
+        load("image_folder", voc, "train")
 
 
 def test_image_folder_reports_what_it_leaves_out(tmp_path):

@@ -106,6 +106,13 @@ def test_csv_says_what_it_leaves_out(table):
     assert list(source.report.noted) == ["a.png box 4"]
 
 
+def test_csv_paths_that_are_written_differently_make_one_picture(table):
+    (table / "train.csv").write_text("path,label\na.png,dog\n./a.png,cat\nsub/../a.png,dog\n")
+    source = load("csv", table, "train")
+    assert source.image_ids == ("a.png",)
+    assert source.labels[0].tolist() == [0, 1]
+
+
 def test_csv_paths_of_windows(table):
     (table / "train.csv").write_text("path,label\nsub\\b.png,dog\n")
     assert load("csv", table, "train").read_image(0).shape == (30, 40, 3)

@@ -89,7 +89,8 @@ def load(
             raise ValueError(f"Data set {dataset!r} is read from a folder: set --data_dir to it.")
         is_file = dataset in ("csv", "coco") and os.path.isfile(data_dir)
         if not is_file and not os.path.isdir(data_dir):
-            raise ValueError(f"--data_dir '{data_dir}' is not a folder. Check the path.")
+            what = "not a folder" if dataset not in ("csv", "coco") else "not a folder or a file"
+            raise ValueError(f"--data_dir '{data_dir}' is {what}. Check the path.")
         source = _sliced(FOLDERS[dataset], data_dir, split, options)
     if single_class:
         single = [i for i, labels in enumerate(source.labels) if len(labels) == 1]

@@ -74,10 +74,11 @@ def _read_split_file(data_dir, split, report):
             f"Split {split!r} is empty: {path} names no picture. Use another split, or write one "
             "image id per line."
         )
-    if len(lines[0]) > 1:
+    wide = next((line for line in lines if len(line) > 1), None)
+    if wide:
         raise ValueError(
-            f"{path} has several columns; one image id per line is read. Split files of one "
-            "class ('cat_train') cannot be used."
+            f"{path} has several columns ({' '.join(wide)!r}); one image id per line is read, "
+            "without spaces. Split files of one class ('cat_train') cannot be used."
         )
     ids = [line[0] for line in lines]
     for image_id, count in Counter(ids).items():
@@ -239,7 +240,11 @@ def image_folder(
         if name not in classes:
             continue
         for other in sorted(set(files[name]) - set(found)):
-            report.skip(f"{name}/{other}", "not a picture by its suffix")
+            is_folder = os.path.isdir(os.path.join(folder, name, other))
+            report.skip(
+                f"{name}/{other}",
+                "a folder in a class folder" if is_folder else "not a picture by its suffix",
+            )
         annotation = annotations[classes.index(name)]
         items += [(f"{name}/{n}", os.path.join(folder, name, n), annotation) for n in found]
     for file in sorted(os.listdir(folder)):
@@ -254,10 +259,15 @@ def _image_folder_of(data_dir, split):
     folder = os.path.join(data_dir, split)
     if _subfolders(folder):
         return folder
-    splits = [name for name in _subfolders(data_dir) if _subfolders(os.path.join(data_dir, name))]
+    if os.path.isdir(os.path.join(data_dir, "JPEGImages")):
+        raise ValueError(f"{data_dir} is in VOC layout. Read it with --dataset=voc_folder.")
+    splits = [
+        name for name in _subfolders(data_dir) if _holds_classes(os.path.join(data_dir, name))
+    ]
     if splits:
         raise ValueError(
-            f"{data_dir} has no split {split!r} with class folders. Legal: {', '.join(splits)}."
+            f"{data_dir} has no split {split!r} with class folders. Legal, because they hold "
+            f"folders and no pictures: {', '.join(splits)}."
         )
     if not _subfolders(data_dir):
         raise ValueError(
@@ -273,6 +283,11 @@ def _image_folder_of(data_dir, split):
             f"{os.path.join(data_dir, 'train', '<class>')}."
         )
     return data_dir
+
+
+def _holds_classes(folder):
+    """Whether it holds folders and no pictures; a class folder may hold folders beside its own."""
+    return bool(_subfolders(folder)) and not any(map(sources.is_picture, os.listdir(folder)))
 
 
 def _subfolders(folder):

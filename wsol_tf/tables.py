@@ -60,7 +60,8 @@ def csv_table(
         if row["label"] not in ids:
             report.skip(f"{row['path']} {name}", f"class {row['label']!r} is not in the list")
             continue
-        labels, boxes, box_labels = pictures.setdefault(row["path"], ([], [], []))
+        path = os.path.normpath(row["path"])  # "./a.jpg" is "a.jpg"
+        labels, boxes, box_labels = pictures.setdefault(path, ([], [], []))
         labels.append(ids[row["label"]])
         if any(row.get(key) for key in BOX):
             box = _csv_box(row)
