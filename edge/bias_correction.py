@@ -7,6 +7,7 @@ int8 file is added to the channel's bias. The file's size and speed stay as they
 """
 
 import collections
+import warnings
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -68,7 +69,9 @@ def _convolutions(model):
 
 def _means(data, tensors, pictures):
     """Mean of each tensor per channel over pictures and positions, in real values."""
-    interpreter = Interpreter(model_content=bytes(data), experimental_preserve_all_tensors=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that all tensors are kept needs memory: it is meant
+        interpreter = Interpreter(model_content=bytes(data), experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
     image = interpreter.get_input_details()[0]
