@@ -74,7 +74,7 @@ def table(times):
     head += [f"localize, {threads[0]} thread{'s' * (threads[0] > 1)}"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for path in paths:
-        cells = [os.path.basename(path), f"{os.path.getsize(path) / 1e6:.2f}"]
+        cells = [path, f"{os.path.getsize(path) / 1e6:.2f}"]
         for number in threads:
             own, first = times[path, number][0], times[paths[0], number][0]
             ratio = statistics.median(a / b for a, b in zip(own, first, strict=True))
@@ -104,10 +104,14 @@ def main(argv):
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     values = flags.FLAGS
     try:  # wsol_tf.programs would bring TensorFlow along
+        if not values.models:
+            raise ValueError("--models is empty: name .tflite files, with commas between them.")
         threads = parse_threads(values.threads)
         times = measure(values.models, threads, values.rounds, parse_size(values.size))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted.")
     print(
         f"{os.cpu_count()} cores, {values.rounds} rounds, photograph of {values.size}; medians.\n"
     )
