@@ -121,17 +121,19 @@ class LocalizerRuntime:
             Found.
 
         Raises:
-            ValueError: the picture is not of that type and shape, or the class has no map, or
-                there is one for each and none was chosen.
+            ValueError: the picture is not of that type and shape; the threshold is no such
+                number; the class has no map, or there is one for each and none was chosen.
             FloatingPointError: the network's output is no finite number.
         """
         _check_image(image)
         channel = self.check_class(class_name)
+        threshold = self.threshold if threshold is None else threshold
+        if threshold != "otsu" and not 0 <= threshold <= 1:
+            raise ValueError(f"A threshold is 0..1 or 'otsu'. Received: {threshold}.")
         outputs = self.run(resize_image(image, *self.input_size))
         if not all(np.isfinite(values).all() for values in outputs.values()):
             raise FloatingPointError("the model's output is no finite number. Export it again.")
         maps = outputs["foreground_mask"]
-        threshold = self.threshold if threshold is None else threshold
         found = localize(maps[..., channel], *image.shape[:2], threshold)
         if self.metadata["map"].startswith("class:"):
             class_name = self.metadata["map"].removeprefix("class:")
