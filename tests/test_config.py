@@ -182,6 +182,8 @@ def test_drops_as_numbers(text, shares):
         ({"holdout": 1.0}, r"holdout must lie in \[0, 1\). Received: 1.0."),
         ({"holdout": -0.1}, "holdout must lie"),
         ({"ema": 1.0}, r"ema must lie in \[0, 1\). Received: 1.0."),
+        ({"momentum": 2.0}, r"momentum must lie in \[0, 1\]. Received: 2.0."),
+        ({"bn_momentum": 1.5}, r"bn_momentum must lie in \[0, 1\]. Received: 1.5."),
         ({"gradient_accumulation": 0}, "gradient_accumulation must be at least 1"),
         (
             {"strategy": "central", "gradient_accumulation": 2},

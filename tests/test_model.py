@@ -224,6 +224,18 @@ def test_other_classes_in_the_picture_take_no_part():
     assert logs["cls"] == pytest.approx(expected.mean(), rel=1e-5)
 
 
+def test_other_classes_in_the_picture_do_not_compete_for_top1():
+    images, labels = batch(size=2)
+    model = toy()
+    scores = model.classifier.get_layer("classifier_scores")
+    kernel, _ = scores.get_weights()
+    scores.set_weights([0 * kernel, np.array([3.0, 2.0, 1.0])])  # class 0, then 1, then 2
+    labels = np.array([1, 2])
+    allowed = np.array([[False, True, True], [False, True, True]])  # 0 is in both pictures
+    assert train_on(model, (images, labels))["top1_cls"] == 0.0
+    assert train_on(model, (images, labels, allowed))["top1_cls"] == 0.5
+
+
 def test_evaluation_weighs_all_terms_and_changes_nothing():
     model = toy()
     model.compile(run_eagerly=True, total_steps=100)
@@ -348,6 +360,7 @@ class Sequence(keras.utils.PyDataset):
     [
         (batch(), {"batch_size": 3}, 3),
         (batch(), {}, 1),
+        (batch(), {"batch_size": 3, "validation_split": 0.3}, 2),
         ((Sequence(), None), {}, 3),
         ((tf.data.Dataset.from_tensors(batch()).repeat(5), None), {}, 5),
         ((iter(Unknown()), None), {"steps_per_epoch": 2}, 2),
@@ -399,10 +412,58 @@ def test_unknown_names_are_refused():
         toy(map="best")
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pseudo_high": 0.05}, "pseudo_low must be smaller than pseudo_high"),
+        ({"erased_statistics": "bacth"}, "Unknown erased_statistics 'bacth'. Legal: batch, moving"),
+        ({"localization_start": 3}, "localization_start must lie in \\[0, 1\\]"),
+        ({"loss_weights": {"ac": float("nan")}}, "ac_weight must be at least 0. Received: nan"),
+    ],
+)
+def test_values_that_a_run_refuses_are_refused_in_code(settings, message):
+    with pytest.raises(ValueError, match=message):
+        toy().compile(**settings)
+
+
 def test_class_names_must_fit_the_classifier():
     model = toy()
     with pytest.raises(ValueError, match="classifier has 3 outputs, but 2 class names were given"):
         Localization(model.feature_extractor, model.classifier, model.localizer, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("cat", "a list of names, each once, such as .*Received: 'cat'"),
+        (3, "a list of names, each once, .*Received: 3"),
+        (["cat", "cat"], "each once, .*Received: .'cat', 'cat'"),
+        (["cat"], "give at least two"),
+    ],
+)
+def test_classes_that_are_no_names_are_refused(classes, message):
+    with pytest.raises(ValueError, match=message):
+        wsol_tf.build(wsol_tf.Config(extractor_weights="none"), classes)
+
+
+def test_a_topk_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="top_k must be at least 1. Received: 0"):
+        toy(map="topk", top_k=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "received"),
+    [
+        (np.eye(3)[[0, 1]], r"\(2, 3\)"),
+        (np.array([[0], [1]]), r"\(2, 1\)"),
+        (None, "no label"),
+    ],
+)
+def test_labels_of_another_form_are_refused(labels, received):
+    model = toy()
+    model.compile(run_eagerly=True)
+    with pytest.raises(ValueError, match=rf"\(image, label\) with labels int .*{received}"):
+        model.fit(batch(size=2)[0], labels, verbose=0)
 
 
 # Saving
@@ -443,6 +504,14 @@ def test_saved_and_loaded_it_trains_on_as_before(tmp_path):
                  for m in (model, loaded)]  # fmt: skip
     assert histories[0] == histories[1]
     assert_same(values(model.weights), values(loaded.weights), rtol=0, atol=0)
+
+
+def test_a_config_makes_as_many_models_as_asked_for():
+    config = toy().get_config()
+    before = json.dumps(config, sort_keys=True)
+    models = [Localization.from_config(config) for _ in range(2)]
+    assert json.dumps(config, sort_keys=True) == before
+    assert [model.classes for model in models] == [CLASSES, CLASSES]
 
 
 def test_a_model_that_was_never_compiled_is_saved_too(tmp_path):

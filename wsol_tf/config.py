@@ -219,7 +219,10 @@ class Config:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
-        for name in ("localization_start", "erasing_start", "pseudo_start", "warmup"):
+        for name in (
+            *("localization_start", "erasing_start", "pseudo_start", "warmup"),
+            *("momentum", "bn_momentum"),
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1]. Received: {getattr(self, name)}.")
         if not 0 < self.learning_rate < float("inf"):

@@ -1,5 +1,6 @@
 """The model: feature extractor, classifier and localizer trained together with seven losses."""
 
+import copy
 import math
 import os
 import zipfile
@@ -78,14 +79,11 @@ class Localization(keras.Model):
         self.feature_extractor = feature_extractor
         self.classifier = classifier
         self.localizer = localizer
-        self.classes = tuple(classes)
+        self.classes = _class_names(classes)
         if map not in MAPS:
             raise ValueError(f"Unknown map '{map}'. Legal: {', '.join(MAPS)}.")
-        if len(self.classes) < 2:
-            raise ValueError(
-                "Localization is learned by telling classes apart: give at least two (pictures "
-                f"of the background can be the second). Received: {list(self.classes)}."
-            )
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1. Received: {top_k}.")
         if classifier.output.shape[-1] != len(self.classes):
             raise ValueError(
                 f"The classifier has {classifier.output.shape[-1]} outputs, but "
@@ -138,25 +136,25 @@ class Localization(keras.Model):
                 (run_eagerly, jit_compile, steps_per_execution).
 
         Raises:
-            ValueError: for an unknown term or setting.
+            ValueError: for an unknown term or setting, and for a value that Config refuses.
         """
         unknown = set(loss_weights or {}) - set(losses.TERMS)
         if unknown:
             raise ValueError(
                 f"Unknown loss '{sorted(unknown)[0]}'. Legal: {', '.join(losses.TERMS)}."
             )
-        keras_settings = {
-            name: settings.pop(name)
-            for name in ("run_eagerly", "jit_compile", "steps_per_execution")
-            if name in settings
-        }
+        legal = ("run_eagerly", "jit_compile", "steps_per_execution")
+        keras_settings = {name: settings.pop(name) for name in legal if name in settings}
         unknown = set(settings) - set(LOSS_SETTINGS)
         if unknown:
             raise ValueError(
-                f"Unknown setting '{sorted(unknown)[0]}'. Legal: {', '.join(LOSS_SETTINGS)}."
+                f"Unknown setting '{sorted(unknown)[0]}'. "
+                f"Legal: {', '.join((*LOSS_SETTINGS, *legal))}."
             )
         self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
         self.loss_settings = {**LOSS_SETTINGS, **settings}
+        flags = {f"{name}_weight": self.loss_weights[name] for name in losses.TERMS[1:]}
+        Config(**flags, **self.loss_settings)  # refuses what can't work
         self.total_steps = total_steps
         self._keras_settings = keras_settings
         if optimizer is None:
@@ -178,14 +176,18 @@ class Localization(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, *, batch_size=None, epochs=1, steps_per_epoch=None, **kwargs):
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, **kwargs):
         """Trains as `keras.Model.fit` does; x yields (image, label) or (image, label, allowed).
 
         image: raw RGB in 0..255; label: int `[batch]`; allowed: optional bool `[batch, classes]`,
         False for other classes that are present in the picture.
+
+        Raises:
+            ValueError: for batches of another kind, and where the number of steps isn't known.
         """
         if self.compiled and self.total_steps is None:
-            steps = steps_per_epoch or _steps_of(x, batch_size)
+            held = kwargs.get("validation_split") or 0.0
+            steps = kwargs.get("steps_per_epoch") or _steps_of(x, batch_size, held)
             if steps is None:
                 raise ValueError(
                     "The length of the data is unknown, but the losses set in at shares of the "
@@ -196,9 +198,7 @@ class Localization(keras.Model):
             self.train_function = None
         if hasattr(x, "cardinality"):  # a tf.data set shuffles itself; Keras warns otherwise
             kwargs.setdefault("shuffle", False)
-        return super().fit(
-            x, y, batch_size=batch_size, epochs=epochs, steps_per_epoch=steps_per_epoch, **kwargs
-        )
+        return super().fit(x, y, batch_size=batch_size, epochs=epochs, **kwargs)
 
     def train_step(self, data):
         return self._track(self.learn(data))
@@ -278,8 +278,11 @@ class Localization(keras.Model):
     def _values(self, data, weights, training):
         """VALUES of a batch: terms and top1_cls for each image, the others for all of them."""
         images, labels, allowed = keras.utils.unpack_x_y_sample_weight(data)
+        _check_batch(labels, allowed)
         terms, logits, seen = self._terms(images, labels, allowed, training)
         weighted = {f"weighted_{name}": weights[name] * ops.mean(terms[name]) for name in terms}
+        if allowed is not None:
+            logits = ops.where(allowed, logits, -1e9)
         right = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
         return {
             "loss": sum(weighted.values()) + sum(self.losses),
@@ -301,11 +304,6 @@ class Localization(keras.Model):
 
     def _terms(self, images, labels, allowed, training):
         """(terms, logits, seen): the seven losses and SEEN, one value per image each."""
-        if allowed is not None and (allowed.dtype != "bool" or len(allowed.shape) != 2):
-            raise ValueError(
-                "The third part of a batch is `allowed`, bool [batch, classes]; sample weights "
-                f"are not supported. Received: {allowed.dtype} {tuple(allowed.shape)}."
-            )
         settings = self.loss_settings
         features = self.feature_extractor(images, training=training)
         score_map = self.classifier(features, training=training)
@@ -377,6 +375,7 @@ class Localization(keras.Model):
 
     @classmethod
     def from_config(cls, config):
+        config = copy.deepcopy(config)  # Keras empties what it reads
         parts = {
             name: keras.saving.deserialize_keras_object(config.pop(name))
             for name in ("feature_extractor", "classifier", "localizer")
@@ -392,8 +391,10 @@ def build(config: Config, classes):
         feature extractor started from.
 
     Raises:
-        ValueError: see `extractors.build`.
+        ValueError: for classes that are no names, fewer than two or not unique; see also
+            `extractors.build`.
     """
+    classes = _class_names(classes)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.mixed_precision)
     try:
@@ -509,14 +510,45 @@ def group_sgd(
     )
 
 
-def _steps_of(x, batch_size):
+def _class_names(classes):
+    """The names of the classes as a tuple; refuses what can't be them."""
+    if isinstance(classes, (str, int)) or len(set(classes)) < len(classes):
+        raise ValueError(
+            "classes are a list of names, each once, such as ['cat', 'dog']. "
+            f"Received: {classes!r}."
+        )
+    if len(classes) < 2:
+        raise ValueError(
+            "Localization is learned by telling classes apart: give at least two (pictures of the "
+            f"background can be the second). Received: {list(classes)}."
+        )
+    return tuple(classes)
+
+
+def _check_batch(labels, allowed):
+    """Refuses batches that would break off later without saying why."""
+    if labels is None or len(labels.shape) != 1:
+        received = "no label" if labels is None else f"{labels.dtype} {tuple(labels.shape)}"
+        raise ValueError(
+            "A batch is a tuple (image, label) with labels int [batch], neither one-hot nor in "
+            f"a column. Received: {received}."
+        )
+    if allowed is not None and (allowed.dtype != "bool" or len(allowed.shape) != 2):
+        raise ValueError(
+            "The third part of a batch is `allowed`, bool [batch, classes]; sample weights "
+            f"are not supported. Received: {allowed.dtype} {tuple(allowed.shape)}."
+        )
+
+
+def _steps_of(x, batch_size, held):
+    """Batches of an epoch, without the share `held` of an array; None: not known."""
     if hasattr(x, "cardinality"):
         cardinality = int(x.cardinality())
         return cardinality if cardinality >= 0 else None
     if hasattr(x, "num_batches"):
         return x.num_batches
     if hasattr(x, "shape"):
-        return -(-x.shape[0] // (batch_size or 32))
+        return math.ceil(math.floor(x.shape[0] * (1 - held)) / (batch_size or 32))
     return None
 
 
