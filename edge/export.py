@@ -37,7 +37,9 @@ def define_flags():
         "split 'train' is read. 'shapes' takes drawn objects.",
         required=True,
     )
-    flags.DEFINE_integer("num_calibration", 100, "Pictures to calibrate on.", lower_bound=1)
+    flags.DEFINE_integer(
+        "num_calibration", 100, "Pictures to calibrate on.", lower_bound=calibration.MIN_PICTURES
+    )
     flags.DEFINE_string(
         "parity_data",
         None,
@@ -78,6 +80,8 @@ def export(values):
     model = model_lib.load(values.model)
     map_ = graphs.parse_map(values.map, model)
     graph = graphs.build(model, map_, output_size=values.output_size)
+    if not convert.TRAINED.keys().isdisjoint(values.formats):
+        qat.check(map_)
     source, _ = calibration.open_source(
         values.calibration_data, split="train", classes=model.classes, image_size=model.resize_size
     )
@@ -133,7 +137,7 @@ def made(model, map_, graph, pictures, values):
             trained = qat.train(
                 model,
                 map_,
-                parity.runner(float_bytes),
+                parity.keras_runner(graphs.build(model, map_)),
                 pictures,
                 convert.TRAINED[name],
                 steps=values.qat_steps,

@@ -53,13 +53,29 @@ def _optimization():
             os.environ["TF_USE_LEGACY_KERAS"] = before
 
 
+def check(map_):
+    """Refuses what is known before any work not to be trained further.
+
+    Raises:
+        ValueError: a map that needs the classifier; or a package is missing.
+    """
+    if map_ in ("topk", "predicted"):
+        raise ValueError(
+            f"int8_qat, int8_pruned and int8_clustered are for the maps mean, class:NAME and all; "
+            f"'{map_}' needs the classifier as well. Take --formats=int8."
+        )
+    with _optimization():
+        pass
+
+
 def train(model, map_, run, pictures, kind="qat", *, steps, sparsity=0.5, clusters=32, seed=0):
     """Returns a copy of a model whose kernels were trained further for a small or int8 file.
 
     Args:
         model: a Localization; it stays as it is.
         map_: "mean", "class:NAME" or "all".
-        run: function of uint8 `[1, H, W, 3]` -> dict with `foreground_mask`: the float model.
+        run: function of uint8 `[1, H, W, 3]` -> dict with `foreground_mask`: the float model, its
+            map of the network's own size.
         pictures: uint8 `[n, H, W, 3]`, no labels.
         kind: "qat": kernels and activations are rounded as int8 does while training; "pruned":
             a share of each kernel becomes 0; "clustered": each kernel keeps few distinct values.
@@ -69,8 +85,9 @@ def train(model, map_, run, pictures, kind="qat", *, steps, sparsity=0.5, cluste
         seed: of the order of the pictures.
 
     Raises:
-        ValueError: see `twin`; or tensorflow_model_optimization is missing.
+        ValueError: see `check` and `twin`.
     """
+    check(map_)
     targets = masks(run, pictures)
     with _optimization() as (tf_keras, tfmot):
         student = twin(model, map_, tf_keras)
@@ -164,13 +181,8 @@ def twin(model, map_, tf_keras):
         the mean over channels is a 1x1 convolution.
 
     Raises:
-        ValueError: a map that needs the classifier, or a layer that has no counterpart.
+        ValueError: a layer that has no counterpart.
     """
-    if map_ in ("topk", "predicted"):
-        raise ValueError(
-            f"int8_qat is for the maps mean, class:NAME and all; '{map_}' needs the classifier as "
-            "well. Take --formats=int8."
-        )
     layers, weights = tf_keras.layers, {}
     image = layers.Input(model.feature_extractor.input.shape[1:], name="image")
     tensors = {id(model.feature_extractor.input): image}
