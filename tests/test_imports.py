@@ -13,12 +13,13 @@ PROGRAMS = {"train", "evaluate", "predict", "demo", "sweep"}
 # What each module may import of ours. Modules that are not named are programs: all is legal.
 LEGAL = {
     **dict.fromkeys(
-        ("charts", "config", "definitions", "records", "losses", "score_maps", "extractors",
-         "pictures", "images", "optimizer", "programs", "stored_maps", "level_sets",
-         "strategies", "checkpoints"), set()
+        ("charts", "config", "definitions", "records", "losses", "extractors", "pictures",
+         "images", "optimizer", "programs", "level_sets", "strategies", "checkpoints"), set()
     ),
     "heads": {"extractors"},
     "baselines": {"extractors"},
+    "stored_maps": {"images"},
+    "score_maps": {"level_sets"},
     "metrics": {"score_maps"},
     "standard_metrics": {"level_sets"},
     "report": {"charts", "definitions", "metrics"},

@@ -28,7 +28,7 @@ def _boxes_by_level(level, boxes):
 def _check(image):
     """All that the trees tell against tracing each level."""
     traced = [level_sets.traced(image, level) for level in ALL]
-    found = level_sets.components(image, areas=True)
+    found = level_sets.components(image, areas="contour")
     expected = [sorted(map(tuple, boxes.tolist())) for boxes, _ in traced]
     assert _boxes_by_level(*level_sets.all_boxes(image, found, ALL)) == expected
     # Both ways to the holes, whichever of them all_boxes took.
@@ -55,7 +55,7 @@ def test_boxes_are_those_of_the_traced_contours_in_smooth_maps(image):
 
 def test_areas_are_those_of_the_contours_of_components_without_holes():
     image = np.random.default_rng(0).integers(0, 256, (30, 30)).astype(np.uint8)
-    found = level_sets.components(image, areas=True)
+    found = level_sets.components(image, areas="contour")
     for level in np.flatnonzero(found.num_holes == 0):
         _, areas = level_sets.traced(image, level)
         assert sorted(found.areas[found.level == level] / 2) == sorted(areas)
@@ -70,7 +70,7 @@ def test_by_hand():
             [0, 0, 0, 4, 0],
         ]
     )
-    found = level_sets.components(image, areas=True)
+    found = level_sets.components(image, areas="contour")
     at = {level: found.boxes[found.level == level].tolist() for level in (0, 2, 3, 4, 8, 9)}
     # The corner pixel 4 touches the 9 above it and belongs to it up to level 3.
     assert at[0] == at[2] == at[3] == [[0, 0, 4, 4]]
@@ -91,7 +91,7 @@ def test_hole_is_not_reached_over_a_diagonal():
 
 @pytest.mark.parametrize("value", [0, 1, 254, 255])
 def test_constant_image(value):
-    found = level_sets.components(np.full((3, 5), value, np.uint8), areas=True)
+    found = level_sets.components(np.full((3, 5), value, np.uint8), areas="contour")
     assert found.level.tolist() == list(range(value))
     assert (found.boxes == [0, 0, 5, 3]).all()
     assert (found.areas == 2 * 4 * 2).all()
@@ -100,7 +100,7 @@ def test_constant_image(value):
 
 def test_only_the_wanted_levels_are_answered():
     image = np.random.default_rng(0).integers(0, 256, (20, 20)).astype(np.uint8)
-    found = level_sets.components(image, areas=True)
+    found = level_sets.components(image, areas="contour")
     for search in (level_sets.all_boxes, level_sets.largest_boxes):
         level, _ = search(image, found, [3, 100, 254])
         assert set(level.tolist()) <= {3, 100, 254}

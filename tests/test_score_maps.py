@@ -170,8 +170,11 @@ def test_box_of_nothing_is_the_whole_picture():
     assert score_maps.box_of(np.zeros((10, 20), bool)).tolist() == [0, 0, 20, 10]
 
 
-@given(MAPS, st.lists(st.sampled_from([-0.1, 0, 0.2, 0.25, 0.5, 0.874, 0.875, 1, 2]), max_size=6))
-@settings(max_examples=200, deadline=None)
+CUTS = st.sampled_from([-0.1, 0, 0.2, 0.25, 0.5, 0.7, 0.874, 0.875, 0.9, 1, 2])
+
+
+@given(MAPS, st.lists(CUTS, max_size=3) | st.lists(CUTS, min_size=12, max_size=20))
+@settings(max_examples=300, deadline=None)
 def test_boxes_at_equals_one_threshold_at_a_time(score_map, thresholds):
     expected = [
         score_maps.box_of(score_maps.largest_component(score_maps.threshold_mask(score_map, t)))
@@ -188,6 +191,8 @@ def test_boxes_at_may_switch_component_as_the_threshold_rises():
     score_map[2:4, 8:10] = 0.9  # small and strong
     boxes = score_maps.boxes_at(score_map, [0.8, 0.2, 0.95])
     assert boxes.tolist() == [[8, 2, 10, 4], [1, 1, 5, 5], [0, 0, 12, 6]]
+    many = score_maps.boxes_at(score_map, np.linspace(0.05, 0.95, 300))
+    np.testing.assert_array_equal(many[[0, 140, 200, 299]], boxes[[1, 1, 0, 2]])
 
 
 def test_box_iou_by_hand():
@@ -252,7 +257,7 @@ def test_mask_ious_at_equals_one_threshold_at_a_time(score_map, data):
     np.testing.assert_allclose(score_maps.mask_ious_at(score_map, truth, thresholds), expected)
 
 
-def test_searching_a_cropped_map_loses_nothing_at_full_size():
+def test_searching_all_thresholds_at_once_loses_nothing_at_full_size():
     rng = np.random.default_rng(3)
     noise = cv2.GaussianBlur(rng.random((28, 28), np.float32), (0, 0), 1.5)
     score_map = score_maps.resize(score_maps.normalize(noise), 224, 224)

@@ -22,8 +22,7 @@ class Components(NamedTuple):
 
     level: int `[num]`, the level of each.
     boxes: int `[num, 4]`.
-    areas: int `[num]`, twice the area without holes, between the centres of pixels as OpenCV
-        counts it; None unless asked for.
+    areas: int `[num]`, what was asked for, see `components`; else None.
     num_holes: int `[255]`, holes at each level.
     """
 
@@ -78,7 +77,7 @@ def largest_boxes(image, found, levels):
 
     Args:
         image: uint8 `[height, width]`.
-        found: its `components`, with areas.
+        found: its `components`, with their areas between the centres of pixels.
         levels: ints in 0..254.
 
     Returns:
@@ -112,8 +111,13 @@ def _flags(levels):
     return flags[:255]
 
 
-def components(image, *, areas=False):
+def components(image, *, areas=None):
     """Finds the components of `image > level` at all levels; image uint8 `[height, width]`.
+
+    Args:
+        image: uint8 `[height, width]`.
+        areas: None, "contour" (twice the area without holes, between the centres of pixels as
+            OpenCV counts it) or "pixels" (their number).
 
     Returns:
         Components, with areas if asked for.
@@ -125,18 +129,22 @@ def components(image, *, areas=False):
     framed = cv2.copyMakeBorder(image, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     values, width = framed.ravel(), framed.shape[1]
     pixel_cell, extents, bottom, top, merges = _tree(values, width, diagonal=True)
-    area = _areas(values, width, pixel_cell, len(top)) if areas else None
+    area = None
+    if areas == "contour":
+        area = _areas(values, width, pixel_cell, len(top))
+    elif areas:
+        area = _above(np.bincount(pixel_cell + values, minlength=256 * len(top)), len(top))
     for child, into, level in merges:
         shared = extents[into, :, :level]
         np.minimum(shared, extents[child, :, :level], out=shared)
-        if areas:
+        if area is not None:
             area[into, :level] += area[child, :level]
     alive = (bottom[:, None] <= LEVELS) & (LEVELS < top[:, None])
     index, level = np.nonzero(alive)
     return Components(
         level,
         extents[index, :, level] * [1, 1, -1, -1] + [-1, -1, 0, 0],
-        area[index, level] if areas else None,
+        None if area is None else area[index, level],
         alive.sum(0) - _euler_numbers(values, width),
     )
 
@@ -245,7 +253,7 @@ def _highest(values, shift):
 
 def _roots(parent):
     """Follows each entry to the end of its path."""
-    while not np.array_equal(further := parent.take(parent), parent):
+    while ((further := parent.take(parent)) != parent).any():
         parent = further
     return parent
 
@@ -312,6 +320,11 @@ def _areas(values, width, pixel_cell, num_nodes):
     owner = np.where(corners[0] >= corners[3], pixel_cell[: -width - 1], pixel_cell[width + 1 :])
     size = num_nodes * 256
     counts = np.bincount(owner + four, minlength=size) + np.bincount(owner + three, minlength=size)
+    return _above(counts, num_nodes)
+
+
+def _above(counts, num_nodes):
+    """Sums what each node has in cells above each level: int [nodes * 256] -> [nodes, 255]."""
     return np.cumsum(counts.reshape(num_nodes, 256)[:, ::-1], axis=1)[:, -2::-1].copy()
 
 

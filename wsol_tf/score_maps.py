@@ -8,6 +8,9 @@ pixels, half-open: x1 - x0 is the width.
 import cv2
 import numpy as np
 
+from wsol_tf import level_sets
+
+FEW = 5  # So many thresholds take about as long one by one as all at once.
 # Kinds of map that programs take: `map_of` picks them.
 MAPS = ("true", "predicted", "mean", "topk", "cam")
 
@@ -166,22 +169,21 @@ def boxes_at(score_map, thresholds):
     The same as `box_of(largest_component(threshold_mask(score_map, threshold)))` one by one.
     """
     score_map = np.asarray(score_map, np.float32)
-    height, width = score_map.shape
-    thresholds = np.asarray(thresholds, np.float32)
+    thresholds, position = np.unique(np.asarray(thresholds, np.float32), return_inverse=True)
+    if not len(level_sets.LEVELS) >= len(thresholds) >= FEW:
+        boxes = [box_of(largest_component(score_map > threshold)) for threshold in thresholds]
+        return np.array(boxes, np.float32).reshape(-1, 4)[position]
+    # All at once: a gray level is the number of thresholds that a position is above.
+    image = np.searchsorted(thresholds, score_map).astype(np.uint8)
+    found = level_sets.components(image, areas="pixels")
     boxes = np.empty((len(thresholds), 4), np.float32)
-    boxes[:] = 0, 0, width, height
-    left, top = 0, 0
-    # Masks of rising thresholds are nested, so each search is confined to what the last one kept.
-    for i in np.argsort(thresholds, kind="stable"):
-        mask = score_map > thresholds[i]
-        x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
-        if not w:
-            break
-        score_map = score_map[y : y + h, x : x + w]
-        left, top = left + x, top + y
-        _, _, (x, y, w, h, _) = _largest(np.ascontiguousarray(mask[y : y + h, x : x + w]))
-        boxes[i] = left + x, top + y, left + x + w, top + y + h
-    return boxes
+    boxes[:] = 0, 0, *image.shape[::-1]
+    order = np.lexsort((found.areas, found.level))
+    level, area = found.level[order], found.areas[order]
+    boxes[level] = found.boxes[order]  # the last one of each level stays
+    for tied in np.unique(level[1:][(level[1:] == level[:-1]) & (area[1:] == area[:-1])]):
+        boxes[tied] = box_of(largest_component(image > tied))
+    return boxes[position]
 
 
 def localize(score_map, height, width, threshold):

@@ -130,7 +130,7 @@ def boxes_at(image, level, *, contours, found=None):
         where there is none past it. An empty mask has the box 0, 0, 0, 0.
     """
     if found is None:
-        found = level_sets.components(image, areas=contours == "single")
+        found = level_sets.components(image, areas="contour" if contours == "single" else None)
     search = level_sets.largest_boxes if contours == "single" else level_sets.all_boxes
     box_level, boxes = search(image, found, level)
     boxes = np.minimum(boxes, [*image.shape[::-1]] * 2 - np.array([0, 0, 1, 1]))
@@ -256,7 +256,8 @@ class BoxAccuracy:
             if problem != "constant":
                 score_map = np.zeros((1, 1))
         image, level = to_levels(score_map, self.thresholds)
-        found = level_sets.components(image, areas="single" in self.num_correct)
+        areas = "contour" if "single" in self.num_correct else None
+        found = level_sets.components(image, areas=areas)
         for kind, num_correct in self.num_correct.items():
             ious = _best_ious(image, level, boxes, kind, found)
             num_correct += ious >= np.array(self.iou_levels)[:, None]
