@@ -69,14 +69,15 @@ class Localizer(file: ByteArray, numThreads: Int = 2) : AutoCloseable {
 private fun direct(bytes: ByteArray): ByteBuffer =
     ByteBuffer.allocateDirect(bytes.size).order(ByteOrder.nativeOrder()).apply { put(bytes); rewind() }
 
+/** RGB bytes of a picture, transparency on white. */
 fun rgbOf(picture: Bitmap): ByteArray {
     val pixels = IntArray(picture.width * picture.height)
     picture.getPixels(pixels, 0, picture.width, 0, 0, picture.width, picture.height)
     val rgb = ByteArray(pixels.size * 3)
-    for ((i, pixel) in pixels.withIndex()) {
-        rgb[i * 3] = (pixel shr 16).toByte()
-        rgb[i * 3 + 1] = (pixel shr 8).toByte()
-        rgb[i * 3 + 2] = pixel.toByte()
+    for ((i, pixel) in pixels.withIndex()) for (colour in 0..2) {
+        val alpha = pixel ushr 24
+        val value = (pixel shr (16 - 8 * colour)) and 255
+        rgb[i * 3 + colour] = ((value * alpha + 255 * (255 - alpha) + 127) / 255).toByte()
     }
     return rgb
 }
