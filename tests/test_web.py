@@ -184,6 +184,9 @@ def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
         probability = results[name]["probability"]
         assert probability == pytest.approx(expected.probability, abs=tolerance)
         assert results[name]["shown"] == f"{expected.class_name} {round(100 * probability)} %"
+    assert results["files"]["said"] == [
+        "notes.png is no picture that this browser reads.", results["files"]["before"],
+    ]  # fmt: skip
     assert "cut off" in results["cut.tflite"]["error"]
     assert "There is no gone.tflite" in results["gone.tflite"]["error"]
 

@@ -8,7 +8,7 @@ const canvas = $('canvas'), video = $('video');
 const reader = document.createElement('canvas'), shown = document.createElement('canvas');
 const LONGER_SIDE = [800, 1280];  // of what is drawn; masks and boxes have the picture's own size
 
-let localizer, picture;  // picture: ImageData that is shown
+let localizer, described, picture;  // described: a line about the model; picture: ImageData
 let running = false, again = false;
 
 async function start() {
@@ -19,10 +19,11 @@ async function start() {
   const bytes = new Uint8Array(await response.arrayBuffer());
   localizer = await Localizer.load(bytes, new URL('litert/wasm/', document.baseURI).pathname);
   const {metadata, numThreads} = localizer;
-  $('model').textContent = [
+  described = [
     metadata.format, `map: ${metadata.map}`, `${(bytes.length / 1e6).toFixed(1)} MB`,
     `${metadata.labels.length} classes`, numThreads > 1 ? `${numThreads} threads` : '1 thread',
   ].join(' · ');
+  say(described);
   setUpControls(metadata);
   await show(await fetchPicture('golden.png'));
 }
@@ -161,12 +162,17 @@ function report(image, {box, mask, className, probability, milliseconds}) {
   $('time').textContent = `${(resize + network + cut).toFixed(0)} ms`;
   $('times').textContent =
       `network ${network.toFixed(0)} · picture ${resize.toFixed(0)} · mask ${cut.toFixed(0)}`;
+  say(described);  // where an error stood, of a picture before
+}
+
+function say(text, style = '') {
+  $('model').textContent = text;
+  $('model').className = style;
 }
 
 function fail(error) {
   console.error(error);
-  $('model').textContent = error.message ?? String(error);
-  $('model').className = 'bad';
+  say(error.message ?? String(error), 'bad');
 }
 
 async function open(file) {
