@@ -10,13 +10,14 @@ from wsol_tf.pipeline import resize_image
 from wsol_tf.records import make_example
 
 MIN_PICTURES = 8
+NAMED = ("shapes", *datasets.PUBLIC)  # data sets that need no folder
 
 
 def open_source(text, *, split, classes, image_size):
     """Opens pictures by the value of --calibration_data or --parity_data.
 
     Args:
-        text: a folder, or the name of a data set that needs none. A folder in VOC layout is read
+        text: a folder, or one of NAMED. A folder in VOC layout is read
             with its labels and boxes; any other gives its pictures, at any depth, without labels.
         split: which split of a data set or VOC layout.
         classes: names of the model's classes.
@@ -29,8 +30,11 @@ def open_source(text, *, split, classes, image_size):
         ValueError: neither a folder nor a data set, or no picture in it.
     """
     if not os.path.isdir(text):
-        if text not in datasets.DATASETS or text.endswith("_folder"):
-            raise ValueError(f"'{text}' is neither a folder of pictures nor 'shapes'.")
+        if text not in NAMED:
+            raise ValueError(
+                f"'{text}' is neither a folder of pictures nor a data set without one "
+                f"({', '.join(NAMED)})."
+            )
         return datasets.load(text, "", split, classes=classes, image_size=image_size), True
     if os.path.isdir(os.path.join(text, "ImageSets", "Main")):
         return datasets.load(

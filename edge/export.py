@@ -34,7 +34,8 @@ def define_flags():
         "calibration_data",
         None,
         "Folder of pictures as the app will see them; no labels are needed. In VOC layout its "
-        "split 'train' is read. 'shapes' takes drawn objects.",
+        "split 'train' is read. 'shapes' takes drawn objects, and the name of a public data set "
+        "what tensorflow_datasets has of it.",
         required=True,
     )
     flags.DEFINE_integer(
