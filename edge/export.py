@@ -78,7 +78,7 @@ def export(values):
         raise ValueError(
             f"Unknown format '{''.join(unknown[:1])}'. Legal: {', '.join(convert.FORMATS)}."
         )
-    model = model_lib.load(values.model)
+    model = graphs.in_float32(model_lib.load(values.model))
     map_ = graphs.parse_map(values.map, model)
     graph = graphs.build(model, map_, output_size=values.output_size)
     if not convert.TRAINED.keys().isdisjoint(values.formats):

@@ -1,10 +1,29 @@
 """The part of a trained model that a map needs, as a Keras model for one picture at a time."""
 
+import json
+import re
+
 import keras
 import numpy as np
 from keras import ops
 
 MAPS = ("mean", "topk", "predicted", "all")  # and class:NAME
+
+
+def in_float32(model):
+    """The Localization itself, or where it computes in 16 bits, a copy that does so in 32.
+
+    TFLite's converter has no convolutions in 16 bits. Weights are float32 in either.
+    """
+    config = model.get_config()
+    classes = config.pop("classes")  # may have any names
+    text = json.dumps(config)
+    replaced = re.sub(r'"(mixed_)?b?float16"', '"float32"', text)
+    if replaced == text:
+        return model
+    copy = type(model).from_config({**json.loads(replaced), "classes": classes})
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def parse_map(text, model):

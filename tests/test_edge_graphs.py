@@ -37,6 +37,23 @@ def test_a_map_is_the_whole_models(model, image, map_):
         np.testing.assert_allclose(outputs["class_scores"][0], whole["logits"], atol=1e-5)
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_of_mixed_precision_is_exported_in_float32(image, policy):
+    trained = varied(tiny_model(("float16", "bee"), mixed_precision=policy))
+    copy = graphs.in_float32(trained)
+    assert copy.classes == trained.classes and copy.thresholds == trained.thresholds
+    graph = graphs.build(copy, "mean")
+    assert "DEQUANTIZE" not in convert.operations(convert.convert(graph, "float32"))
+    found = np.asarray(graph.predict_on_batch(image)["foreground_mask"])[0, ..., 0]
+    rounded = np.asarray(trained.predict_on_batch(image)["localization_map"])[0].mean(-1)
+    np.testing.assert_allclose(found, rounded, atol=0.03)
+    np.testing.assert_array_equal(copy.get_weights()[0], trained.get_weights()[0])
+
+
+def test_a_model_in_float32_stays_as_it_is(model):
+    assert graphs.in_float32(model) is model
+
+
 def test_the_chosen_class_follows_the_picture(model):
     """Pictures of other predicted classes give the maps of those, not always the same one."""
     graph = graphs.build(model, "predicted")
