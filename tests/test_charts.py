@@ -58,6 +58,16 @@ def _differ(one, other):
     return one.shape != other.shape or bool((one != other).any())
 
 
+def test_what_is_written_at_the_marks_hides_no_low_curve():
+    def pixels(**marks):
+        curve = {0.5: np.full(100, 0.04)}
+        drawn = charts.threshold_curves(THRESHOLDS, curve, **marks)
+        colour = [int(charts.LEVEL_STYLES[1][0][i : i + 2], 16) for i in (1, 3, 5)]
+        return (drawn == colour).all(-1).sum()
+
+    assert pixels(chosen=(0.3, 0.04), oracle=(0.5, 0.04)) > 0.9 * pixels()
+
+
 def test_threshold_curves_show_each_thing_they_are_given():
     given = {"chosen": (0.4, 0.5), "oracle": (0.1, 0.7), "levels": {"best centred box": 0.6}}
     whole = charts.threshold_curves(THRESHOLDS, LEVELS, **given)

@@ -91,7 +91,9 @@ def threshold_curves(thresholds, accuracies, *, chosen=None, oracle=None, levels
         axes.annotate(f"{name} {value:.3f}", (1, value), (-4, -3 if i else 3), fontsize=9,
                       textcoords="offset points", ha="right", va="top" if i else "bottom",
                       color=colour, bbox=BEHIND)  # fmt: skip
-    marks = ("chosen", chosen, "o", "-", 0.11), ("oracle", oracle, "D", (0, (4, 3)), 0.03)
+    # What is written at the marks stands where no curve is.
+    high, low = (0.97, 0.89) if max(map(max, accuracies.values())) < 0.7 else (0.11, 0.03)
+    marks = ("chosen", chosen, "o", "-", high), ("oracle", oracle, "D", (0, (4, 3)), low)
     for name, mark, marker, dashes, height in marks:
         if mark is None:
             continue
