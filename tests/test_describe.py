@@ -250,6 +250,14 @@ def test_describes_a_data_set(kinds, kind, tmp_path, capsys):
     assert Image.open(tmp_path / "contact_sheet.png").width > 500
 
 
+def test_a_single_class_is_warned_of(tmp_path, capsys):
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    Image.new("RGB", (20, 20)).save(tmp_path / "data" / "cat" / "a.png")
+    arguments = (f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path / 'out'}")
+    assert describe("--dataset=image_folder", *arguments) == 0
+    assert "There is one class only, cat" in capsys.readouterr().out
+
+
 def test_description_names_what_is_broken(damaged, tmp_path, capsys):
     folder, broken = damaged
     arguments = ("--dataset=image_folder", f"--data_dir={folder}", f"--output_dir={tmp_path}/out")

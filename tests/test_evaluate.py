@@ -199,6 +199,7 @@ def test_keyboard_interrupt_ends_without_a_traceback(score, monkeypatch, capsys)
         ("--output_dir=", "--output_dir is empty"),
         ("--model={tmp}/missing.keras", "is no file"),
         ("--model={tmp}", "is no file"),
+        ("--model={tmp}/missing.weights.h5", "Error: --model must be 'imagenet'"),
         ("--model={tmp}/truncated.keras", "is cut off or no .keras file"),
         ("--model={tmp}/text.keras", "is cut off or no .keras file (5 bytes)"),
         ("--model={tmp}/empty.keras", "is cut off or no .keras file (0 bytes)"),

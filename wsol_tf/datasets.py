@@ -296,6 +296,11 @@ def warnings(figures: dict[str, dict], opened: dict[str, Source]) -> list[str]:
     counts = figures[first]["classes"]
     few = [name for name, count in counts.items() if count < 10]
     sentences = []
+    if len(counts) == 1:
+        sentences.append(
+            f"There is one class only, {next(iter(counts))}, so a classifier has nothing to tell "
+            "apart. Add a class of pictures without it."
+        )
     if few:
         sentences.append(
             f"{len(few)} of {len(counts)} classes have fewer than 10 pictures in {first}: "

@@ -13,6 +13,7 @@ a trained model it takes `--score_maps=DIR` (or .npz) from any program, and as a
 import dataclasses
 import json
 import os
+import re
 
 import numpy as np
 from absl import app, flags
@@ -166,7 +167,9 @@ def evaluate(values, make=None, program="wsol_tf.evaluate"):
 def _named(values):
     """The function that makes what the flags name."""
     if (values.model is None) == (values.score_maps is None):
-        raise ValueError("Name what is to be scored: --model=RUN/model.keras, or --score_maps=DIR.")
+        raise ValueError(
+            "Name what is to be scored, one of the two: --model=RUN/model.keras, --score_maps=DIR."
+        )
     if values.class_scores and not values.score_maps:
         raise ValueError("--class_scores go with --score_maps; a model has its own.")
     if values.ten_crop and values.score_maps:
@@ -200,14 +203,18 @@ def _model(values, threshold):
 def _classifier(values, threshold):
     """A classifier of keras.applications as it was trained on ImageNet."""
     source = load(values, None, values.resize_size or round(values.input_size * 8 / 7))
-    feature_extractor, classifier, loaded = baselines.imagenet_classifier(
-        values.extractor,
-        width=values.width,
-        input_size=values.input_size,
-        output_stride=values.output_stride,
-        dilation=values.dilation,
-        weights=values.model,
-    )
+    try:
+        feature_extractor, classifier, loaded = baselines.imagenet_classifier(
+            values.extractor,
+            width=values.width,
+            input_size=values.input_size,
+            output_stride=values.output_stride,
+            dilation=values.dilation,
+            weights=values.model,
+        )
+    except ValueError as error:  # --model names the weights here
+        sentence = re.sub("(--)?extractor_weights", "--model", str(error))
+        raise ValueError(sentence) from error
     print(f"Classifier {loaded}.")
     scores = classifier.output.shape[-1]
     if len(source.classes) != scores:
