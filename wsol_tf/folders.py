@@ -27,7 +27,8 @@ def voc_folder(
     for image_id in ids:
         if image_id not in pictures:
             path = os.path.join(folder, f"{image_id}.*")
-            report.bad_image(image_id, BadImage(path, "no picture in JPEGImages"))
+            hint = " (ids have no suffix)" if sources.is_picture(image_id) else ""
+            report.bad_image(image_id, BadImage(path, f"no picture in JPEGImages{hint}"))
             continue
         try:
             path = os.path.join(data_dir, "Annotations", f"{image_id}.xml")
