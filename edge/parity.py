@@ -13,7 +13,6 @@ from edge.convert import SIGNATURE
 from wsol_tf import scoring
 from wsol_tf.metrics import LOCALIZED
 from wsol_tf.score_maps import box_iou, localize, mask_iou
-from wsol_tf.standard_metrics import BoxAccuracy, resize_boxes, standard_map
 
 REFERENCE = "keras"
 THREADS = (1, 2, 4)
@@ -84,7 +83,7 @@ def compare(runners, source, positions, *, view, threshold, kind, label=None, la
         for run in runners.values()
     ]
     rows = {name: [] for name in runners}
-    accuracies = {name: BoxAccuracy(contours=["multi"]) for name in runners}
+    accuracies = {name: scoring.Standard(["max_box_acc_v2"], view) for name in runners}
     for pairs in zip(*streams, strict=True):
         truth = None
         for name, pair in zip(runners, pairs, strict=True):
@@ -106,11 +105,7 @@ def compare(runners, source, positions, *, view, threshold, kind, label=None, la
                 row["same_class"] = pair.logits.argmax() == true_class
             if labelled and pair.boxes is not None and label in (None, pair.label):
                 row["box_iou"] = box_iou(box[None], pair.boxes).max(initial=0)
-                accuracies[name].add(
-                    f"{pair.image_id} {pair.label}",
-                    standard_map(score_map),
-                    resize_boxes(pair.boxes, pair.image.shape[1::-1]),
-                )
+                accuracies[name].add(pair, score_map)
             rows[name].append(row)
     if not rows[reference]:
         raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")

@@ -172,6 +172,27 @@ def test_a_picture_of_two_classes_is_one_picture(tmp_path):
     assert (figures["keras"]["num_pictures"], figures["keras"]["num_boxed"]) == (1, 2)
 
 
+def test_max_box_acc_v2_is_that_of_evaluate():
+    """Boxes are rounded to whole pixels as wsolevaluation does, which tips some over the edge."""
+    source, _ = calibration.open_source("shapes", split="val", classes=CLASSES, image_size=73)
+    view = scoring.View(64, 73)
+
+    def run(image):  # bright where the picture is, in steps of 4 pixels
+        cells = image.reshape(1, 16, 4, 16, 4, 3).mean((2, 4, 5), keepdims=True) / 255
+        return {"foreground_mask": cells.reshape(1, 16, 16, 1).astype(np.float32)}
+
+    standard = scoring.Standard(["max_box_acc_v2"], view)
+    positions = range(24)
+    for pair in scoring.pairs(parity.scored(run), source, positions, kinds=["mean"], view=view):
+        standard.add(pair, pair.maps["mean"])
+    figures = parity.compare(
+        {"keras": run}, source, positions, view=view, threshold=0.5, kind="mean"
+    )
+    found = figures["keras"]["max_box_acc_v2"]
+    assert found == standard.result()["max_box_acc_v2"]["value"]
+    assert 0 < found < 1
+
+
 def test_keras_is_timed_beside_files_with_as_many_threads(converted, model, monkeypatch):
     monkeypatch.setattr(parity, "_cores", lambda: 3)
     graph = graphs.build(model, "mean")
