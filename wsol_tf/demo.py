@@ -14,13 +14,19 @@ import sys
 from absl import app, flags
 from PIL import Image
 
-from wsol_tf import datasets, pictures, scoring
+from wsol_tf import datasets, pictures, programs, scoring
 from wsol_tf import model as model_lib
 from wsol_tf.score_maps import localize
 
 CONFIG = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "demo.flags")
 QUICK = ("--num_examples=96", "--epochs=3")
 SHOWN = 6  # pictures in the side-by-side sheet
+
+
+def define_flags():
+    """Defines the flags of this program."""
+    flags.DEFINE_string("output_dir", "demo", "Folder for everything that the demo writes.")
+    flags.DEFINE_bool("quick", False, "A minute instead of some; the model learns nothing.")
 
 
 def run(program, *arguments):
@@ -76,10 +82,8 @@ def verdict(metrics, quick):
     return text
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    output_dir, quick = flags.FLAGS.output_dir, flags.FLAGS.quick
+def demonstrate(output_dir, quick):
+    """Trains, scores, predicts, and says what is where."""
     if not os.path.isfile(CONFIG):
         sys.exit(f"Error: the demo runs from a checkout of the project; {CONFIG} is missing.")
     run_dir, scored, predicted, drawn = (
@@ -113,7 +117,13 @@ def main(argv):
         print(f"  {path:36} {what}")
 
 
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
+    with programs.plain_ending():
+        demonstrate(flags.FLAGS.output_dir, flags.FLAGS.quick)
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("output_dir", "demo", "Folder for everything that the demo writes.")
-    flags.DEFINE_bool("quick", False, "A minute instead of some; the model learns nothing.")
+    define_flags()
     app.run(main)
