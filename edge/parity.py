@@ -74,7 +74,7 @@ def compare(runners, source, positions, *, view, threshold, kind, label=None, la
         gt_known_loc at the threshold and max_box_acc_v2.
 
     Raises:
-        ValueError: no picture can be read.
+        ValueError: no picture can be read, or the reference's map is constant on all of them.
         FloatingPointError: the reference gives NaN or infinity.
     """
     reference, *_ = runners
@@ -83,6 +83,7 @@ def compare(runners, source, positions, *, view, threshold, kind, label=None, la
         for run in runners.values()
     ]
     rows = {name: [] for name in runners}
+    shown = False
     accuracies = {name: scoring.Standard(["max_box_acc_v2"], view) for name in runners}
     for pairs in zip(*streams, strict=True):
         truth = None
@@ -93,6 +94,7 @@ def compare(runners, source, positions, *, view, threshold, kind, label=None, la
                 if not np.isfinite(score_map).all():
                     raise FloatingPointError("the model's output is no finite number.")
                 truth, true_map = mask.astype(np.uint8), score_map
+                shown |= score_map.min() < score_map.max()
                 true_class = None if pair.logits is None else pair.logits.argmax()
             difference = np.abs(score_map - true_map)
             row = {
@@ -109,6 +111,11 @@ def compare(runners, source, positions, *, view, threshold, kind, label=None, la
             rows[name].append(row)
     if not rows[reference]:
         raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
+    if not shown:  # any file would equal it
+        raise ValueError(
+            f"The model's map has one value everywhere on all {len(rows[reference])} pictures: it "
+            "shows no object. Its mask collapsed, or it was not trained; train it again."
+        )
     return {name: _figures(rows[name], accuracies[name]) for name in runners}
 
 

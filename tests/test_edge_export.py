@@ -120,6 +120,22 @@ def test_failures_are_told_by_drop_and_by_masks():
     assert "0.7800 against 0.8000 of Keras, a drop of 0.0200" in failed["boxes"]
 
 
+def test_a_model_that_shows_nothing_has_nothing_to_compare():
+    """Its files would equal it on every picture; one picture with an object is enough."""
+    source, _ = calibration.open_source("shapes", split="val", classes=CLASSES, image_size=64)
+    count = iter(range(8))
+
+    def shows(last):
+        score_map = np.zeros((1, 8, 8, 1), np.float32)
+        score_map[0, 0, 0, 0] = last and next(count) == 3
+        return {"foreground_mask": score_map}
+
+    asked = {"view": scoring.View(64, 64), "threshold": 0.5, "kind": "mean"}
+    with pytest.raises(ValueError, match="one value everywhere on all 4 pictures.* train it again"):
+        parity.compare({"keras": lambda image: shows(False)}, source, range(4), **asked)
+    parity.compare({"keras": lambda image: shows(True)}, source, range(4), **asked)
+
+
 def test_another_class_is_told_apart_from_a_worse_map():
     """A file that predicts another class shows another map, however well it computes both."""
     source, _ = calibration.open_source("shapes", split="val", classes=CLASSES, image_size=64)
@@ -164,7 +180,7 @@ def test_a_picture_of_two_classes_is_one_picture(tmp_path):
     source, _ = calibration.open_source(
         str(tmp_path), split="val", classes=("cat", "dog", "fox"), image_size=64
     )
-    whole = {"foreground_mask": np.ones((1, 8, 8, 1), np.float32)}
+    whole = {"foreground_mask": np.eye(8, dtype=np.float32)[None, ..., None]}
     figures = parity.compare(
         {"keras": lambda image: whole}, source, [0],
         view=scoring.View(64, 64), threshold=0.5, kind="mean",

@@ -71,6 +71,9 @@ def test_a_file_without_classifier_leaves_the_class_empty(files, tmp_path, capsy
     output = capsys.readouterr()
     assert "3 pictures localized, 1 skipped" in output.out and "bad.png" in output.err
     assert "None" not in output.out
+    assert run(predict, *arguments, "--on_bad_image=fail", folder) == 1
+    errors = capsys.readouterr().err
+    assert "bad.png: this is not a picture" in errors and "--on_bad_image=skip" in errors
 
 
 def test_the_map_of_a_class(files, tmp_path, capsys):
