@@ -130,7 +130,7 @@ class Config:
     momentum: float = _setting(0.9, "Nesterov momentum.")
     l2: float = _setting(5e-4, "L2 decay, added to the gradient of every weight.")
     clip_norm: float = _setting(
-        0.0, "Norm that the gradients of a step are clipped to, all together; 0: they are not."
+        5.0, "Norm that the gradients of a step are clipped to, all together; 0: they are not."
     )
     ema: float = _setting(
         0.0,
@@ -297,6 +297,7 @@ RECIPES = {
         pseudo_high=0.7,
         pseudo_low=0.2,
         localizer_multiplier=1.0,
+        clip_norm=0.0,
     ),
 }
 

@@ -470,7 +470,7 @@ def group_sgd(
     bias_multiplier=2.0,
     momentum=0.9,
     l2=5e-4,
-    clip_norm=0.0,
+    clip_norm=5.0,
     ema=0.0,
 ):
     """SGD with BAS's groups, and a rate of the localizer that fits its shape.
@@ -488,7 +488,8 @@ def group_sgd(
         head_multiplier, bias_multiplier: relative rates of both heads, and of biases.
         momentum: Nesterov momentum.
         l2: decay, added to the gradient.
-        clip_norm: norm that all gradients together are clipped to; 0: they are not.
+        clip_norm: norm that all gradients together are clipped to, for the first ones throw the
+            heads, whose rate is high, off their start; 0: they are not.
         ema: share that the moving average of the weights keeps at each step; 0: there is none.
     """
     if not localizer_multiplier:
