@@ -35,7 +35,7 @@ def variables(rng):
 
 
 def reference(weights, gradients, factors, rates, l2, momentum, nesterov):
-    """Steps as torch.optim.SGD takes them at a constant rate; velocities hold the rate, as Keras's.
+    """Steps as torch.optim.SGD takes them.
 
     weights [n, ...]; gradients [steps, n, ...]; rates [steps].
     """
@@ -43,9 +43,10 @@ def reference(weights, gradients, factors, rates, l2, momentum, nesterov):
     velocity = np.zeros_like(weights)
     factors = np.array(factors).reshape(-1, 1, 1)
     for gradient, rate in zip(gradients, rates, strict=True):
-        step = rate * factors * (gradient + l2 * weights)
-        velocity = momentum * velocity - step
-        weights = weights + (momentum * velocity - step if nesterov else velocity)
+        gradient = gradient + l2 * weights
+        velocity = momentum * velocity + gradient
+        step = gradient + momentum * velocity if nesterov else velocity
+        weights = weights - rate * factors * step
     return weights
 
 

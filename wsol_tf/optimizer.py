@@ -1,15 +1,19 @@
-"""SGD with a learning rate per group of weights, and L2 decay as BAS applies it."""
+"""SGD with a learning rate per group of weights, L2 decay and momentum as BAS has them."""
 
 import re
 
 import keras
 import tensorflow as tf
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
 
 @keras.saving.register_keras_serializable(package="wsol_tf")
 class GroupSGD(keras.optimizers.SGD):
     """SGD whose learning rate is multiplied per weight, with L2 decay inside the gradient.
+
+    Steps are PyTorch's, which BAS trains with: where a schedule changes the rate, what the momentum
+    carries on changes with it.
 
     Args:
         multipliers: regular expression on the weight's path -> factor; a weight's learning rate
@@ -40,8 +44,15 @@ class GroupSGD(keras.optimizers.SGD):
         if self.l2:
             gradient = gradient + self.l2 * ops.cast(variable, gradient.dtype)
         # On TensorFlow the variable is a bare tf.Variable here: only its index is known.
-        factor = self._factors[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * factor)
+        index = self._get_variable_index(variable)
+        if self.momentum and isinstance(self._learning_rate, Schedule):
+            # Keras's velocity holds the rate: after a drop it would coast on at the old one, with
+            # gradients too small to steer it. BAS's (PyTorch's) does not hold it.
+            before = self._learning_rate(ops.maximum(self.iterations - 1, 0))
+            change = ops.where(before > 0, learning_rate / before, 1.0)
+            velocity = self.momentums[index]
+            self.assign(velocity, velocity * ops.cast(change, velocity.dtype))
+        super().update_step(gradient, variable, learning_rate * self._factors[index])
 
     def _clip_gradients(self, grads):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
