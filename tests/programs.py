@@ -36,6 +36,7 @@ def run(program, *arguments):
 
 def tiny_model(classes, **settings):
     """An untrained model with a threshold for every kind of map."""
+    keras.utils.set_random_seed(0)  # the same weights whatever ran before
     settings = {"width": 0.25, "input_size": 64, "head_width": 8} | settings
     built, _ = model.build(config.from_recipe(extractor_weights="none", **settings), classes)
     built.thresholds = dict.fromkeys(MAPS, 0.5)
