@@ -684,7 +684,7 @@ class Bas:
             features,
             heads.classifier(rest, 6, final_relu=True),
             heads.localizer((28, 28, 512), 6),
-            "abcdef",
+            list("abcdef"),
         )
         self.layers = [
             layer
@@ -755,7 +755,10 @@ class Bas:
         self.reset()
         self.model.compile(
             wsol_tf.group_sgd(
-                self.model.localizer, self.notes["sgd"]["lr"], localizer_multiplier=1.0
+                self.model.localizer,
+                self.notes["sgd"]["lr"],
+                localizer_multiplier=1.0,
+                clip_norm=0.0,
             ),
             loss_weights={"ae": 0.0, "ae_fg": 0.0, "pseudo": 0.0},
             total_steps=4,

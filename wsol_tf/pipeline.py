@@ -240,8 +240,8 @@ def training_batches(
         )
     if batch_size % (parts * replicas):
         raise ValueError(
-            f"A batch of {batch_size} can't be shared evenly: replicas {replicas}, parts {parts}. "
-            f"Set --batch_size to a multiple of {parts * replicas}."
+            f"A batch of {batch_size} can't be shared evenly by {replicas} replicas in {parts} "
+            f"parts. Set --batch_size to a multiple of {parts * replicas}."
         )
     several = any(len(labels) > 1 for labels in source.labels)
     if several and not pairs:
