@@ -858,9 +858,6 @@ def test_bas_four_steps_of_training(bas):
     np.testing.assert_allclose(
         bas.model.localizer.get_weights()[1],
         bas.arrays["sgd_after4_classifier_loc.0.bias"],
-        # As far off as the losses that moved it: CPUs round otherwise (below 1e-5 was seen on one,
-        # 2.8e-5 of 0.031 on another, to the digit the same in every run).
-        rtol=tolerance,
         atol=1e-5,
     )
     mean = bas.model.feature_extractor.get_layer("conv1_bn").moving_mean
