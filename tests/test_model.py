@@ -671,7 +671,9 @@ class Bas:
 
     27 layers with the batch statistics of three images amplify rounding: in float64 the gradients
     of the first layers lie up to 0.3 % from PyTorch's, in float32 0.6 %. Tolerances are as tight
-    as that leaves them: a wrong bias rate or plain momentum fails them.
+    as that leaves them: a wrong bias rate or plain momentum fails them. Over several steps float32
+    drifts by what the CPU's kernels round (the bias of the localizer 3e-5 with AVX2, below 1e-5
+    elsewhere), so those are taken in float64, where it lies 4e-6 from PyTorch's.
     """
 
     def __init__(self, folder):
@@ -837,8 +839,17 @@ def test_bas_gradients_of_every_weight(bas):
                 )
 
 
+@pytest.fixture
+def bas_in_float64(shared_dir):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    yield Bas(shared_dir / "vectors")
+    keras.config.set_dtype_policy(policy)
+
+
 @pytest.mark.realdata
-def test_bas_four_steps_of_training(bas):
+def test_bas_four_steps_of_training(bas_in_float64):
+    bas = bas_in_float64
     bas.train_as_bas()
     history = bas.model.fit(
         bas.images, bas.labels, batch_size=3, epochs=4, shuffle=False, verbose=0
@@ -853,7 +864,7 @@ def test_bas_four_steps_of_training(bas):
         axis=1,
     )
     expected = bas.arrays["sgd_losses_cls_frg_bas_total"]
-    for step, tolerance in enumerate((1e-5, 2e-4, 3e-3, 3e-3)):
+    for step, tolerance in enumerate((1e-5, 1e-4, 3e-3, 3e-3)):
         np.testing.assert_allclose(got[step], expected[step], rtol=tolerance, err_msg=str(step))
     np.testing.assert_allclose(
         bas.model.localizer.get_weights()[1],
