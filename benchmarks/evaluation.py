@@ -12,7 +12,8 @@ the medians of CPU time over the maps of a kind. Maps are drawn from a seed:
     coarse   28x28 -> 224x224: noise
     noise    224x224: noise in every pixel (fewer maps: the direct way takes seconds for each)
 
-For both metrics at once the direct way needs two runs, as in wsolevaluation.
+For both metrics at once the direct way needs two runs, as in wsolevaluation. Last come the maps per
+second of wall time that both metrics reach in one process and in as many as there are cores.
 """
 
 import os
@@ -26,7 +27,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from absl import app, flags  # noqa: E402
 
-from wsol_tf import standard_metrics  # noqa: E402
+from wsol_tf import standard_metrics, workers  # noqa: E402
 from wsol_tf.standard_metrics import IOU_LEVELS, THRESHOLDS, BoxAccuracy  # noqa: E402
 
 SIZE = 224
@@ -110,6 +111,27 @@ def measure(kind, maps):
         print(f"{kind:8}{name:8}{1 / slow:12.1f}{1 / fast:12.1f}{slow / fast:9.1f}x", flush=True)
 
 
+def score(maps):
+    """Scores maps for both metrics."""
+    both = BoxAccuracy()
+    for i, score_map in enumerate(maps):
+        both.add(i, score_map, BOXES)
+    return both
+
+
+def measure_processes(maps, map_chunks, rounds=5):
+    """Prints the speed in one process and in those of `workers.mapper`, in turn."""
+    chunks = [maps[:16]] * 20
+    times = {map: [], map_chunks: []}
+    for way in [*times] * rounds:
+        times[way].append(seconds(lambda w=way: list(w(score, chunks)), time.perf_counter))
+    one, several = (statistics.median(values) for values in times.values())
+    count = len(os.sched_getaffinity(0))
+    maps_scored = sum(map(len, chunks))
+    print(f"1 process {maps_scored / one:.0f}/s, {count}: {maps_scored / several:.0f}/s, "
+          f"{one / several:.2f}x")  # fmt: skip
+
+
 def main(argv):
     del argv
     cv2.setNumThreads(1)
@@ -119,6 +141,8 @@ def main(argv):
     for kind in flags.FLAGS.kinds:
         count = max(flags.FLAGS.num_maps // 6, 2) if kind == "noise" else flags.FLAGS.num_maps
         measure(kind, [draw_map(kind, rng) for _ in range(count)])
+    with workers.mapper(0) as map_chunks:
+        measure_processes([draw_map("object", rng) for _ in range(16)], map_chunks)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,16 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from wsol_tf import baselines, datasets, definitions, programs, report, scoring, stored_maps
+from wsol_tf import (
+    baselines,
+    datasets,
+    definitions,
+    programs,
+    report,
+    scoring,
+    stored_maps,
+    workers,
+)
 from wsol_tf import config as config_lib
 from wsol_tf import model as model_lib
 from wsol_tf.score_maps import MAPS
@@ -47,6 +56,13 @@ def define_data_flags():
         "all",
         "Metrics of wsolevaluation to compute besides GT-known and Top-1 Loc: a list of "
         f"{', '.join(scoring.METRICS)}; 'all' or 'none'.",
+    )
+    flags.DEFINE_integer(
+        "workers",
+        0,
+        "Processes that score beside the one that predicts; 1: none beside it; 0: as many as there "
+        "are cores (on Linux; elsewhere none).",
+        lower_bound=0,
     )
 
 
@@ -118,15 +134,17 @@ def evaluate(values, make=None, program="wsol_tf.evaluate"):
     metrics = parse_metrics(values.metrics)
     make = make or _named(values)
     programs.make_output_dir(values.output_dir)
-    method, source, stored = make(values, threshold)
-    title = scoring.sheet_title(values.dataset, values.data_dir, values.split)
-    figures, lines, tiles = scoring.score_and_draw(
-        method,
-        source,
-        sheet_path=os.path.join(values.output_dir, "contact_sheet.png"),
-        title=title,
-        metrics=metrics,
-    )
+    with workers.mapper(values.workers) as map_chunks:  # before the model runs
+        method, source, stored = make(values, threshold)
+        title = scoring.sheet_title(values.dataset, values.data_dir, values.split)
+        figures, lines, tiles = scoring.score_and_draw(
+            method,
+            source,
+            sheet_path=os.path.join(values.output_dir, "contact_sheet.png"),
+            title=title,
+            metrics=metrics,
+            map_chunks=map_chunks,
+        )
     for arrays in stored.values():
         if arrays.summary():
             print(arrays.summary())

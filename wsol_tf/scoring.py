@@ -1,6 +1,8 @@
 """Scores anything that gives score maps on a data set, and reports it beside its baselines."""
 
 import dataclasses
+import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from wsol_tf.standard_metrics import BoxAccuracy, PixelPrecision, problem_of, st
 
 # Metrics of wsolevaluation that can be asked for; see `standard_metrics`.
 METRICS = ("max_box_acc", "max_box_acc_v2", "pxap", "piou")
+CHUNK = 16  # Pairs that are scored together; small, so that processes end at about the same time.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,6 +299,12 @@ class Standard:
         if self.pixels and pair.mask is not None:
             self.pixels.add(pair.image_id, score_map, pair.mask, problem=problem)
 
+    def merge(self, other):
+        """Adds the pairs of another one with the same metrics."""
+        for own, others in ((self.boxes, other.boxes), (self.pixels, other.pixels)):
+            if own:
+                own.merge(others)
+
     def result(self):
         """The figures by name; None where the data has no boxes or no masks."""
         figures = {}
@@ -346,7 +355,9 @@ def report(accumulators, kind, thresholds, class_names):
     return figures
 
 
-def score_and_draw(method, source, positions=None, *, sheet_path, title, metrics=(), log=print):
+def score_and_draw(
+    method, source, positions=None, *, sheet_path, title, metrics=(), log=print, map_chunks=map
+):
     """Scores a method on a data set and draws the contact sheet.
 
     Args:
@@ -357,6 +368,7 @@ def score_and_draw(method, source, positions=None, *, sheet_path, title, metrics
         title: heading of the sheet.
         metrics: names of METRICS to compute besides.
         log: function that takes lines of text for the user.
+        map_chunks: `map`, or one of `workers.mapper` to score in several processes.
 
     Returns:
         (figures, lines, tiles): what metrics.json and predictions.jsonl hold, and examples, best,
@@ -371,18 +383,21 @@ def score_and_draw(method, source, positions=None, *, sheet_path, title, metrics
     shown = progress.update if sys.stdout.isatty() else None
     lines = []
     standard = Standard(metrics, method.view)
-
-    def recorded(scored):
-        for pair in scored:
-            standard.add(pair, pair.maps[kind])
-            lines.append(prediction(pair, kind, thresholds[kind], method.view, source.classes))
-            yield pair
-
-    accumulators = accumulate(
-        recorded(method.pairs(source, positions, progress=shown)),
-        method.kinds,
-        thresholds=thresholds.values(),
+    accumulators = accumulate((), method.kinds, thresholds=thresholds.values())
+    score = functools.partial(
+        _score,
+        kinds=method.kinds,
+        thresholds=thresholds,
+        view=method.view,
+        metrics=metrics,
+        class_names=source.classes,
     )
+    chunks = _chunks(method.pairs(source, positions, progress=shown))
+    for scored_accumulators, scored_standard, scored_lines in map_chunks(score, chunks):
+        for name, accumulator in accumulators.items():
+            accumulator.merge(scored_accumulators[name])
+        standard.merge(scored_standard)
+        lines += scored_lines
     if not lines:
         raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
     figures = report(accumulators, kind, thresholds, source.classes)
@@ -406,6 +421,23 @@ def score_and_draw(method, source, positions=None, *, sheet_path, title, metrics
     on_sheet = {heading: row for heading, row in tiles.items() if heading not in OUTCOMES}
     Image.fromarray(sheet(on_sheet, title)).save(sheet_path)
     return figures, lines, tiles
+
+
+def _chunks(scored_pairs):
+    """Lists of pairs, whose pictures keep nothing but their size: scoring reads no more."""
+    light = (dataclasses.replace(pair, image=pair.image[..., :0]) for pair in scored_pairs)
+    while chunk := list(itertools.islice(light, CHUNK)):
+        yield chunk
+
+
+def _score(chunk, *, kinds, thresholds, view, metrics, class_names):
+    """Scores some pairs: (dict kind -> LocalizationMetrics, Standard, lines of predictions)."""
+    kind = kinds[0]
+    standard = Standard(metrics, view)
+    for pair in chunk:
+        standard.add(pair, pair.maps[kind])
+    lines = [prediction(pair, kind, thresholds[kind], view, class_names) for pair in chunk]
+    return accumulate(chunk, kinds, thresholds=thresholds.values()), standard, lines
 
 
 def sheet_title(dataset, data_dir, split):
