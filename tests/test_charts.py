@@ -28,6 +28,17 @@ def test_curves_weight_the_terms():
     assert height_of_term(2.0, 0.5) > height_of_term(2.0, 1.5) + 20  # rows count downwards
 
 
+def test_a_spike_of_validation_does_not_flatten_the_training():
+    def drawn(spike):
+        history = {"loss": [4.0, 2.0, 1.0], "val_loss": [4.0, spike, 1.0]}
+        return charts.curves(history, WEIGHTS)
+
+    above = [(drawn(spike) != drawn(13.0)).any(-1) for spike in (30.0, 500.0)]
+    for changed in above:  # the number in the corner, and how steep the curve leaves the chart
+        assert 0 < changed.mean() < 0.01
+    assert (drawn(11.0) != drawn(13.0)).any(-1).mean() > 0.01  # not far above: shown whole
+
+
 def test_curves_leave_out_learning_rates_and_terms_of_weight_zero():
     history = {"loss": [3.0, 2.0]}
     expected = charts.curves(history, WEIGHTS)

@@ -28,8 +28,9 @@ def curves(history, weights):
 
     history: dict of name -> one value per epoch, as Keras's History has it ('loss', the terms, and
     scores; 'val_' in front for validation); weights: dict of term -> weight. Terms are drawn times
-    their weight, so that they show what they contribute; every 'val_' curve is dashed. Names that
-    are neither loss nor term are scores, apart from learning rates, which are left out.
+    their weight, so that they show what they contribute; every 'val_' curve is dashed, and cut
+    where it is far above all others. Names that are neither loss nor term are scores, but for
+    learning rates, which are left out.
     """
     figure = _figure(13, 5.2, dpi=110)
     losses_axes, scores_axes = figure.subplots(1, 2)
@@ -62,6 +63,7 @@ def curves(history, weights):
             axes.text(0.5, 0.5, "nothing recorded", ha="center", transform=axes.transAxes)
     if all(np.nanmin([*line.get_ydata(), np.inf]) >= 0 for line in losses_axes.lines):
         losses_axes.set_ylim(bottom=0)
+        _cut_spikes(losses_axes)
     scores = [value for line in scores_axes.lines for value in line.get_ydata()]
     if all(not np.isfinite(value) or 0 <= value <= 1 for value in scores):
         scores_axes.set_ylim(0, 1.02)
@@ -237,6 +239,23 @@ def _figure(width, height, dpi=150):
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor=PAPER, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _cut_spikes(axes):
+    """Ends the axis above what was trained, where single losses of validation are far above it."""
+
+    def highest(dashed):
+        lines = [line for line in axes.lines if (line.get_linestyle() == "--") is dashed]
+        values = np.concatenate([[0.0], *(line.get_ydata() for line in lines)])
+        return values[np.isfinite(values)].max()
+
+    trained, validated = highest(False), highest(True)
+    if 0 < 3 * trained < validated:
+        axes.set_ylim(top=1.5 * trained)
+        axes.text(
+            0.99, 0.98, f"validation reaches {validated:.3g}, above this chart", ha="right",
+            va="top", fontsize=9.5, color=FAINT, transform=axes.transAxes, bbox=BEHIND,
+        )  # fmt: skip
 
 
 def _plain(axes):
