@@ -521,6 +521,19 @@ def test_a_model_that_was_never_compiled_is_saved_too(tmp_path):
     assert_same(values(model.weights), values(loaded.weights), rtol=0, atol=0)
 
 
+def test_a_loaded_model_is_exported_as_it_is(tmp_path):
+    model = toy()
+    model.save(tmp_path / "model.keras")
+    keras.models.load_model(tmp_path / "model.keras").export(tmp_path / "saved", verbose=False)
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("float32")
+    expected = model.predict_on_batch(images)
+    exported = tf.saved_model.load(tmp_path / "saved")
+    found = exported.serve(images)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 def run_python(script, *arguments):
     """Runs a script in a process of its own and returns what it prints as JSON."""
     tests = pathlib.Path(__file__).parent

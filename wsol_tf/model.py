@@ -96,7 +96,10 @@ class Localization(keras.Model):
         self.resize_size = resize_size or round(self.input_size * 8 / 7)
         self.total_steps = None
         self.trackers = [keras.metrics.Mean(name=name) for name in TRACKED]
-        self.built = True
+        self.build((None, self.input_size, self.input_size, 3))
+
+    def build(self, input_shape):
+        """Does nothing: the parts are built."""
 
     def call(self, images, training=None):
         features = self.feature_extractor(images, training=training)
@@ -381,6 +384,11 @@ class Localization(keras.Model):
             for name in ("feature_extractor", "classifier", "localizer")
         }
         return cls(**parts, **config)
+
+    def export(self, filepath, *args, **kwargs):
+        """Exports as every Keras model does, also one that was just built or loaded."""
+        self(ops.zeros((1, self.input_size, self.input_size, 3)))  # Keras asks for a first call
+        return super().export(filepath, *args, **kwargs)
 
 
 def build(config: Config, classes):
