@@ -375,6 +375,9 @@ def test_examples_of_errors_run_from_the_least_to_the_most_wrong():
 def test_captions_say_what_is_wrong():
     line = {"class": "dog", "label": "cat", "probability": 0.514, "iou": 0.2, "outcome": "too_big"}
     assert scoring.caption(line) == "IoU 0.20, dog 51% (true: cat), too big"
+    line |= {"iou": 0.4999, "outcome": "part_only"}
+    assert scoring.caption(line) == "IoU 0.49, dog 51% (true: cat), part only"
+    assert scoring.caption(line | {"iou": 0.29}).startswith("IoU 0.29, ")
     unnamed = {"class": None, "label": "cat", "probability": None, "iou": 0.9, "outcome": "right"}
     assert scoring.caption(unnamed) == "IoU 0.90, cat"
     assert scoring.caption({"class": "cat", "label": "cat", "probability": None}) == "cat 0%"
@@ -423,8 +426,8 @@ def test_maps_and_scores_that_are_no_numbers_are_named(multi_label):
     assert figures["other_maps"]["cam"]["gt_known_loc"] == 1.0
     assert lines[2]["iou"] == 0.0 and lines[2]["probability"] is None
     text = scoring.table(figures)
-    assert "or NaN or infinity in it, in 1 pictures, counted as wrong: alone" in text
-    assert "or NaN or infinity in them, in 1 pictures, counted as wrong: alone" in text
+    assert "or NaN or infinity in it, in 1 picture, counted as wrong: alone" in text
+    assert "or NaN or infinity in them, in 1 picture, counted as wrong: alone" in text
     assert lines[2]["outcome"] == "missed" and figures["outcomes"]["missed"] == 1
     assert scoring.draw(whole_view_method(predict), multi_label, {"": lines})[""][2][0].any()
 

@@ -204,7 +204,8 @@ def _unique(name, taken):
 
 def conclude(lines, skipped, output_dir):
     """Says how many pictures were seen; ends with status 1 where it was none."""
-    print(f"{len(lines)} pictures localized, {len(skipped)} skipped; see {output_dir}.")
+    what = "picture" if len(lines) == 1 else "pictures"
+    print(f"{len(lines)} {what} localized, {len(skipped)} skipped; see {output_dir}.")
     if not lines:
         sys.exit(1)
 

@@ -512,8 +512,9 @@ def _notes(figures):
         ("constant_maps", "A constant score map, whose box is the whole view, in", ""),
     ):
         if figures[name]:
-            names = ", ".join(figures[name][:10]) + (", ..." if len(figures[name]) > 10 else "")
-            lines.append(f"{before} {len(figures[name])} pictures{after}: {names}")
+            count = len(figures[name])
+            names = ", ".join(figures[name][:10]) + (", ..." if count > 10 else "")
+            lines.append(f"{before} {count} picture{'s' * (count != 1)}{after}: {names}")
     return lines
 
 
@@ -610,7 +611,8 @@ def caption(line):
     elif line["class"] != line["label"]:
         text += f" (true: {line['label']})"
     if "iou" in line:
-        text = f"IoU {line['iou']:.2f}, {text}"
+        # Cut, not rounded: 0.50 stands under what is right, 0.49 under what is not.
+        text = f"IoU {np.floor(line['iou'] * 100 + 1e-9) / 100:.2f}, {text}"
         if line["outcome"] not in ("right", "wrong_class"):
             text += f", {definitions.NAMES[line['outcome']]}"
     return text
