@@ -61,7 +61,7 @@ def define_data_flags():
         "workers",
         0,
         "Processes that score beside the one that predicts; 1: none beside it; 0: as many as there "
-        "are cores (on Linux; elsewhere none).",
+        f"are cores, at most {workers.MOST} (on Linux; elsewhere none).",
         lower_bound=0,
     )
 

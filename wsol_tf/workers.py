@@ -12,6 +12,7 @@ import sys
 
 import cv2
 
+MOST = 16  # More would wait for the process that predicts.
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
@@ -25,7 +26,7 @@ def mapper(count):
 
     Args:
         count: number of processes. 1: none, the built-in `map`. 0: as many as this process has
-            cores, where they can be forked safely, that is on Linux; elsewhere none.
+            cores, at most MOST, where they can be forked safely, that is on Linux; elsewhere none.
 
     Raises:
         ValueError: count is above 1 on another system than Linux.
@@ -37,7 +38,7 @@ def mapper(count):
             f"Work is shared among processes on Linux alone. Received: {count} on {sys.platform}. "
             "Take 1."
         )
-    count = count or (len(os.sched_getaffinity(0)) if linux else 1)
+    count = count or (min(len(os.sched_getaffinity(0)), MOST) if linux else 1)
     if count == 1:
         yield map
         return
