@@ -14,7 +14,8 @@ PROGRAMS = {"train", "evaluate", "predict", "demo", "sweep"}
 LEGAL = {
     **dict.fromkeys(
         ("charts", "config", "definitions", "records", "losses", "extractors", "pictures",
-         "images", "optimizer", "programs", "level_sets", "strategies", "checkpoints"), set()
+         "images", "optimizer", "programs", "level_sets", "strategies", "checkpoints",
+         "workers"), set()
     ),
     "heads": {"extractors"},
     "baselines": {"extractors"},
