@@ -21,10 +21,7 @@ def run(program, *arguments):
     before = set(flags.FLAGS)
     getattr(program, "define_flags", config.define_flags)()
     try:
-        argv = flags.FLAGS([program.__name__, *map(str, arguments)])
-        if "workers" in flags.FLAGS and not flags.FLAGS["workers"].present:
-            flags.FLAGS.workers = 1  # TensorFlow has run in this process: no time to fork
-        program.main(argv)
+        program.main(flags.FLAGS([program.__name__, *map(str, arguments)]))
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

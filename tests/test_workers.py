@@ -11,7 +11,22 @@ import pytest
 from wsol_tf import workers
 
 ROOT = pathlib.Path(__file__).parent.parent
-linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+# Processes that are forked where TensorFlow has run wait for ever for locks of its threads.
+ALONE = "WSOL_TF_ALONE" in os.environ
+linux = pytest.mark.skipif(
+    sys.platform != "linux" or not ALONE, reason="forks: runs in test_in_a_process_of_its_own"
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or ALONE, reason="processes are forked on Linux alone")
+def test_in_a_process_of_its_own():
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-rs", "tests/test_workers.py"],
+        cwd=ROOT, env={**os.environ, "WSOL_TF_ALONE": "1"}, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "forks: runs in" not in done.stdout
 
 
 def square(number):

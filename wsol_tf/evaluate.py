@@ -59,9 +59,9 @@ def define_data_flags():
     )
     flags.DEFINE_integer(
         "workers",
-        0,
-        "Processes that score beside the one that predicts; 1: none beside it; 0: as many as there "
-        f"are cores, at most {workers.MOST} (on Linux; elsewhere none).",
+        1,
+        "Processes that score beside the one that predicts, on Linux; 1: none; 0: as many as there "
+        f"are cores, at most {workers.MOST}.",
         lower_bound=0,
     )
 
