@@ -13,7 +13,8 @@ the medians of CPU time over the maps of a kind. Maps are drawn from a seed:
     noise    224x224: noise in every pixel (fewer maps: the direct way takes seconds for each)
 
 For both metrics at once the direct way needs two runs, as in wsolevaluation. Last come the maps per
-second of wall time that both metrics reach in one process and in as many as there are cores.
+second of wall time that both metrics reach in this process and in as many others as there are
+cores, once they have started.
 """
 
 import os
@@ -119,16 +120,16 @@ def score(maps):
     return both
 
 
-def measure_processes(maps, map_chunks, rounds=5):
-    """Prints the speed in one process and in those of `workers.mapper`, in turn."""
-    chunks = [maps[:16]] * 20
+def measure_processes(maps, map_chunks, count, rounds=5):
+    """Prints the speed in this process and in those of `workers.mapper`, in turn."""
+    chunks = [maps] * 20
     times = {map: [], map_chunks: []}
+    list(map_chunks(score, chunks))  # starts them
     for way in [*times] * rounds:
         times[way].append(seconds(lambda w=way: list(w(score, chunks)), time.perf_counter))
     one, several = (statistics.median(values) for values in times.values())
-    count = len(os.sched_getaffinity(0))
-    maps_scored = sum(map(len, chunks))
-    print(f"1 process {maps_scored / one:.0f}/s, {count}: {maps_scored / several:.0f}/s, "
+    scored = sum(map(len, chunks))
+    print(f"this process {scored / one:.0f}/s, {count} others {scored / several:.0f}/s, "
           f"{one / several:.2f}x")  # fmt: skip
 
 
@@ -141,8 +142,9 @@ def main(argv):
     for kind in flags.FLAGS.kinds:
         count = max(flags.FLAGS.num_maps // 6, 2) if kind == "noise" else flags.FLAGS.num_maps
         measure(kind, [draw_map(kind, rng) for _ in range(count)])
-    with workers.mapper(0) as map_chunks:
-        measure_processes([draw_map("object", rng) for _ in range(16)], map_chunks)
+    count = os.cpu_count()
+    with workers.mapper(count) as map_chunks:
+        measure_processes([draw_map("object", rng) for _ in range(16)], map_chunks, count)
 
 
 if __name__ == "__main__":

@@ -59,9 +59,9 @@ def define_data_flags():
     )
     flags.DEFINE_integer(
         "workers",
-        1,
-        "Processes that score beside the one that predicts, on Linux; 1: none; 0: as many as there "
-        f"are cores, at most {workers.MOST}.",
+        0,
+        "Processes that score beside the one that predicts, such as one for each core; for many "
+        "pictures, since each takes some seconds to start. 0: none.",
         lower_bound=0,
     )
 
@@ -134,9 +134,9 @@ def evaluate(values, make=None, program="wsol_tf.evaluate"):
     metrics = parse_metrics(values.metrics)
     make = make or _named(values)
     programs.make_output_dir(values.output_dir)
-    with workers.mapper(values.workers) as map_chunks:  # before the model runs
-        method, source, stored = make(values, threshold)
-        title = scoring.sheet_title(values.dataset, values.data_dir, values.split)
+    method, source, stored = make(values, threshold)
+    title = scoring.sheet_title(values.dataset, values.data_dir, values.split)
+    with workers.mapper(values.workers) as map_chunks:
         figures, lines, tiles = scoring.score_and_draw(
             method,
             source,
