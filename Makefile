@@ -23,7 +23,7 @@ help:
 	@echo 'make help    print these lines; PYTHON=... chooses the Python of the environment'
 
 test: setup
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 demo: setup
 	.venv/bin/python -m wsol_tf.demo --output_dir='$(DEMO_DIR)' $(DEMO_FLAGS)

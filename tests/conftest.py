@@ -23,3 +23,23 @@ def shared_dir():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Trains a network of a few layers without tracing a graph: small steps are faster so."""
+    from programs import toy_parts
+
+    from wsol_tf import model
+
+    def build(*_, input_size, **__):
+        return *toy_parts(input_size), "toy: random weights"
+
+    compile_from = model.compile_from
+
+    def compile_eagerly(built, *arguments):
+        compile_from(built, *arguments)
+        built.run_eagerly = True
+
+    monkeypatch.setattr(model.extractors, "build", build)
+    monkeypatch.setattr(model, "compile_from", compile_eagerly)

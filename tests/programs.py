@@ -1,7 +1,13 @@
 """Runs the project's programs inside the test process, and makes models that are quickly built."""
 
 import contextlib
+import csv
+import json
+import os
+import pathlib
+import signal
 import socket
+import subprocess
 import sys
 
 import keras
@@ -13,7 +19,24 @@ from wsol_tf.score_maps import MAPS
 
 CLASSES = ("cat", "dog", "emu")
 AT_ONCE = {"localization_start": 0.0, "erasing_start": 0.0, "pseudo_start": 0.0, "warmup": 0.0}
+ROOT = pathlib.Path(__file__).parent.parent
 TINY = ("--width=0.25", "--input_size=64", "--head_width=8", "--extractor_weights=none")
+RUN_FILES = {"run.flags", "model.keras", "history.csv", "curves.png", "metrics.json",
+             "contact_sheet.png", "logs", "checkpoints", "validation"}  # fmt: skip
+
+TOY_NETWORK = """
+import sys
+sys.path.insert(0, "tests")
+from programs import toy_parts
+from wsol_tf import model
+model.extractors.build = lambda *_, input_size, **__: (*toy_parts(input_size), "toy")
+"""
+TOY_TRAIN = """
+from absl import app
+from wsol_tf import config, train
+config.define_flags()
+app.run(train.main)
+"""
 
 
 def run(program, *arguments):
@@ -32,6 +55,29 @@ def run(program, *arguments):
             delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
     return 0
+
+
+def start(*arguments, command=("-m", "wsol_tf.train"), **environment):
+    """Starts a program in a process of its own, as a user does."""
+    return subprocess.Popen(
+        [sys.executable, *command, *map(str, arguments)],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts the tests in the background hands down an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def history_of(folder):
+    with open(folder / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
 
 
 def tiny_model(classes, **settings):
@@ -85,22 +131,27 @@ def varied(model, seed=0):
 def toy(channels=3, seed=0, **keywords):
     """A Localization with every kind of layer of the real one, and few of them."""
     keras.utils.set_random_seed(seed)
-    image = keras.Input((32, 32, 3), name="image")
-    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="rescaling")(image)
-    x = keras.layers.Conv2D(8, 3, strides=4, padding="same", use_bias=False, name="conv1")(x)
-    x = _norm("conv1_bn")(x)
-    x = keras.layers.ReLU(6.0, name="conv1_relu")(x)
-    features = keras.Input((8, 8, 8), name="features")
-    y = keras.layers.DepthwiseConv2D(3, strides=2, padding="same", name="conv_dw_2")(features)
-    y = _norm("conv_dw_2_bn")(y)
-    rest = keras.Model(features, y, name="rest")
+    feature_extractor, rest = toy_parts()
     return model.Localization(
-        keras.Model(image, x, name="feature_extractor"),
+        feature_extractor,
         heads.classifier(rest, 3, head_width=6),
         heads.localizer((8, 8, 8), channels),
         CLASSES,
         **keywords,
     )
+
+
+def toy_parts(size=32):
+    """A feature extractor and its rest, for pictures of this side in pixels."""
+    image = keras.Input((size, size, 3), name="image")
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="rescaling")(image)
+    x = keras.layers.Conv2D(8, 3, strides=4, padding="same", use_bias=False, name="conv1")(x)
+    x = _norm("conv1_bn")(x)
+    x = keras.layers.ReLU(6.0, name="conv1_relu")(x)
+    features = keras.Input(x.shape[1:], name="features")
+    y = keras.layers.DepthwiseConv2D(3, strides=2, padding="same", name="conv_dw_2")(features)
+    y = _norm("conv_dw_2_bn")(y)
+    return keras.Model(image, x, name="feature_extractor"), keras.Model(features, y, name="rest")
 
 
 def _norm(name):
