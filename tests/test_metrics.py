@@ -446,7 +446,22 @@ def test_chosen_threshold_prefers_two_right_boxes_to_one_perfect_one():
     assert scored.choose_threshold_from_boxes() > 0.5
 
 
-def test_threshold_without_boxes_is_the_median_of_otsu():
+def test_threshold_without_boxes_goes_by_what_the_classifier_sees():
+    scored, plain = LocalizationMetrics(), LocalizationMetrics()
+    score_map = np.full((VIEW, VIEW), 0.0, np.float32)
+    score_map[2:8, 2:8] = 0.4
+    score_map[3:6, 3:6] = 1
+    for i, seen in enumerate([score_map > 0.2, score_map > 0.2, score_map > 0.6]):
+        scored.add(f"{i}", 0, [1.0], score_map, None, VIEW, activation=np.float32(seen))
+        plain.add(f"{i}", 0, [1.0], score_map, None, VIEW)
+    assert scored.choose_threshold_from_maps() == pytest.approx(0.2, abs=0.006)  # the median
+    broken = np.full((VIEW, VIEW), np.nan, np.float32)
+    for i in range(3, 9):  # no activation to go by
+        scored.add(f"{i}", 0, [1.0], score_map, None, VIEW, activation=broken)
+    assert scored.choose_threshold_from_maps() == plain.choose_threshold_from_maps()
+
+
+def test_threshold_without_boxes_is_the_median_of_least_cross_entropy():
     scored = LocalizationMetrics()
     maps = []
     for i in range(5):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsol_tf import datasets, pipeline, scoring
+from wsol_tf import datasets, pipeline, score_maps, scoring
 from wsol_tf.records import make_example
 from wsol_tf.score_maps import map_of
 
@@ -407,6 +408,24 @@ def test_thresholds_come_from_boxes_or_from_maps(multi_label, bare):
         assert all(0 < value < 1 for value in thresholds.values())
     with pytest.raises(ValueError, match="none of the pictures has one"):
         scoring.choose_thresholds(accumulators, "boxes")
+
+
+def test_the_threshold_of_a_cam_does_not_go_by_itself(bare):
+    """The other maps are judged by the class's activation; a CAM is that activation."""
+    view = scoring.View(32, 32, "whole")
+    predict = colours_are_maps([1, 0])
+    kinds = ["true", "cam"]
+    pairs = list(scoring.pairs(predict, bare, range(2), kinds=kinds, view=view))
+    for pair in pairs:
+        np.testing.assert_array_equal(pair.activation, np.maximum(pair.maps["cam"], 0))
+    with_activation = scoring.accumulate(pairs, kinds)
+    without = [dataclasses.replace(pair, activation=None) for pair in pairs]
+    chosen = scoring.choose_thresholds(with_activation, "maps")
+    own = scoring.choose_thresholds(scoring.accumulate(without, kinds), "maps")
+    assert chosen["cam"] == own["cam"] == own["true"]  # here the maps are the same
+    assert chosen["true"] == pytest.approx(
+        np.median([score_maps.otsu(score_maps.normalize(p.maps["true"])) for p in pairs]), abs=0.006
+    )
 
 
 def test_maps_and_scores_that_are_no_numbers_are_named(multi_label):

@@ -159,7 +159,7 @@ class Config:
     threshold_from: str = _setting(
         "maps",
         "What the stored score-map thresholds are chosen from, on held-out training pictures: "
-        "their score maps alone, or their boxes.",
+        "their score maps and labels, or their boxes.",
         choices=("maps", "boxes"),
     )
 

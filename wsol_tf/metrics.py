@@ -80,7 +80,10 @@ class LocalizationMetrics:
     def __len__(self):
         return len(self._pairs)
 
-    def add(self, image_id, label, scores, score_map, boxes, view_size, *, mask=None, allowed=None):
+    def add(
+        self, image_id, label, scores, score_map, boxes, view_size, *, mask=None, allowed=None,
+        activation=None,
+    ):  # fmt: skip
         """Scores the map of one class in one picture.
 
         image_id: string; label: class id; scores: logits or probabilities, [classes], None where
@@ -89,7 +92,8 @@ class LocalizationMetrics:
         of the view, None where the data has none, empty where the view shows none (a miss);
         view_size: int or (height, width); mask: None or uint8 [height, width], 1 object, 0 not,
         255 ignored (None, empty or all ignored: no figure); allowed: None or bool [classes],
-        the classes that compete with the label.
+        the classes that compete with the label; activation: None or float [h, w], 0 or more,
+        where the classifier sees the class: `choose_threshold_from_maps` goes by it.
 
         A map with NaN or infinity counts as a miss and is named in `bad_maps` of the result; so
         do scores, in `bad_scores`. A pair seen before is not counted again.
@@ -108,7 +112,7 @@ class LocalizationMetrics:
         pair = {
             "rank": place,
             "otsu": otsu,
-            "min_cross_entropy": score_maps.min_cross_entropy(resized),
+            "from_maps": _threshold_from_maps(resized, activation),
             "bad_map": bad_map,
             "bad_scores": bad_scores,
             "constant_map": not bad_map and not resized.any(),
@@ -179,12 +183,14 @@ class LocalizationMetrics:
         return float(self.thresholds[(first + last) // 2])
 
     def choose_threshold_from_maps(self):
-        """Chooses the score-map threshold for use elsewhere from these maps alone: no boxes.
+        """Chooses the score-map threshold for use elsewhere from these maps: no boxes.
 
-        It is the median of the pictures' thresholds of least cross-entropy, moved to the nearest
-        known one. docs/results.md compares it with other rules that need no boxes.
+        It is the median of the pictures' own thresholds, moved to the nearest known one. Where
+        `add` got an activation, a picture's is the one whose mask correlates most with it, see
+        `score_maps.otsu`; else that of least cross-entropy. docs/results.md compares both with
+        other rules that need no boxes. (Our own choice; no source.)
         """
-        values = [p["min_cross_entropy"] for p in self._pairs.values() if not p["bad_map"]]
+        values = [p["from_maps"] for p in self._pairs.values() if not p["bad_map"]]
         if not values:
             raise ValueError("A threshold cannot be chosen: there is no picture with a finite map.")
         return float(self.thresholds[np.abs(self.thresholds - np.median(values)).argmin()])
@@ -319,6 +325,13 @@ class LocalizationMetrics:
                 "area_fraction": round(float(CENTERED_AREAS[best]), 2),
             },
         }
+
+
+def _threshold_from_maps(score_map, activation):
+    """One picture's threshold without boxes; score_map [height, width] in 0..1."""
+    if activation is None or not np.isfinite(activation).all():
+        return score_maps.min_cross_entropy(score_map)
+    return score_maps.otsu(score_map, score_maps.resize(activation, *score_map.shape))
 
 
 def _height_width(view_size):

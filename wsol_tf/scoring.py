@@ -60,6 +60,7 @@ class Pair:
     allowed: np.ndarray
     logits: np.ndarray | None
     maps: dict[str, np.ndarray]
+    activation: np.ndarray | None  # positive part of the class's score map F_c
 
     @property
     def probabilities(self):
@@ -219,6 +220,7 @@ def pairs(
                     allowed=allowed,
                     logits=None if logits is None else logits[i],
                     maps={kind: _map(given, kind, label, top_k, allowed) for kind in kinds},
+                    activation=_activation(given, label),
                 )
         done += len(batch.image)
         if progress:
@@ -249,6 +251,8 @@ def accumulate(scored_pairs, kinds, *, thresholds=()):
                 pair.image.shape[:2],
                 mask=pair.mask,
                 allowed=pair.allowed,
+                # A CAM is no mask that the activation could judge: it is the activation.
+                activation=None if kind == "cam" else pair.activation,
             )
     return accumulators
 
@@ -643,6 +647,12 @@ def _finite(value):
 
 def _number(value):
     return "-" if value is None else f"{value:.3f}"
+
+
+def _activation(given, label):
+    """Where the classifier sees the class, `[h, w]`, 0 or more; None without a classifier."""
+    score_map = given.get("score_map")
+    return None if score_map is None else np.maximum(score_map[..., label], 0)
 
 
 def _map(given, kind, label, top_k, allowed):
