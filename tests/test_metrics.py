@@ -452,12 +452,13 @@ def test_threshold_without_boxes_goes_by_what_the_classifier_sees():
     score_map[2:8, 2:8] = 0.4
     score_map[3:6, 3:6] = 1
     for i, seen in enumerate([score_map > 0.2, score_map > 0.2, score_map > 0.6]):
-        scored.add(f"{i}", 0, [1.0], score_map, None, VIEW, activation=np.float32(seen))
+        activation = np.float32(seen) * np.float32(1e30)  # how much it is says nothing
+        scored.add(f"{i}", 0, [1.0], score_map, None, VIEW, activation=activation)
         plain.add(f"{i}", 0, [1.0], score_map, None, VIEW)
     assert scored.choose_threshold_from_maps() == pytest.approx(0.2, abs=0.006)  # the median
-    broken = np.full((VIEW, VIEW), np.nan, np.float32)
-    for i in range(3, 9):  # no activation to go by
-        scored.add(f"{i}", 0, [1.0], score_map, None, VIEW, activation=broken)
+    for i, value in enumerate([0, np.nan, np.inf] * 2, 3):  # no activation to go by
+        activation = np.full((VIEW, VIEW), value, np.float32)
+        scored.add(f"{i}", 0, [1.0], score_map, None, VIEW, activation=activation)
     assert scored.choose_threshold_from_maps() == plain.choose_threshold_from_maps()
 
 

@@ -186,9 +186,10 @@ class LocalizationMetrics:
         """Chooses the score-map threshold for use elsewhere from these maps: no boxes.
 
         It is the median of the pictures' own thresholds, moved to the nearest known one. Where
-        `add` got an activation, a picture's is the one whose mask correlates most with its
-        square, see `score_maps.otsu`; else that of least cross-entropy. docs/results.md compares
-        both with other rules that need no boxes. (Our own choice; no source.)
+        `add` got an activation that is finite and not 0 all over, a picture's is the one whose
+        mask correlates most with its square, see `score_maps.otsu`; else that of least
+        cross-entropy. docs/results.md compares both with other rules that need no boxes. (Our own
+        choice; no source.)
         """
         values = [p["from_maps"] for p in self._pairs.values() if not p["bad_map"]]
         if not values:
@@ -329,10 +330,11 @@ class LocalizationMetrics:
 
 def _threshold_from_maps(score_map, activation):
     """One picture's threshold without boxes; score_map [height, width] in 0..1."""
-    if activation is None or not np.isfinite(activation).all():
+    if activation is None or not 0 < np.max(activation) < np.inf:
         return score_maps.min_cross_entropy(score_map)
+    relative = score_maps.resize(activation / np.max(activation), *score_map.shape)
     # Squared: faint activation reaches far beyond the object, and its many positions would count.
-    return score_maps.otsu(score_map, score_maps.resize(activation, *score_map.shape) ** 2)
+    return score_maps.otsu(score_map, relative**2)
 
 
 def _height_width(view_size):
