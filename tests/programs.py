@@ -24,20 +24,6 @@ TINY = ("--width=0.25", "--input_size=64", "--head_width=8", "--extractor_weight
 RUN_FILES = {"run.flags", "model.keras", "history.csv", "curves.png", "metrics.json",
              "contact_sheet.png", "logs", "checkpoints", "validation"}  # fmt: skip
 
-TOY_NETWORK = """
-import sys
-sys.path.insert(0, "tests")
-from programs import toy_parts
-from wsol_tf import model
-model.extractors.build = lambda *_, input_size, **__: (*toy_parts(input_size), "toy")
-"""
-TOY_TRAIN = """
-from absl import app
-from wsol_tf import config, train
-config.define_flags()
-app.run(train.main)
-"""
-
 
 def run(program, *arguments):
     """Runs a program's main as its command line does; returns the exit status."""
