@@ -243,10 +243,7 @@ def table(report):
         f"{'' if boxed else '; the pictures have no boxes, so GT-known Loc is not measured'}. "
         "Milliseconds are medians of calls that took turns; the row `keras` is predict_on_batch "
         "of the same part of the model, which takes a thread for each core: compare it with the "
-        "files in its column.\n\n"
-        + "\n".join(lines)
-        + failed
-        + "\n"
+        "files in its column.\n\n" + "\n".join(lines) + failed + "\n"
     )
 
 
