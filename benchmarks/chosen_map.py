@@ -17,7 +17,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from keras import ops
 
-from edge import graphs
+from edge.export import graphs
 
 SIDE, CHANNELS, ROUNDS = 28, 512, 25
 

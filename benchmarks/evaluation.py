@@ -28,8 +28,15 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from absl import app, flags  # noqa: E402
 
-from wsol_tf import standard_metrics, workers  # noqa: E402
-from wsol_tf.standard_metrics import IOU_LEVELS, THRESHOLDS, BoxAccuracy  # noqa: E402
+from wsol_tf.evaluation import (
+    workers,
+    wsolevaluation,  # noqa: E402
+)
+from wsol_tf.evaluation.wsolevaluation import (
+    IOU_LEVELS,
+    THRESHOLDS,  # noqa: E402
+    BoxAccuracy,
+)
 
 SIZE = 224
 BOXES = np.array([[40, 50, 160, 170], [100, 20, 200, 120]])
@@ -47,7 +54,7 @@ def draw_map(kind, rng):
         (cx, cy), (sx, sy) = rng.uniform(8, 20, 2), rng.uniform(3, 6, 2)
         bump = np.exp(-(((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) / 2)
         noise = bump + 0.2 * cv2.GaussianBlur(noise, (0, 0), 1.5)
-    return standard_metrics.standard_map(noise)
+    return wsolevaluation.standard_map(noise)
 
 
 class DirectBoxAccuracy:
@@ -74,7 +81,7 @@ class DirectBoxAccuracy:
             if not contours:
                 found.append([0, 0, 0, 0])
             counts.append(max(len(contours), 1))
-        ious = standard_metrics.inclusive_iou(np.array(found), boxes).max(1)
+        ious = wsolevaluation.inclusive_iou(np.array(found), boxes).max(1)
         ious = np.maximum.reduceat(ious, np.cumsum([0, *counts[:-1]]))
         self.num_correct += ious >= np.array(IOU_LEVELS)[:, None]
 

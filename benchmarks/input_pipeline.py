@@ -97,16 +97,16 @@ def seconds(dataset):
 
 def measure_speed(source, paths, repeats):
     """Runs all rows in turn; returns row -> float [repeats, 2], wall and CPU seconds a pass."""
-    from wsol_tf import pipeline
+    from wsol_tf.data.batches import evaluation_batches, training_batches
 
     def training(**options):
-        return pipeline.training_batches(source, range(len(source)), seed=0, **VIEW, **options)
+        return training_batches(source, range(len(source)), seed=0, **VIEW, **options)
 
     rows = {
         "decode_jpeg alone (the limit)": decode_only(paths),
         "training, no cache": training(cache="none"),
         "training, no cache, order free": training(cache="none", deterministic=False),
-        "evaluation": pipeline.evaluation_batches(source, range(len(source)), **VIEW),
+        "evaluation": evaluation_batches(source, range(len(source)), **VIEW),
         "training, in memory": training(cache="memory"),
         "training, on disk": training(cache="disk"),
     }
@@ -143,9 +143,9 @@ def memory_now():
 
 def measure_memory(source, every=10):
     """Reads a whole epoch without a cache; prints resident memory at each tenth of it."""
-    from wsol_tf import pipeline
+    from wsol_tf.data.batches import training_batches
 
-    batches = pipeline.training_batches(source, range(len(source)), seed=0, cache="none", **VIEW)
+    batches = training_batches(source, range(len(source)), seed=0, cache="none", **VIEW)
     total, started = int(batches.cardinality()), time.perf_counter()
     print(f"{len(source)} files, {total} batches; before the first: {memory_now():.0f} MiB")
     for i, _ in enumerate(batches, start=1):
@@ -160,7 +160,7 @@ def main(argv):
     values = flags.FLAGS
     # Before TensorFlow counts the cores.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: values.cores])
-    from wsol_tf import datasets
+    from wsol_tf.data.registry import open_dataset
 
     with tempfile.TemporaryDirectory() as folder:
         if values.data_dir:
@@ -176,9 +176,9 @@ def main(argv):
         if values.memory_files:
             linked = os.path.join(folder, "linked")
             link_files(linked, paths, values.memory_files)
-            measure_memory(datasets.load("image_folder", linked, "train", image_size=256))
+            measure_memory(open_dataset("image_folder", linked, "train", image_size=256))
         else:
-            source = datasets.load("image_folder", folder, "train", image_size=256)
+            source = open_dataset("image_folder", folder, "train", image_size=256)
             times = measure_speed(source, paths, values.repeats)
             print(report(times, len(paths)))
 

@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 from absl import app, flags  # noqa: E402
 
 from wsol_tf import config as config_lib  # noqa: E402
-from wsol_tf import train  # noqa: E402
+from wsol_tf.training.run import train  # noqa: E402
 
 PICTURES, BATCH = 128, 2
 
@@ -47,7 +47,7 @@ def main(argv):
                 print(f"step {step:6}: {resident():7.1f} MiB", flush=True)
             seen.append((step, resident()))
 
-    train.train(config, log)
+    train(config, log)
     steps, memory = np.array(seen)[len(seen) // 2 :].T
     slope = np.polyfit(steps, memory, 1)[0]
     print(

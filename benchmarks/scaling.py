@@ -25,9 +25,17 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from absl import app, flags  # noqa: E402
 
-from wsol_tf import config as config_lib  # noqa: E402
-from wsol_tf import datasets, loop, pipeline, strategies  # noqa: E402
-from wsol_tf import model as model_lib  # noqa: E402
+from wsol_tf import programs  # noqa: E402
+from wsol_tf.data.batches import training_batches
+from wsol_tf.data.registry import open_dataset
+from wsol_tf.model.build import (
+    build_model,
+    compile_model,  # noqa: E402
+)
+from wsol_tf.training import (
+    loop,
+    strategies,  # noqa: E402
+)
 
 ILSVRC = 1_281_167  # training pictures
 NUM_CLASSES = 20
@@ -38,8 +46,8 @@ def work(config, repeats, path):
     strategy = strategies.make("multi_worker" if "TF_CONFIG" in os.environ else "one")
     keras.utils.set_random_seed(config.seed)
     with strategies.scope(strategy):
-        model, _ = model_lib.build(config, [f"class {i}" for i in range(NUM_CLASSES)])
-        model_lib.compile_from(model, config, 1000)
+        model, _ = build_model(config, [f"class {i}" for i in range(NUM_CLASSES)])
+        compile_model(model, config, 1000)
         model.optimizer.build(model.trainable_variables)
 
     def batches(context):
@@ -89,8 +97,8 @@ def measure(workers, folder):
 
 def input_speed(config, count=256):
     """Pictures per second that one process reads, resizes, crops and batches (drawn ones)."""
-    source = datasets.load("shapes", "", "train", image_size=config.crop_from, num_examples=count)
-    batches = pipeline.training_batches(
+    source = open_dataset("shapes", "", "train", image_size=config.crop_from, num_examples=count)
+    batches = training_batches(
         source, range(count), input_size=config.input_size, resize_size=config.crop_from,
         batch_size=config.batch_size, seed=0, epochs=2, cache="memory",
     )  # fmt: skip
@@ -123,7 +131,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     values = flags.FLAGS
-    config = config_lib.from_flags(values)
+    config = programs.from_flags(values)
     if values.result:
         work(config, values.repeats, values.result)
         return
@@ -169,7 +177,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    config_lib.define_flags(extractor_weights="none", width=0.25, batch_size=8)
+    programs.define_flags(extractor_weights="none", width=0.25, batch_size=8)
     flags.DEFINE_integer("repeats", 15, "Steps that are timed.", lower_bound=1)
     flags.DEFINE_string(
         "work_dir",

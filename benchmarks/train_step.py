@@ -31,9 +31,13 @@ import tensorflow as tf  # noqa: E402
 from absl import app, flags  # noqa: E402
 from keras import ops  # noqa: E402
 
-from wsol_tf import config as config_lib  # noqa: E402
-from wsol_tf import loop, losses  # noqa: E402
-from wsol_tf import model as model_lib  # noqa: E402
+from wsol_tf import programs  # noqa: E402
+from wsol_tf.model import losses
+from wsol_tf.model.build import (
+    build_model,
+    compile_model,  # noqa: E402
+)
+from wsol_tf.training import loop  # noqa: E402
 
 TARGET = {"wall": 1.56, "CPU": 1.47}
 CLASSIFICATION, FULL = "classification", "full"
@@ -61,8 +65,8 @@ VARIANTS = {  # what is changed of the plain step
 def make_model(config, num_classes, eager):
     """Builds and compiles the model of a run, all terms on from the first step."""
     keras.utils.set_random_seed(config.seed)
-    model, _ = model_lib.build(config, [f"class {i}" for i in range(num_classes)])
-    model_lib.compile_from(model, config, 1)
+    model, _ = build_model(config, [f"class {i}" for i in range(num_classes)])
+    compile_model(model, config, 1)
     model.optimizer.build(model.trainable_variables)
     model.run_eagerly = eager
     return model
@@ -268,7 +272,7 @@ def main(argv):
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     values = flags.FLAGS
     config = dataclasses.replace(
-        config_lib.from_flags(values),
+        programs.from_flags(values),
         localization_start=0.0,
         erasing_start=0.0,
         pseudo_start=0.0,
@@ -299,7 +303,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    config_lib.define_flags(extractor_weights="none", width=0.25, batch_size=16)
+    programs.define_flags(extractor_weights="none", width=0.25, batch_size=16)
     flags.DEFINE_integer("num_classes", 20, "Classes.", lower_bound=1)
     flags.DEFINE_integer("repeats", 15, "Steps of each kind that are timed.", lower_bound=1)
     flags.DEFINE_bool("variants", False, "Compare precisions and ways to run the step instead.")

@@ -4,7 +4,8 @@ What `localizer_<format>.tflite` holds (float32, float16, dynamic, int8 or int8_
 `localize`, with static shapes and builtin operations only.
 
 Input `image`, uint8 [1, H, W, 3], raw RGB 0..255: the whole picture resized to H x W (aspect
-    ignored, antialiased bilinear, as `wsol_tf.pipeline.resize_image`). Scaling is in the graph.
+    ignored, antialiased bilinear, as `wsol_tf.data.transforms.resize_image`). Scaling is in the
+    graph.
     The quantization of int8 files is (1.0, 0), so bytes are fed as they are.
 Output `foreground_mask`, [1, h, w, 1], with map "all" [1, h, w, C]: the score map in 0..1.
     float32 in float32, float16 and dynamic files; uint8 in int8 and int8_qat files, where
@@ -28,8 +29,8 @@ Behind the flatbuffer stands a zip, not compressed, which `zipfile.ZipFile(path)
      "quantization": {output: [scale, zero_point]} of outputs in bytes,
      "versions": {"wsol_tf": ..., "tensorflow": ..., "keras": ...}}
 
-From the map to mask and box: as `wsol_tf.score_maps.localize` (min-max to 0..1, bilinear to the
-picture's size, `> threshold`, largest component, tight box).
+From the map to mask and box: as `wsol_tf.model.score_maps.localize` (min-max to 0..1, bilinear
+to the picture's size, `> threshold`, largest component, tight box).
 
 The flatbuffer itself carries the metadata of MediaPipe's image segmenter, which takes models with
 one output: maps "mean", "class:NAME" and "all".

@@ -13,15 +13,17 @@ import numpy as np
 from absl import app, flags
 
 from edge.runtime import LocalizerRuntime
-from wsol_tf import config as config_lib
 from wsol_tf import evaluate as desk
-from wsol_tf import programs, scoring
+from wsol_tf import programs
+from wsol_tf.data import transforms
+from wsol_tf.evaluation.methods import open_scored
+from wsol_tf.evaluation.pairs import Method
 
 
 def define_flags():
     """Defines the flags of this program."""
     desk.define_data_flags()
-    config_lib.define_flags(["resize_size"])
+    programs.define_flags(["resize_size"])
     flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
     flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
     flags.DEFINE_enum("view", "crop", ["crop", "whole"], "As in wsol_tf.evaluate.")
@@ -67,16 +69,16 @@ def make(values, threshold):
     localizer = LocalizerRuntime(values.model, values.num_threads)
     size, map_ = localizer.input_size[0], localizer.metadata["map"]
     resize_size = values.resize_size or round(size * 8 / 7)
-    source = desk.load(values, tuple(localizer.labels), resize_size)
+    source = open_scored(values, tuple(localizer.labels), resize_size)
     # A file of all maps is scored as a model is: with the map of the true class, the mean beside.
     kinds = ("true", "mean") if map_ == "all" else (map_,)
     if map_.startswith("class:"):
         kinds = ("true",)
         source = of_one_class(source, source.classes.index(map_.removeprefix("class:")))
     stored = threshold == "stored"
-    method = scoring.Method(
+    method = Method(
         predict=predictor(localizer),
-        view=scoring.View(size, resize_size, values.view),
+        view=transforms.View(size, resize_size, values.view),
         kinds=kinds,
         thresholds={kinds[0]: localizer.threshold if stored else threshold},
         threshold_from="stored in the file" if stored else "given",
@@ -93,5 +95,5 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
-    flags.adopt_module_key_flags(config_lib)
+    flags.adopt_module_key_flags(programs)
     app.run(main)

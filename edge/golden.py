@@ -15,7 +15,8 @@ from absl import app, flags
 from PIL import Image
 
 from edge.runtime import LocalizerRuntime
-from wsol_tf import images, programs, shapes
+from wsol_tf import programs
+from wsol_tf.data import images, shapes
 
 LEAST_IOU = 0.98  # of masks of two runtimes: kernels of int8 files may round by one step
 

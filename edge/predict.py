@@ -12,7 +12,6 @@ import dataclasses
 from absl import app, flags
 
 from edge.runtime import LocalizerRuntime
-from wsol_tf import config as config_lib
 from wsol_tf import predict as desk
 from wsol_tf import programs
 
@@ -24,7 +23,7 @@ def define_flags():
     flags.DEFINE_string("class_name", None, "Whose map is shown, for files with map 'all'.")
     flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
     flags.DEFINE_integer("num_threads", 2, "Threads of the interpreter.", lower_bound=1)
-    config_lib.define_flags(["on_bad_image"])
+    programs.define_flags(["on_bad_image"])
 
 
 def predict(
@@ -76,5 +75,5 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
-    flags.adopt_module_key_flags(config_lib)
+    flags.adopt_module_key_flags(programs)
     app.run(main)

@@ -6,9 +6,9 @@
     found = localizer.localize(image)  # uint8 [height, width, 3] RGB, any size
     found.mask, found.box, found.class_name, found.probability
 
-Steps and numbers are those of `wsol_tf.pipeline.resize_image` and `wsol_tf.score_maps.localize`,
-written again without Pillow and OpenCV. This file works alone: copy it into any project together
-with requirements-edge.txt.
+Steps and numbers are those of `wsol_tf.data.transforms.resize_image` and
+`wsol_tf.model.score_maps.localize`, written again without Pillow and OpenCV. This file works alone:
+copy it into any project together with requirements-edge.txt.
 """
 
 import dataclasses
@@ -325,7 +325,7 @@ def _mix(before, after, share):
 
 
 def otsu(score_map):
-    """Finds Otsu's threshold of a map in [0, 1]; as `wsol_tf.score_maps.otsu`."""
+    """Finds Otsu's threshold of a map in [0, 1]; as `wsol_tf.model.score_maps.otsu`."""
     bins = np.clip((np.asarray(score_map, np.float64).ravel() * 256).astype(np.int64), 0, 255)
     counts = np.bincount(bins, minlength=256).astype(np.float64)
     below = np.cumsum(counts)[:-1]

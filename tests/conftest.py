@@ -28,18 +28,18 @@ def rng():
 @pytest.fixture
 def quick(monkeypatch):
     """Trains a network of a few layers without tracing a graph: small steps are faster so."""
-    from programs import toy_parts
-
-    from wsol_tf import model
+    from helpers import toy_parts
+    from wsol_tf.model import build as building
+    from wsol_tf.training import run
 
     def build(*_, input_size, **__):
         return *toy_parts(input_size), "toy: random weights"
 
-    compile_from = model.compile_from
+    compile_model = building.compile_model
 
     def compile_eagerly(built, *arguments):
-        compile_from(built, *arguments)
+        compile_model(built, *arguments)
         built.run_eagerly = True
 
-    monkeypatch.setattr(model.extractors, "build", build)
-    monkeypatch.setattr(model, "compile_from", compile_eagerly)
+    monkeypatch.setattr(building.backbones, "build_extractor", build)
+    monkeypatch.setattr(run, "compile_model", compile_eagerly)

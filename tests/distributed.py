@@ -19,23 +19,24 @@ import tensorflow as tf
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, "tests")]
 
-from programs import AT_ONCE, CLASSES, toy  # noqa: E402
-
 import wsol_tf  # noqa: E402
-from wsol_tf import loop, pipeline, sources, strategies  # noqa: E402
+from helpers import AT_ONCE, CLASSES, toy  # noqa: E402
+from wsol_tf.data.batches import training_batches  # noqa: E402
+from wsol_tf.data.source import Report, Source  # noqa: E402
+from wsol_tf.training import loop, strategies  # noqa: E402
 
 
 def drawn(count):
     """Pictures of noise, all different, of three classes."""
     noise = np.random.default_rng(5).integers(0, 256, (count, 36, 36, 3)).astype(np.uint8)
-    return sources.Source(
+    return Source(
         name="noise",
         classes=CLASSES,
         image_ids=tuple(map(str, range(count))),
         labels=tuple(np.array([i % 3], np.int32) for i in range(count)),
         has_boxes=False,
         has_masks=False,
-        report=sources.Report(),
+        report=Report(),
         read_image=noise.__getitem__,
         read_example=None,
     )
@@ -73,7 +74,7 @@ def train(
     source = drawn(pictures)
 
     def batches(context):
-        return pipeline.training_batches(
+        return training_batches(
             source, range(pictures), input_size=32, resize_size=36, batch_size=batch, parts=parts,
             seed=3, epochs=epochs, replicas=strategy.num_replicas_in_sync,
             worker=context.input_pipeline_id, workers=context.num_input_pipelines,

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from edge import convert, metadata
+from edge.export import convert, metadata
 
 SIDE, CELL = 32, 4  # sides in pixels of the input, and of a position of the map
 LABELS = ("red", "green", "blue")

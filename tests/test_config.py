@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsol_tf import config as config_lib
+from wsol_tf import programs
 from wsol_tf.config import RECIPES, Config, from_recipe
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
@@ -16,14 +17,14 @@ FLAGFILES = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.fl
 def define(*arguments, **keywords):
     """Flags of their own, apart from those of the process."""
     flag_values = flags.FlagValues()
-    config_lib.define_flags(*arguments, flag_values=flag_values, **keywords)
+    programs.define_flags(*arguments, flag_values=flag_values, **keywords)
     return flag_values
 
 
 def parse(*arguments):
     flag_values = define()
     assert flag_values(["program", *arguments]) == ["program"]
-    return config_lib.from_flags(flag_values)
+    return programs.from_flags(flag_values)
 
 
 def test_every_setting_has_a_flag_with_help():
@@ -77,12 +78,12 @@ def test_the_later_flag_wins_over_the_flagfile(tmp_path):
     file.write_text("# A comment.\n--width=0.5\n--epochs=3\n--recipe=bas\n--final_relu=false\n")
     expected = from_recipe("bas", width=0.5, epochs=4, final_relu=False)
     assert parse(f"--flagfile={file}", "--epochs=4") == expected
-    assert config_lib.from_flagfile(file, "--epochs=4") == expected
+    assert programs.from_flagfile(file, "--epochs=4") == expected
 
 
 @pytest.mark.parametrize("file", FLAGFILES, ids=lambda file: file.stem)
 def test_flagfiles_of_the_project(file):
-    got = config_lib.from_flagfile(file)
+    got = programs.from_flagfile(file)
     assert got.output_dir == "" and got.data_dir == ""
     first = file.read_text().splitlines()[0]
     assert first.startswith("# "), "a flagfile starts by saying what it is for"
@@ -131,12 +132,12 @@ SETTINGS = st.fixed_dictionaries(
 def test_run_flags_repeat_the_run(tmp_path_factory, chosen):
     wanted = Config(**{"pseudo_low": 0.1, "pseudo_high": 0.5, **chosen})
     file = tmp_path_factory.getbasetemp() / "run.flags"
-    file.write_text(config_lib.to_flagfile(wanted))
+    file.write_text(programs.to_flagfile(wanted))
     assert parse(f"--flagfile={file}") == wanted
 
 
 def test_run_flags_read_as_documentation():
-    lines = config_lib.to_flagfile(from_recipe("bas", data_dir="my pictures")).splitlines()
+    lines = programs.to_flagfile(from_recipe("bas", data_dir="my pictures")).splitlines()
     assert "--data_dir=my pictures" in lines
     assert "--dilation=false" in lines
     assert lines[lines.index("--ae_threshold=0.7") - 1].startswith("# t1: ")
@@ -209,19 +210,40 @@ def test_pictures_are_cropped_from(size, resize, expected):
 def test_what_differs_from_a_run_is_named(tmp_path):
     file = tmp_path / "run.flags"
     config = Config(epochs=3, ac_weight=1.5)
-    file.write_text(config_lib.to_flagfile(config))
-    assert config_lib.differences(config, file) == []
+    file.write_text(programs.to_flagfile(config))
+    assert programs.differences(config, file) == []
     # Neither the place nor the machine changes what is learned.
     free = dict(output_dir="elsewhere", strategy="mirrored", checkpoint_every_steps=7)
-    assert config_lib.differences(dataclasses.replace(config, **free), file) == []
+    assert programs.differences(dataclasses.replace(config, **free), file) == []
     other = dataclasses.replace(config, ac_weight=2.5, epochs=4)
-    assert config_lib.differences(other, file) == [
+    assert programs.differences(other, file) == [
         "--ac_weight=1.5 (here: 2.5)",
         "--epochs=3 (here: 4)",
     ]
     file.write_text("--epoch_count=3\n")
-    assert "epoch_count" in config_lib.differences(config, file)[0]
+    assert "epoch_count" in programs.differences(config, file)[0]
 
 
 def test_settings_that_are_free_exist():
     assert set(config_lib.FREE) <= set(FIELDS)
+
+
+def test_settings_in_backticks_become_flags_of_the_program():
+    flag_values = flags.FlagValues()
+    programs.define_flags(["batch_size", "resume"], flag_values=flag_values)
+    text = "Lower `batch_size`, pass `resume=false`, or see `localize` and `cache=disk`."
+    assert programs.with_flags(text, flag_values) == (
+        "Lower --batch_size, pass --resume=false, or see localize and cache=disk."
+    )
+
+
+def test_a_registered_choice_is_legal():
+    with pytest.raises(ValueError, match="Unknown extractor 'own'. Legal: mobilenet_v1"):
+        config_lib.Config(extractor="own")
+    config_lib.register_choice("extractor", "own")
+    config_lib.register_choice("extractor", "own")
+    try:
+        assert config_lib.choices("extractor").count("own") == 1
+        assert config_lib.Config(extractor="own").extractor == "own"
+    finally:
+        config_lib._REGISTERED.clear()

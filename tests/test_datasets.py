@@ -1,448 +1,308 @@
+"""python -m wsol_tf.datasets, and what every kind of data set must keep."""
+
+import json
+import os
+import pathlib
+import shutil
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from wsol_tf.datasets import holdout, load
-from wsol_tf.sources import Report
+from helpers import TINY, run
+from wsol_tf import config, datasets, train
+from wsol_tf.data import shapes
+from wsol_tf.data.batches import training_batches
+from wsol_tf.data.registry import DATASETS, FOLDERS, PUBLIC, open_dataset
+from wsol_tf.data.source import Source, StopAtBadImage
+from wsol_tf.training.run import train as train_model
+
+# --- data sets that hold the same drawn pictures -------------------------------------------------
 
 
-def xml_object(name, box=None, difficult=0):
-    bndbox = ""
-    if box is not None:
-        keys = ("xmin", "ymin", "xmax", "ymax")
-        values = "".join(f"<{k}>{v}</{k}>" for k, v in zip(keys, box, strict=True))
-        bndbox = f"<bndbox>{values}</bndbox>"
-    return f"<object><name>{name}</name><difficult>{difficult}</difficult>{bndbox}</object>"
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """Kind -> data_dir: 24 drawn pictures to train on and 8 others, in every layout of files."""
+    voc = tmp_path_factory.mktemp("drawn")
+    for split, number in (("train", 24), ("val", 8)):
+        shapes.write_voc(str(voc), number, size=48, seed=0, split=split)
+    folders = {"voc_folder": voc, "image_folder": tmp_path_factory.mktemp("image_folder")}
+    folders["csv"], folders["coco"] = voc, voc
+    lines = ["path,label,xmin,ymin,xmax,ymax,split"]
+    for split in ("train", "val"):
+        source = open_dataset("voc_folder", voc, split)
+        images, annotations = [], []
+        for position, image_id in enumerate(source.image_ids):
+            example = source.read_example(position)
+            name = source.classes[example.labels[0]]
+            file = f"{image_id}.jpg"
+            target = folders["image_folder"] / split / name
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(voc / "JPEGImages" / file, target)
+            images.append({"id": position, "file_name": file, "height": 48, "width": 48})
+            for x0, y0, x1, y1 in example.boxes.tolist():
+                lines.append(f"JPEGImages/{file},{name},{x0},{y0},{x1},{y1},{split}")
+                corners = [x0, y0, x1, y0, x1, y1, x0, y1]
+                box = [x0, y0, x1 - x0, y1 - y0]
+                annotations.append(
+                    {"image_id": position, "category_id": int(example.labels[0]), "bbox": box,
+                     "segmentation": [corners]}
+                )  # fmt: skip
+        categories = [{"id": i, "name": name} for i, name in enumerate(shapes.CLASSES)]
+        (voc / f"{split}.json").write_text(
+            json.dumps({"images": images, "annotations": annotations, "categories": categories})
+        )
+    (voc / "all.csv").write_text("\n".join(lines) + "\n")
+    (voc / "images").symlink_to(voc / "JPEGImages")
+    return folders
 
 
-def add_picture(folder, image_id, objects, *, size=(40, 30), xml_size=True, image=None):
-    """Adds a picture (width, height) with objects to a folder in VOC layout."""
-    width, height = size
-    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    if image is None:
-        image = np.full((height, width, 3), 90, np.uint8)
-    Image.fromarray(image).save(folder / "JPEGImages" / f"{image_id}.png")
-    sizes = f"<size><width>{width}</width><height>{height}</height></size>" if xml_size else ""
-    text = f"<annotation>{sizes}{''.join(objects)}</annotation>"
-    (folder / "Annotations" / f"{image_id}.xml").write_text(text)
-    with open(folder / "ImageSets" / "Main" / "train.txt", "a") as file:
-        file.write(f"{image_id}\n")
+def test_the_layouts_agree(kinds):
+    opened = {kind: open_dataset(kind, folder, "train") for kind, folder in kinds.items()}
+    reference = opened["voc_folder"]
+    for kind, source in opened.items():
+        assert len(source) == 24 and set(source.classes) == set(shapes.CLASSES)
+        for position, image_id in enumerate(source.image_ids):
+            stem = pathlib.Path(image_id).stem
+            expected = reference.read_example(reference.image_ids.index(stem))
+            example = source.read_example(position)
+            np.testing.assert_array_equal(example.image, expected.image)
+            assert source.classes[example.labels[0]] == reference.classes[expected.labels[0]]
+            if kind != "image_folder":
+                np.testing.assert_array_equal(example.boxes, expected.boxes)
 
 
-def add_mask(folder, image_id, mask):
-    (folder / "SegmentationClass").mkdir(exist_ok=True)
-    picture = Image.fromarray(mask)
-    if picture.mode == "L":
-        picture.putpalette(list(range(256)) * 3)
-    picture.save(folder / "SegmentationClass" / f"{image_id}.png")
+@pytest.mark.parametrize("kind", ["shapes", *FOLDERS])
+def test_no_box_and_no_mask_reaches_training(kinds, kind):
+    """Training works on a source that has none, and makes the same batches."""
+    source = open_dataset(kind, kinds.get(kind, ""), "train", num_examples=24, image_size=48)
+
+    def refuse(position):
+        raise AssertionError("training asked for boxes and masks")
+
+    blind = Source(
+        **{**vars(source), "read_example": refuse, "has_boxes": False, "has_masks": False}
+    )
+    batches = [
+        training_batches(one, range(24), input_size=32, resize_size=40, batch_size=8, seed=0)
+        for one in (source, blind)
+    ]
+    for dataset in batches:
+        image, label = dataset.element_spec
+        assert image.shape == (8, 32, 32, 3) and label.shape == (8,)
+    for ours, theirs in zip(*batches, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_settings_and_data_sets_have_the_same_names():
+    names = config.Config.__dataclass_fields__["dataset"].metadata["choices"]
+    assert names == DATASETS
+    tfds_sources = pytest.importorskip("wsol_tf.data.public")
+    assert tuple(tfds_sources.KINDS) == PUBLIC
+
+
+# --- slices and single classes -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(FOLDERS))
+def test_slices_are_parts_of_one_random_order(kinds, kind):
+    whole = set(open_dataset(kind, kinds[kind], "train").image_ids)
+    parts = [open_dataset(kind, kinds[kind], f"train[{part}]") for part in (":75%", "75%:")]
+    assert [len(part) for part in parts] == [18, 6]
+    assert set(parts[0].image_ids) | set(parts[1].image_ids) == whole
+    # Not the last class, though image folders are in the order of the classes.
+    assert len({int(labels[0]) for labels in parts[1].labels}) > 1
+    assert open_dataset(kind, kinds[kind], "train[75%:]").image_ids == parts[1].image_ids
+    assert len(open_dataset(kind, kinds[kind], "train[-3:]")) == 3
+    for position in range(len(parts[1])):
+        assert parts[1].read_example(position).image.shape == (48, 48, 3)
+
+
+@pytest.mark.parametrize("split", ["train[", "train[a:]", "train[:50%]+val", "train[:150%]"])
+def test_slices_that_cannot_be_read_are_refused(kinds, split):
+    with pytest.raises(ValueError, match="Legal are the name of a split and one slice"):
+        open_dataset("voc_folder", kinds["voc_folder"], split)
+
+
+def test_empty_slices_are_refused(kinds):
+    with pytest.raises(ValueError, match="is empty: 'train' has 24 pictures"):
+        open_dataset("voc_folder", kinds["voc_folder"], "train[:1%]")
+
+
+def test_single_class_leaves_out_pictures_with_several(kinds, tmp_path):
+    rows = "path,label\na.png,x\nb.png,x\nb.png,y\n"
+    (tmp_path / "train.csv").write_text(rows)
+    for name in "ab":
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
+    assert open_dataset("csv", tmp_path, "train", single_class=True).image_ids == ("a.png",)
+    (tmp_path / "train.csv").write_text(rows.replace("a.png,x\n", ""))
+    with pytest.raises(ValueError, match="no picture with a single class"):
+        open_dataset("csv", tmp_path, "train", single_class=True)
+
+
+# --- pictures that cannot be read ----------------------------------------------------------------
+
+DAMAGE = {
+    "truncated": ("cannot be decoded", lambda path: path.write_bytes(path.read_bytes()[:600])),
+    "text": ("not a picture", lambda path: path.write_text("not a picture at all")),
+    "empty": ("is empty", lambda path: path.write_bytes(b"")),
+    "page": ("web page", lambda path: path.write_text("<!DOCTYPE html><html>404</html>")),
+}
 
 
 @pytest.fixture
-def voc(tmp_path):
-    (tmp_path / "classes.txt").write_text("cat\ndog\nfox\n")
-    add_picture(
-        tmp_path, "one", [xml_object("dog", (1, 1, 40, 30)), xml_object("cat", (5, 6, 5, 6))]
+def damaged(tmp_path):
+    """200 pictures in class folders, 2 % of them broken, each in another way."""
+    names = []
+    for i in range(200):
+        example = shapes.draw(i, size=40)
+        path = tmp_path / "data" / shapes.CLASSES[example.labels[0]] / f"{i:03d}.jpg"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(example.image).save(path)
+        names.append(path)
+    broken = {}
+    for (reason, damage), path in zip(DAMAGE.values(), names[10:200:50], strict=True):
+        damage(path)
+        broken[str(path.relative_to(tmp_path / "data"))] = reason
+    # A PNG with the name of a JPEG is read all the same.
+    Image.new("RGB", (40, 40)).save(names[0], "PNG")
+    return tmp_path / "data", broken
+
+
+def test_broken_pictures_are_all_named_and_training_goes_on(damaged):
+    folder, broken = damaged
+    source = open_dataset("image_folder", folder, "train")
+    batches = training_batches(
+        source, range(200), input_size=32, resize_size=36, batch_size=20, seed=0
     )
-    add_picture(tmp_path, "two", [xml_object("fox", (11, 6, 30, 25))])
-    return tmp_path
+    for _ in range(2):
+        assert [len(labels) for _, labels in batches] == [20] * 10
+    assert source.report.skipped.keys() == broken.keys()
+    for name, reason in broken.items():
+        assert reason in source.report.skipped[name]
+        assert name in source.report.summary()
 
 
-# --- voc_folder ----------------------------------------------------------------------------------
+def test_on_bad_image_fail_stops_at_the_first_with_its_path(damaged, tmp_path, capsys):
+    folder, broken = damaged
+    arguments = ["--dataset=image_folder", f"--data_dir={folder}", "--on_bad_image=fail",
+                 "--val_split=", f"--output_dir={tmp_path / 'run'}"]  # fmt: skip
+    assert run(train, *TINY, *arguments) == 1
+    text = capsys.readouterr().err
+    assert any(f"Error: {folder / name}: " in text for name in broken)
+    assert "--on_bad_image=skip" in text and "Traceback" not in text
 
 
-def test_voc_boxes_become_half_open_edges(voc):
-    source = load("voc_folder", voc, "train")
-    assert source.classes == ("cat", "dog", "fox")
-    assert source.image_ids == ("one", "two")
-    assert [labels.tolist() for labels in source.labels] == [[0, 1], [2]]
-    assert (source.has_boxes, source.has_masks, len(source)) == (True, False, 2)
-    example = source.read_example(0)
-    # The whole picture, and the single pixel of column 5, row 6 counted from 1.
-    assert example.boxes.tolist() == [[0, 0, 40, 30], [4, 5, 5, 6]]
-    assert example.box_labels.tolist() == [1, 0]
-    assert example.size.tolist() == [30, 40]
-    assert example.mask.shape == (0, 0)
-
-
-def test_examples_are_in_the_asked_order_with_stated_types(voc):
-    source = load("voc_folder", voc, "train")
-    found = list(source.examples([1, 0, 1]))
-    assert [example.image_id.numpy() for example in found] == [b"two", b"one", b"two"]
-    first = found[0]
-    assert [t.dtype.name for t in first] == [
-        "uint8", "int32", "float32", "int32", "uint8", "string", "int32",
-    ]  # fmt: skip
-    np.testing.assert_array_equal(first.boxes, source.read_example(1).boxes)
-    np.testing.assert_array_equal(first.image, source.read_image(1))
-
-
-def test_classes_without_classes_txt_come_sorted_from_all_annotations(voc):
-    (voc / "classes.txt").unlink()
-    (voc / "Annotations" / "other.xml").write_text(f"<annotation>{xml_object('ant')}</annotation>")
-    assert load("voc_folder", voc, "train").classes == ("ant", "cat", "dog", "fox")
-
-
-def test_difficult_only_class_makes_no_label_and_no_box(voc):
-    add_picture(
-        voc,
-        "hard",
-        [
-            xml_object("cat", (1, 1, 5, 5), difficult=1),
-            xml_object("dog", (1, 1, 6, 6)),
-            xml_object("dog", (2, 2, 9, 9), difficult=1),
-        ],
+def test_missing_picture_of_the_split_to_score_stops_too(kinds, tmp_path):
+    (tmp_path / "train.csv").write_text("path,label\na.png,x\n")
+    (tmp_path / "val.csv").write_text("path,label\nb.png,x\n")
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    settings = config.from_recipe(
+        dataset="csv", data_dir=str(tmp_path), on_bad_image="fail", output_dir=str(tmp_path / "run")
     )
-    add_picture(voc, "harder", [xml_object("cat", (1, 1, 5, 5), difficult=1)])
-    source = load("voc_folder", voc, "train")
-    assert source.image_ids == ("one", "two", "hard")
-    assert source.labels[2].tolist() == [1]
-    # All boxes of a class that is present count, difficult ones too.
-    assert source.read_example(2).boxes.tolist() == [[0, 0, 6, 6], [1, 1, 9, 9]]
-    assert "difficult" in source.report.skipped["harder"]
+    with pytest.raises(StopAtBadImage, match=f"{tmp_path / 'b.png'}: there is no such file"):
+        train_model(settings, log=lambda line: None)
 
 
-def test_xml_without_size_takes_the_pictures(voc):
-    add_picture(voc, "plain", [xml_object("cat", (3, 4, 10, 99))], xml_size=False)
-    example = load("voc_folder", voc, "train").read_example(2)
-    assert example.boxes.tolist() == [[2, 3, 10, 30]]
+def test_on_bad_image_has_two_values(tmp_path):
+    with pytest.raises(ValueError, match="Unknown on_bad_image 'stop'. Legal: skip, fail."):
+        open_dataset("shapes", "", "train", on_bad_image="stop")
 
 
-def test_boxes_outside_are_clipped_or_dropped_and_reported(voc):
-    add_picture(
-        voc,
-        "wild",
-        [
-            xml_object("cat", (-5, 10, 20, 99)),
-            xml_object("cat", (41, 1, 60, 30)),
-            xml_object("cat", (20, 1, 10, 30)),
-            xml_object("cat", ("a", 1, 10, 30)),
-            xml_object("cat"),
-        ],
+def test_unreadable_permissions_are_named(tmp_path, monkeypatch):
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "train.csv").write_text("path,label\na.png,x\n")
+    (tmp_path / "a.png").chmod(0)
+    if os.access(tmp_path / "a.png", os.R_OK):  # root may read everything
+        monkeypatch.setattr(Image, "open", _denied)
+    source = open_dataset("csv", tmp_path, "train")
+    assert list(source.examples([0])) == []
+    assert source.report.skipped == {"a.png": "the file may not be read (permission denied)"}
+
+
+def _denied(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+
+# --- the program ---------------------------------------------------------------------------------
+
+
+def describe(*arguments):
+    return run(datasets, *arguments)
+
+
+@pytest.mark.parametrize("kind", list(FOLDERS))
+def test_describes_a_data_set(kinds, kind, tmp_path, capsys):
+    assert (
+        describe(f"--dataset={kind}", f"--data_dir={kinds[kind]}", f"--output_dir={tmp_path}") == 0
     )
-    source = load("voc_folder", voc, "train")
-    example = source.read_example(2)
-    assert example.boxes.tolist() == [[0, 9, 20, 30]]
-    assert example.labels.tolist() == [0]
-    assert source.report.noted == {"wild box 1": "the box leaves the picture and was clipped"}
-    assert {name: reason[:14] for name, reason in source.report.skipped.items()} == {
-        "wild box 2": "the box is out",
-        "wild box 3": "no readable bo",
-        "wild box 4": "no readable bo",
-        "wild box 5": "no readable bo",
-    }
-
-
-def test_boxes_of_another_picture_size_are_not_used(voc):
-    add_picture(
-        voc, "turned", [xml_object("cat", (1, 1, 40, 30))], image=np.zeros((40, 30, 3), "u1")
-    )
-    source = load("voc_folder", voc, "train")
-    assert source.read_example(2).boxes.shape == (0, 4)
-    assert "they are for 40 x 30" in source.report.skipped["turned boxes"]
-
-
-def test_large_pictures_are_reduced_with_their_boxes_and_mask(voc):
-    mask = np.zeros((30, 40), np.uint8)
-    mask[5:25, 10:30] = 3
-    add_mask(voc, "two", mask)
-    example = load("voc_folder", voc, "train", image_size=15).read_example(1)
-    assert example.image.shape == (15, 20, 3)
-    assert example.boxes.tolist() == [[5, 2.5, 15, 12.5]]
-    assert example.mask.shape == (15, 20)
-    assert example.size.tolist() == [30, 40]
-
-
-def test_masks_follow_the_classes_asked_for(voc):
-    mask = np.zeros((30, 40), np.uint8)
-    mask[0, :6] = 0, 1, 2, 3, 255, 77
-    add_mask(voc, "one", mask)
-    source = load("voc_folder", voc, "train")
-    assert source.has_masks
-    assert source.read_example(0).mask[0, :6].tolist() == [0, 1, 2, 3, 255, 255]
-    assert source.read_example(1).mask.shape == (0, 0)
-    turned = load("voc_folder", voc, "train", classes=["dog", "cat"])
-    # The file's 1 is cat and 2 is dog by classes.txt; fox is not in the list.
-    assert turned.read_example(0).mask[0, :6].tolist() == [0, 2, 1, 255, 255, 255]
-
-
-@pytest.mark.parametrize(
-    ("mask", "reason"),
-    [
-        (np.zeros((10, 10), np.uint8), "10 x 10 pixels, the picture 40 x 30"),
-        (np.zeros((30, 40, 3), np.uint8), "palette or gray"),
-    ],
-)
-def test_masks_that_do_not_fit_are_reported(voc, mask, reason):
-    add_mask(voc, "one", mask)
-    source = load("voc_folder", voc, "train")
-    assert source.read_example(0).mask.shape == (0, 0)
-    assert reason in source.report.skipped["one mask"]
-
-
-def test_classes_asked_for_fix_the_ids(voc):
-    source = load("voc_folder", voc, "train", classes=["owl", "dog", "cat"])
-    assert source.classes == ("owl", "dog", "cat")
-    assert [labels.tolist() for labels in source.labels] == [[1, 2]]
-    assert "'fox' is not in the list" in source.report.skipped["two object 1"]
-    assert "no object of a class in the list" in source.report.skipped["two"]
-
-
-def test_classes_that_share_nothing_are_refused_with_both_lists(voc):
-    with pytest.raises(ValueError, match="owl, elk.*cat, dog, fox"):
-        load("voc_folder", voc, "train", classes=["owl", "elk"])
-    with pytest.raises(ValueError, match="unique.*cat"):
-        load("voc_folder", voc, "train", classes=["cat", "cat"])
-
-
-def test_missing_and_broken_parts_are_skipped_by_name(voc):
-    for image_id in ("nofile", "noxml", "badxml"):
-        add_picture(voc, image_id, [xml_object("cat", (1, 1, 9, 9))])
-    (voc / "JPEGImages" / "nofile.png").unlink()
-    (voc / "Annotations" / "noxml.xml").unlink()
-    (voc / "Annotations" / "badxml.xml").write_text("<annotation><object>")
-    source = load("voc_folder", voc, "train")
-    assert source.image_ids == ("one", "two")
-    reasons = source.report.skipped
-    assert "no picture" in reasons["nofile"]
-    assert "no XML" in reasons["noxml"]
-    assert "broken" in reasons["badxml"]
-
-
-def test_pictures_that_cannot_be_read_are_left_out_of_examples(voc):
-    (voc / "JPEGImages" / "one.png").write_bytes(b"")
-    source = load("voc_folder", voc, "train")
-    found = [example.image_id.numpy() for example in source.examples([0, 1])]
-    assert found == [b"two"]
-    assert source.report.skipped == {"one": "the file is empty"}
-
-
-def test_repeated_ids_count_once(voc):
-    with open(voc / "ImageSets" / "Main" / "train.txt", "a") as file:
-        file.write("one\n\n")
-    source = load("voc_folder", voc, "train")
-    assert source.image_ids == ("one", "two")
-    assert list(source.report.noted) == ["one"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "is empty"),
-        ("\n\n", "is empty"),
-        ("one -1\ntwo 1\n", "columns"),
-        ("one\ntwo 1\n", "several columns .'two 1'"),
-        ("gone", "no usable"),
-        ("one.png", "JPEGImages .ids have no suffix.: one.png"),
-    ],
-)
-def test_split_files_without_use_are_refused(voc, content, message):
-    (voc / "ImageSets" / "Main" / "val.txt").write_text(content)
-    with pytest.raises(ValueError, match=message):
-        load("voc_folder", voc, "val")
-
-
-def test_unknown_split_names_the_legal_ones(voc):
-    with pytest.raises(ValueError, match="Legal splits here: train"):
-        load("voc_folder", voc, "test")
-
-
-def test_folder_without_classes_is_refused(tmp_path):
-    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
-    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("a\n")
-    with pytest.raises(ValueError, match="VOC layout"):
-        load("voc_folder", tmp_path, "train")
-
-
-# --- load ----------------------------------------------------------------------------------------
-
-
-def test_bad_arguments_say_what_is_legal(tmp_path):
-    with pytest.raises(ValueError, match="Unknown dataset 'vocc'. Legal: shapes, image_folder"):
-        load("vocc", tmp_path, "train")
-    with pytest.raises(ValueError, match="--data_dir"):
-        load("voc_folder", "", "train")
-    with pytest.raises(ValueError, match="not a folder"):
-        load("image_folder", tmp_path / "none", "train")
-    with pytest.raises(ValueError, match="at least 1"):
-        load("shapes", "", "train", num_examples=0)
-
-
-def test_num_examples_chooses_by_seed(tmp_path):
-    for i in range(20):
-        add_picture(tmp_path, f"p{i:02d}", [xml_object("cat", (1, 1, 9, 9))])
-    ids = [
-        load("voc_folder", tmp_path, "train", num_examples=5, seed=s).image_ids for s in (0, 0, 1)
-    ]
-    assert ids[0] == ids[1] != ids[2]
-    assert len(set(ids[0])) == 5
-    assert list(ids[0]) == sorted(ids[0])
-
-
-# --- image_folder --------------------------------------------------------------------------------
-
-
-def add_files(folder, *names):
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix in (".png", ".jpg"):
-            Image.new("RGB", (20, 10), "red").save(path)
-        else:
-            path.write_text("text")
-
-
-def test_image_folder_with_splits(tmp_path):
-    add_files(tmp_path, "train/cat/a.jpg", "train/dog/b.png", "train/dog/c.png", "val/dog/d.png")
-    source = load("image_folder", tmp_path, "train")
-    assert source.classes == ("cat", "dog")
-    assert source.image_ids == ("cat/a.jpg", "dog/b.png", "dog/c.png")
-    assert [labels.tolist() for labels in source.labels] == [[0], [1], [1]]
-    assert not source.has_boxes and not source.has_masks
-    example = source.read_example(2)
-    assert example.image.shape == (10, 20, 3)
-    assert example.boxes.shape == (0, 4)
-    val = load("image_folder", tmp_path, "val", classes=source.classes)
-    assert [labels.tolist() for labels in val.labels] == [[1]]
-    with pytest.raises(ValueError, match="no split 'test'.*Legal.*: train, val"):
-        load("image_folder", tmp_path, "test")
-
-
-def test_image_folder_without_splits_is_train_only(tmp_path):
-    # A class may well be called "train".
-    add_files(tmp_path, "train/a.jpg", "bus/b.png")
-    assert load("image_folder", tmp_path, "train").classes == ("bus", "train")
-    with pytest.raises(ValueError, match="only split 'train'.*Move pictures to"):
-        load("image_folder", tmp_path, "val")
-
-
-def test_folders_in_a_class_folder_make_no_splits(tmp_path):
-    add_files(tmp_path, "cat/a.jpg", "cat/thumbs/a.jpg", "dog/b.jpg")
-    source = load("image_folder", tmp_path, "train")
-    assert source.image_ids == ("cat/a.jpg", "dog/b.jpg")
-    assert source.report.skipped == {"cat/thumbs": "a folder in a class folder"}
-
-
-def test_voc_layout_is_no_image_folder(voc):
-    with pytest.raises(ValueError, match="--dataset=voc_folder"):
-        load("image_folder", voc, "train")
-
-
-def test_image_folder_reports_what_it_leaves_out(tmp_path):
-    add_files(tmp_path, "cat/a.jpg", "cat/notes.txt", "cat/.hidden", "loose.png", "emu/b.jpg")
-    (tmp_path / "void").mkdir()
-    source = load("image_folder", tmp_path, "train", classes=["cat", "void"])
-    assert source.image_ids == ("cat/a.jpg",)
-    assert sorted(source.report.skipped) == [
-        "cat/notes.txt", "folder emu", "folder void", "loose.png",
-    ]  # fmt: skip
-
-
-def test_empty_image_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no class folders"):
-        load("image_folder", tmp_path, "train")
-    (tmp_path / "cat").mkdir()
-    with pytest.raises(ValueError, match="no usable picture"):
-        load("image_folder", tmp_path, "train")
-
-
-# --- shapes --------------------------------------------------------------------------------------
-
-
-def test_shapes_source_follows_the_classes_asked_for():
-    source = load("shapes", "", "val", image_size=48, num_examples=6, classes=["ring", "dot"])
-    assert source.image_ids == ("val_00002", "val_00003")
-    assert [labels.tolist() for labels in source.labels] == [[1], [0]]
-    example = source.read_example(0)
-    assert example.labels.tolist() == [1]
-    assert set(example.box_labels.tolist()) == {1}
-    assert set(np.unique(example.mask)) == {0, 2}
-    assert len(source.report.skipped) == 4
-
-
-def test_shapes_defaults_and_split():
-    assert len(load("shapes", "", "train")) == 1000
-    assert len(load("shapes", "", "val")) == 200
-    with pytest.raises(ValueError, match="Legal: train, val, test"):
-        load("shapes", "", "dev")
-
-
-# --- holdout -------------------------------------------------------------------------------------
-
-
-def test_holdout_takes_every_class_in_its_share():
-    labels = [np.array([0])] * 40 + [np.array([1, 2])] * 20
-    kept, held = holdout(labels, 0.25, seed=3)
-    assert len(held) == 15
-    assert (held < 40).sum() == 10
-    assert sorted([*kept, *held]) == list(range(60))
-
-
-def test_holdout_depends_on_the_seed_only():
-    labels = [np.array([i % 3]) for i in range(60)]
-    held = [holdout(labels, 0.2, seed)[1].tolist() for seed in (1, 1, 2)]
-    assert held[0] == held[1] != held[2]
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.floats(0, 0.95), st.integers(0, 99))
-def test_holdout_is_a_partition_that_keeps_each_class(first, fraction, seed):
-    labels = [np.array([label], np.int32) for label in first]
-    kept, held = holdout(labels, fraction, seed)
-    assert sorted([*kept, *held]) == list(range(len(first)))
-    assert len(held) <= round(fraction * len(first))
-    assert {first[i] for i in kept} == set(first)
-
-
-def test_holdout_refuses_everything():
-    with pytest.raises(ValueError, match="Received: 1"):
-        holdout([np.array([0])], 1, 0)
-
-
-# --- Report --------------------------------------------------------------------------------------
-
-
-def test_report_counts_by_reason_and_names_ten():
-    report = Report()
-    assert report.summary() == "Nothing was skipped."
-    for i in range(12):
-        report.skip(f"p{i:02d}", "the file is empty")
-    report.skip("p00", "another reason comes too late")
-    report.note("q", "clipped")
-    assert report.summary() == (
-        "Skipped: 12\n  12 x the file is empty: "
-        + ", ".join(f"p{i:02d}" for i in range(10))
-        + " and 2 more\nRepaired: 1\n  1 x clipped: q"
-    )
-
-
-# --- real pictures -------------------------------------------------------------------------------
-
-
-@pytest.mark.realdata
-@pytest.mark.parametrize(
-    ("name", "split", "pictures"), [("cub10", "val", 109), ("small6", "val", 173)]
-)
-def test_real_folders_are_read_without_a_loss(shared_dir, name, split, pictures):
-    source = load("voc_folder", shared_dir / "data" / name, split)
-    assert len(source) == pictures
-    for example in source.examples(range(pictures)):
-        height, width = example.image.shape[:2]
-        boxes = example.boxes.numpy()
-        assert len(boxes) and (boxes >= 0).all() and (boxes <= [width, height] * 2).all()
-    assert not source.report.skipped
-
-
-@pytest.mark.realdata
-def test_real_multi_label_folder(shared_dir):
-    source = load("voc_folder", shared_dir / "data" / "voc2007", "train")
-    assert len(source) == 1260
-    assert sum(len(labels) > 1 for labels in source.labels) > 300
-
-
-@pytest.mark.realdata
-def test_real_empty_split_is_refused(shared_dir):
-    with pytest.raises(ValueError, match="is empty"):
-        load("voc_folder", shared_dir / "data" / "ilsvrc_val1300", "train")
+    text = capsys.readouterr().out
+    figures = json.loads((tmp_path / "dataset.json").read_text())
+    assert list(figures) == ["train", "val"]
+    assert figures["train"]["pictures"] == 24 and figures["val"]["pictures"] == 8
+    assert sum(figures["train"]["classes"].values()) == 24
+    assert figures["train"]["smallest"] == [48, 48] == figures["train"]["largest"]
+    assert (figures["train"]["boxes"] >= 24) == (kind != "image_folder")
+    assert (figures["train"]["masks"] == 24) == (kind in ("voc_folder", "coco"))
+    assert "No split 'test'" in text and "stripe" in text
+    assert "fewer than 10 pictures in train" in text
+    assert ("localization cannot be scored" in text) == (kind == "image_folder")
+    assert Image.open(tmp_path / "contact_sheet.png").width > 500
+
+
+def test_a_single_class_is_warned_of(tmp_path, capsys):
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    Image.new("RGB", (20, 20)).save(tmp_path / "data" / "cat" / "a.png")
+    arguments = (f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path / 'out'}")
+    assert describe("--dataset=image_folder", *arguments) == 0
+    assert "There is one class only, cat" in capsys.readouterr().out
+
+
+def test_description_names_what_is_broken(damaged, tmp_path, capsys):
+    folder, broken = damaged
+    arguments = ("--dataset=image_folder", f"--data_dir={folder}", f"--output_dir={tmp_path}/out")
+    assert describe(*arguments) == 0
+    text = capsys.readouterr().out
+    figures = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert figures["train"]["skipped"].keys() == broken.keys()
+    assert figures["train"]["pictures"] == 196
+    assert all(name in text for name in broken)
+    assert describe(*arguments, "--on_bad_image=fail") == 1
+    assert str(folder) in capsys.readouterr().err
+    # A split that is not there is no picture that cannot be read.
+    for name in broken:
+        (folder / name).unlink()
+    assert describe(*arguments, "--on_bad_image=fail") == 0
+
+
+def test_description_sees_pictures_of_two_splits(kinds, tmp_path, capsys):
+    shutil.copytree(kinds["voc_folder"] / "ImageSets", tmp_path / "voc" / "ImageSets")
+    for name in ("JPEGImages", "Annotations"):
+        (tmp_path / "voc" / name).symlink_to(kinds["voc_folder"] / name)
+    with open(tmp_path / "voc" / "ImageSets" / "Main" / "val.txt", "a") as file:
+        file.write("train_00003\n")
+    folder = f"--data_dir={tmp_path / 'voc'}"
+    assert describe("--dataset=voc_folder", folder, f"--output_dir={tmp_path / 'out'}") == 0
+    text = capsys.readouterr().out
+    assert "1 pictures are in train and in val" in text and "too good: train_00003." in text
+
+
+def test_nothing_to_describe_is_refused(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    folder = f"--data_dir={tmp_path / 'data'}"
+    assert describe("--dataset=image_folder", folder, f"--output_dir={tmp_path / 'out'}") == 1
+    assert "no class folders" in capsys.readouterr().err
+
+
+def test_many_classes_are_cut_in_the_table():
+    figures = {
+        "pictures": 99, "classes": {f"c{i:03d}": i for i in range(100)}, "several_classes": 0,
+        "boxes": 0, "most_boxes": 0, "without_box": 99, "median_box_area": None, "masks": 0,
+        "smallest": [1, 2], "median": [3, 4], "largest": [5, 6], "skipped": {}, "repaired": {},
+    }  # fmt: skip
+    lines = datasets.table({"train": figures}).splitlines()
+    assert any(line.split() == ["c019", "19"] for line in lines)
+    assert not any(line.startswith("c020") for line in lines)
+    assert any(line.split() == ["c099", "99"] for line in lines)
+    assert "2 x 1" in "\n".join(lines)

@@ -1,5 +1,4 @@
-from programs import run
-
+from helpers import run
 from wsol_tf import demo
 
 

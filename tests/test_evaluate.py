@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
-from programs import run, tiny_model, undefined_names
 
-from wsol_tf import (
-    datasets,
-    evaluate,
-    model,
-    pipeline,
-    programs,
-    scoring,
-    shapes,
-    standard_metrics,
-)
+from helpers import run, tiny_model, undefined_names
+from wsol_tf import evaluate, programs
+from wsol_tf.data import shapes, transforms
+from wsol_tf.data.registry import open_dataset
+from wsol_tf.evaluation import pairs, wsolevaluation
+from wsol_tf.evaluation import score as scoring
+from wsol_tf.model.build import load_model
 
 KEYS = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls", "miou_box", "threshold",
         "gt_known_loc_oracle", "oracle_threshold", "num_images")  # fmt: skip
@@ -122,8 +118,10 @@ def test_one_channel_model_is_scored_beside_cam_alone(voc, tmp_path):
 
 def test_scores_do_not_depend_on_batches(score, monkeypatch):
     _, expected, _ = score()
-    pairs = scoring.pairs
-    monkeypatch.setattr(scoring, "pairs", lambda *a, **k: pairs(*a, **k | {"batch_size": 4}))
+    in_batches = pairs.predict_pairs
+    monkeypatch.setattr(
+        pairs, "predict_pairs", lambda *a, **k: in_batches(*a, **k | {"batch_size": 4})
+    )
     _, figures, _ = score()
     for key in KEYS:
         assert figures[key] == pytest.approx(expected[key]), key
@@ -259,7 +257,7 @@ def test_a_model_file_with_a_part_missing_is_refused(model_path, tmp_path):
     with zipfile.ZipFile(model_path) as whole, zipfile.ZipFile(path, "w") as part:
         part.writestr("config.json", whole.read("config.json"))
     with pytest.raises(ValueError, match="can't be loaded"):
-        model.load(str(path))
+        load_model(str(path))
 
 
 @pytest.mark.parametrize(
@@ -271,9 +269,7 @@ def test_thresholds_are_read(text, value):
 
 def test_the_command_of_a_run_is_quoted_and_complete(model_path, voc, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(
-        evaluate.report, "write_report", lambda *_, command, **__: written.append(command)
-    )
+    monkeypatch.setattr(evaluate, "write_report", lambda *_, command, **__: written.append(command))
     out = tmp_path / "a b"
     assert run(
         evaluate, f"--model={model_path}", "--dataset=voc_folder", f"--data_dir={voc}",
@@ -289,17 +285,17 @@ def test_the_command_of_a_run_is_quoted_and_complete(model_path, voc, tmp_path, 
 
 
 def test_standard_metrics_are_those_of_the_module(voc, tmp_path, rng):
-    source = datasets.load("voc_folder", str(voc), "val")
-    boxes, pixels = standard_metrics.BoxAccuracy(), standard_metrics.PixelPrecision()
+    source = open_dataset("voc_folder", str(voc), "val")
+    boxes, pixels = wsolevaluation.BoxAccuracy(), wsolevaluation.PixelPrecision()
     maps = {}
     for position, image_id in enumerate(source.image_ids):
         example = source.read_example(position)
         coarse = cv2.resize((example.mask > 0).astype(np.float32), (9, 9))
         maps[image_id] = coarse + 0.2 * rng.random((9, 9), np.float32)
-        score_map = standard_metrics.standard_map(maps[image_id])
+        score_map = wsolevaluation.standard_map(maps[image_id])
         true_boxes = example.boxes - [0, 0, 1, 1]  # the last pixels inclusive
-        boxes.add(image_id, score_map, standard_metrics.resize_boxes(true_boxes, (80, 80)))
-        mask = pipeline.resize(example, 224).mask > 0
+        boxes.add(image_id, score_map, wsolevaluation.resize_boxes(true_boxes, (80, 80)))
+        mask = transforms.resize(example, 224).mask > 0
         pixels.add(image_id, score_map, mask.astype(np.uint8))
     np.savez(tmp_path / "maps.npz", **maps)
     assert run(
@@ -308,28 +304,30 @@ def test_standard_metrics_are_those_of_the_module(voc, tmp_path, rng):
     ) == 0  # fmt: skip
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
     expected = boxes.result() | pixels.result()
-    assert {name: figures[name] for name in scoring.METRICS} == {
-        name: expected[name] for name in scoring.METRICS
+    assert {name: figures[name] for name in wsolevaluation.METRICS} == {
+        name: expected[name] for name in wsolevaluation.METRICS
     }
     assert figures["max_box_acc_v2"]["iou_levels"]["0.3"]["accuracy"] > 0.5
-    assert set(scoring.METRICS) <= set(figures["definitions"])
+    assert set(wsolevaluation.METRICS) <= set(figures["definitions"])
 
 
 def test_metrics_are_chosen(score, capsys):
     _, figures, _ = score("--metrics=pxap,max_box_acc")
-    assert set(figures) & set(scoring.METRICS) == {"pxap", "max_box_acc"}
+    assert set(figures) & set(wsolevaluation.METRICS) == {"pxap", "max_box_acc"}
     _, figures, _ = score("--metrics=none")
-    assert not set(figures) & set(scoring.METRICS)
+    assert not set(figures) & set(wsolevaluation.METRICS)
     assert score("--metrics=pxap,map")[0] == 1
     assert "Unknown metric 'map'. Legal: max_box_acc," in capsys.readouterr().err
 
 
 def test_the_crop_moves_boxes_of_whole_pixels():
-    view = scoring.View(28, 32, "crop")  # a picture of 64 x 32: scaled by 1/2 and 1, less 2
+    view = transforms.View(28, 32, "crop")  # a picture of 64 x 32: scaled by 1/2 and 1, less 2
     inside = [[2.0, 2.0, 6.0, 6.0]]  # edges in the view: pixels 8..15 of 64, 4..7 of 32
-    np.testing.assert_array_equal(scoring._inclusive(inside, (32, 64), view), [[2, 2, 5, 5]])
-    whole = scoring.View(32, 32, "whole")
-    np.testing.assert_array_equal(scoring._inclusive(inside, (32, 64), whole), [[2, 2, 5, 5]])
+    np.testing.assert_array_equal(wsolevaluation._inclusive(inside, (32, 64), view), [[2, 2, 5, 5]])
+    whole = transforms.View(32, 32, "whole")
+    np.testing.assert_array_equal(
+        wsolevaluation._inclusive(inside, (32, 64), whole), [[2, 2, 5, 5]]
+    )
 
 
 def test_pictures_with_a_single_class_stand_beside_the_whole(model_path, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The direction of imports, and what may not be imported at all."""
+"""The direction of imports, wing by wing, and what may not be imported at all."""
 
 import ast
 import pathlib
@@ -6,44 +6,43 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-FILES = sorted([*ROOT.glob("wsol_tf/*.py"), *ROOT.glob("edge/*.py")])
-OURS = {path.stem for path in ROOT.glob("wsol_tf/*.py")} - {"__init__"}
-PROGRAMS = {"train", "evaluate", "predict", "demo", "sweep"}
+FILES = sorted([*ROOT.glob("wsol_tf/**/*.py"), *ROOT.glob("edge/**/*.py")])
 
-# What each module may import of ours. Modules that are not named are programs: all is legal.
-LEGAL = {
-    **dict.fromkeys(
-        ("charts", "config", "definitions", "records", "losses", "extractors", "pictures",
-         "images", "optimizer", "programs", "level_sets", "strategies", "checkpoints",
-         "workers"), set()
+# What the modules of each room may import of ours; every room may import itself. A module is a
+# room where it is named here, else it belongs to its folder's.
+GROUND = ("wsol_tf.config", "wsol_tf.files")  # what everything may stand on
+ROOMS = {
+    "wsol_tf.config": (),
+    "wsol_tf.files": (),
+    "wsol_tf.programs": GROUND,
+    "wsol_tf.data": GROUND,
+    # What the network needs of the data: how a picture is resized to what it sees.
+    "wsol_tf.model": (*GROUND, "wsol_tf.data.transforms"),
+    "wsol_tf.evaluation": (*GROUND, "wsol_tf.data", "wsol_tf.model"),
+    "wsol_tf.report": (*GROUND, "wsol_tf.data", "wsol_tf.model", "wsol_tf.evaluation"),
+    "wsol_tf.training": (
+        *GROUND,
+        "wsol_tf.programs",
+        "wsol_tf.data",
+        "wsol_tf.model",
+        "wsol_tf.evaluation",
+        "wsol_tf.report",
     ),
-    "heads": {"extractors"},
-    "baselines": {"extractors"},
-    "stored_maps": {"images"},
-    "score_maps": {"level_sets"},
-    "metrics": {"score_maps"},
-    "standard_metrics": {"level_sets"},
-    "report": {"charts", "definitions", "metrics"},
-    "keras_metrics": {"metrics", "score_maps"},
-    "shapes": {"records"},
-    "sources": {"images", "records"},
-    "folders": {"images", "records", "sources"},
-    "tables": {"images", "records", "sources"},
-    "tfds_sources": {"folders", "images", "records", "sources"},
-    "datasets": {"folders", "images", "pictures", "programs", "records", "shapes", "sources",
-                 "tables", "tfds_sources"},
-    "pipeline": {"images", "records", "sources"},
-    "model": {"config", "extractors", "heads", "losses", "optimizer", "score_maps"},
-    "scoring": {"datasets", "definitions", "metrics", "pictures", "pipeline", "score_maps",
-                "standard_metrics"},
-    "loop": {"strategies"},
-    "callbacks": {"losses", "scoring"},
-    "validation": {"callbacks", "pictures", "pipeline", "score_maps", "scoring"},
-}  # fmt: skip
+    "wsol_tf": ("wsol_tf",),  # the face of the package, and the programs
+    "edge.runtime": (),
+    "edge": ("edge", "wsol_tf"),
+}
+PROGRAMS = {"wsol_tf.train", "wsol_tf.evaluate", "wsol_tf.predict", "wsol_tf.datasets",
+            "wsol_tf.demo", "wsol_tf.programs", "wsol_tf.data.shapes"}  # fmt: skip
 
 
 def tree_of(path):
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imported(tree):
@@ -63,9 +62,12 @@ def attributes(tree):
     return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
-def ours_in(path):
-    parts = (name.split(".") for name in imported(tree_of(path)))
-    return {part[1] for part in parts if part[0] == "wsol_tf" and part[1] in OURS}
+def inside(name, place):
+    return name == place or name.startswith(place + ".")
+
+
+def room_of(module):
+    return max((room for room in ROOMS if inside(module, room)), key=len)
 
 
 def test_the_checks_find_what_they_look_for():
@@ -74,41 +76,56 @@ def test_the_checks_find_what_they_look_for():
     )
     assert imported(tree) == {"a.b", "wsol_tf.x.y", "tensorflow_m"}
     assert "g.h.i" in attributes(tree)
-    assert ours_in(ROOT / "wsol_tf" / "heads.py") <= {"extractors"}
-    assert "score_maps" in ours_in(ROOT / "wsol_tf" / "metrics.py")
+    assert room_of("wsol_tf.model.heads") == "wsol_tf.model"
+    assert room_of("wsol_tf.config") == "wsol_tf.config"
+    assert room_of("wsol_tf.train") == "wsol_tf"
+    assert inside("wsol_tf.data.images.read", "wsol_tf.data")
+    assert not inside("wsol_tf.datasets", "wsol_tf.data")
+    assert {"wsol_tf.evaluation.metrics", "edge.export.qat"} <= set(map(module_of, FILES))
 
 
-@pytest.mark.parametrize("name", sorted(OURS - PROGRAMS))
-def test_modules_import_only_what_stands_below_them(name):
-    assert name in LEGAL, "a new module: say in LEGAL what it may import"
-    extra = ours_in(ROOT / "wsol_tf" / f"{name}.py") - LEGAL[name]
-    assert not extra, f"{name} imports {', '.join(sorted(extra))}"
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_rooms_import_only_what_stands_below_them(path):
+    room = room_of(module_of(path))
+    legal = (*ROOMS[room], room)
+    ours = {name for name in imported(tree_of(path)) if name.split(".")[0] in ("wsol_tf", "edge")}
+    extra = {name for name in ours if not any(inside(name, place) for place in legal)}
+    assert not extra, f"{room} imports {', '.join(sorted(extra))}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_no_permission_is_stale():
+    used = {room: set() for room in ROOMS}
+    for path in FILES:
+        used[room_of(module_of(path))] |= imported(tree_of(path))
+    for room, legal in ROOMS.items():
+        for place in set(legal) - set(GROUND):
+            assert any(inside(name, place) for name in used[room]), f"{room} never needs {place}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_nothing_imports_what_is_closed_to_it(path):
     tree = tree_of(path)
     names = imported(tree)
     tops = {name.split(".")[0] for name in names}
-    if path.parent.name == "wsol_tf":
+    if module_of(path).startswith("wsol_tf"):
         assert "edge" not in tops
-    if path.stem == "runtime":
+    if module_of(path) == "edge.runtime":
         assert not tops & {"tensorflow", "keras", "wsol_tf"}
-    if (path.parent.name, path.stem) != ("edge", "qat"):
+    if module_of(path) != "edge.export.qat":
         assert "tensorflow_model_optimization" not in tops
     legacy = {name for name in names | attributes(tree) if (name + ".").startswith("tf.keras.")}
     legacy |= {name for name in names if (name + ".").startswith("tensorflow.keras.")}
     assert not legacy
 
 
-@pytest.mark.parametrize("name", sorted(OURS - PROGRAMS - {"config", "datasets", "shapes"}))
-def test_flags_are_read_in_programs_only(name):
-    # config makes flags out of the settings and back; datasets and shapes are programs as well.
-    assert not any(
-        full.startswith("absl") for full in imported(tree_of(ROOT / f"wsol_tf/{name}.py"))
-    )
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.is_relative_to(ROOT / "wsol_tf")], ids=module_of
+)
+def test_flags_are_read_in_programs_only(path):
+    if module_of(path) not in PROGRAMS:
+        assert not any(full.startswith("absl") for full in imported(tree_of(path)))
 
 
-def test_config_takes_flags_and_never_reads_single_ones():
-    source = (ROOT / "wsol_tf" / "config.py").read_text(encoding="utf-8")
+def test_programs_share_flags_and_never_read_single_ones():
+    source = (ROOT / "wsol_tf" / "programs.py").read_text(encoding="utf-8")
     assert not {name for name in attributes(ast.parse(source)) if name.startswith("flags.FLAGS.")}

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
-from programs import run, tiny_model
 
-from wsol_tf import predict, shapes
+from helpers import run, tiny_model
+from wsol_tf import predict
+from wsol_tf.data import shapes
 
 CLASSES = ("bright", "dark")
 ROOT = pathlib.Path(__file__).parent.parent

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
-from programs import (
+
+from helpers import (
     ROOT,
     RUN_FILES,
     TINY,
@@ -20,10 +21,12 @@ from programs import (
     start,
     undefined_names,
 )
-
-from wsol_tf import config, evaluate, predict, shapes, train
-from wsol_tf import model as localization
-from wsol_tf.score_maps import MAPS
+from wsol_tf import config, evaluate, predict, train
+from wsol_tf.config import MAPS
+from wsol_tf.data import shapes
+from wsol_tf.data.registry import holdout, open_dataset
+from wsol_tf.model.build import load_model
+from wsol_tf.model.localization import Localization
 
 SHAPES = (*TINY, "--num_examples=48", "--epochs=2", "--batch_size=8")
 KEYS = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls", "miou_box", "threshold",
@@ -62,7 +65,7 @@ def test_history_has_each_term_of_each_epoch(finished):
     rows = history_of(finished)
     assert [row["epoch"] for row in rows] == ["0", "1"]
     held = {f"held_{name}" for name in ("loss", "area", "top1_cls", "gt_known")}
-    assert set(rows[0]) == {"epoch", "step", *localization.Localization.VALUES, *held}
+    assert set(rows[0]) == {"epoch", "step", *Localization.VALUES, *held}
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
 
 
@@ -87,7 +90,7 @@ def test_metrics_have_the_keys_of_the_contract(finished):
 
 
 def test_model_carries_classes_thresholds_and_size(finished):
-    model = localization.load(str(finished / "model.keras"))
+    model = load_model(str(finished / "model.keras"))
     assert model.classes == shapes.CLASSES
     assert model.thresholds == metrics_of(finished)["thresholds"]
     assert set(model.thresholds) == set(MAPS)
@@ -168,7 +171,7 @@ def test_image_folder_without_boxes(tmp_path, quick, capsys):
     assert metrics["scored_on"] == "held-out part of train"
     assert (metrics["num_images"], metrics["thresholds_from"]) == (3, "maps")
     assert set(os.listdir(run_folder)) == RUN_FILES
-    assert localization.load(str(run_folder / "model.keras")).classes == ("even", "odd")
+    assert load_model(str(run_folder / "model.keras")).classes == ("even", "odd")
 
     picture = tmp_path / "data" / "odd" / "1.png"
     model = f"--model={run_folder / 'model.keras'}"
@@ -176,8 +179,8 @@ def test_image_folder_without_boxes(tmp_path, quick, capsys):
 
 
 def test_held_out_pictures_that_cannot_be_read_are_replaced(voc, tmp_path, quick, capsys):
-    source = train.datasets.load("voc_folder", str(voc), "train")
-    _, held = train.datasets.holdout(source.labels, 0.1, 0)
+    source = open_dataset("voc_folder", str(voc), "train")
+    _, held = holdout(source.labels, 0.1, 0)
     for position in held:
         (voc / "JPEGImages" / f"{source.image_ids[position]}.jpg").write_bytes(b"")
     folder = tmp_path / "run"
@@ -254,13 +257,14 @@ def test_refusals_as_a_user_sees_them(tmp_path):
 
 WITHOUT_BOXES = """
 import json, sys, numpy as np, tensorflow as tf
-from wsol_tf import config, train
+from wsol_tf import programs
+from wsol_tf.training.run import train
 tf.config.experimental.enable_op_determinism()
 runs = []
 for data_dir in sys.argv[1:3]:
-    settings = config.from_flagfile("/dev/null", *sys.argv[3:], f"--data_dir={data_dir}",
+    settings = programs.from_flagfile("/dev/null", *sys.argv[3:], f"--data_dir={data_dir}",
                                     f"--output_dir={data_dir}/run")
-    runs.append(train.train(settings, log=lambda line: None))
+    runs.append(train(settings, log=lambda line: None))
 (model, metrics), (blind, blind_metrics) = runs
 print(json.dumps({
     "same": [bool(np.array_equal(a, b)) for a, b in zip(model.weights, blind.weights)],

@@ -3,9 +3,29 @@
 import dataclasses
 from typing import Any
 
-from absl import flags
-
 PUBLISHED_CLASSES = 200  # BAS's learning rates were tuned on CUB-200
+
+
+def resize_side(input_size: int, resize_size: int = 0) -> int:
+    """Side in pixels that pictures are resized to before a crop of `input_size`.
+
+    0 is 8/7 of the input's side: 256 for 224, as the papers have it.
+    """
+    return resize_size or round(input_size * 8 / 7)
+
+
+def choices(name: str) -> tuple:
+    """The legal values of a setting that has a list of them, such as `extractor`."""
+    return (*Config.__dataclass_fields__[name].metadata["choices"], *_REGISTERED.get(name, ()))
+
+
+def register_choice(name: str, value: str) -> None:
+    """Makes a further value of a setting legal; each counts once."""
+    if value not in choices(name):
+        _REGISTERED.setdefault(name, []).append(value)
+
+
+_REGISTERED: dict[str, list[str]] = {}
 
 
 def _setting(default: Any, help: str, *, choices: tuple = ()) -> Any:
@@ -208,10 +228,10 @@ class Config:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            choices = field.metadata["choices"]
+            legal = choices(field.name)
             value = getattr(self, field.name)
-            if choices and value not in choices:
-                legal = ", ".join(map(str, choices))
+            if legal and value not in legal:
+                legal = ", ".join(map(str, legal))
                 raise ValueError(f"Unknown {field.name} '{value}'. Legal: {legal}.")
         for name in (
             *("epochs", "batch_size", "head_width", "top_k", "gradient_accumulation"),
@@ -274,7 +294,7 @@ class Config:
     @property
     def crop_from(self) -> int:
         """Side in pixels that pictures are resized to before they are cropped."""
-        return self.resize_size or round(self.input_size * 8 / 7)
+        return resize_side(self.input_size, self.resize_size)
 
 
 # Settings that a run may be resumed with another value of: none of them changes what is learned.
@@ -301,54 +321,6 @@ RECIPES = {
     ),
 }
 
-_DEFINERS = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-}
-
-
-def define_flags(names=None, *, flag_values=flags.FLAGS, **defaults):
-    """Defines one absl flag per setting.
-
-    Args:
-        names: settings to define; None defines all.
-        flag_values: where the flags are defined.
-        **defaults: values that a program starts from instead of Config's.
-    """
-    for field in dataclasses.fields(Config):
-        if names is not None and field.name not in names:
-            continue
-        default = defaults.get(field.name, field.default)
-        text = field.metadata["help"]
-        choices = field.metadata["choices"]
-        if choices and field.type is str:
-            flags.DEFINE_enum(field.name, default, choices, text, flag_values=flag_values)
-        else:
-            _DEFINERS[field.type](field.name, default, text, flag_values=flag_values)
-
-
-def from_flags(flag_values=flags.FLAGS) -> Config:
-    """Makes a Config from parsed flags: a flag that was given wins over the recipe.
-
-    Raises:
-        ValueError: for a value that is not legal.
-    """
-    settings = {field.name: flag_values[field.name].value for field in dataclasses.fields(Config)}
-    for name, value in RECIPES[settings["recipe"]].items():
-        if not flag_values[name].present:
-            settings[name] = value
-    return Config(**settings)
-
-
-def from_flagfile(path, *arguments) -> Config:
-    """Makes a Config from a flagfile and further arguments (`--name=value`), as train does."""
-    flag_values = flags.FlagValues()
-    define_flags(flag_values=flag_values)
-    flag_values(["", f"--flagfile={path}", *arguments])
-    return from_flags(flag_values)
-
 
 def from_recipe(recipe="default", **settings) -> Config:
     """Makes a Config in code: a recipe, and the settings that differ from it."""
@@ -357,28 +329,5 @@ def from_recipe(recipe="default", **settings) -> Config:
     return Config(**{**RECIPES[recipe], **settings, "recipe": recipe})
 
 
-def to_flagfile(config: Config) -> str:
-    """Writes every setting as a line of a flagfile, with its help text before it."""
-    lines = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        text = str(value).lower() if isinstance(value, bool) else value
-        lines += [f"# {field.metadata['help']}", f"--{field.name}={text}"]
-    return "\n".join(lines) + "\n"
-
-
-def differences(config: Config, path) -> list[str]:
-    """What a run's run.flags has otherwise than a Config, as "--name=theirs (here: ours)".
-
-    Settings in FREE are left out. A file that can't be read is a difference.
-    """
-    try:
-        other = from_flagfile(path)
-    except (flags.Error, ValueError, OSError) as error:
-        return [f"{path} can't be read ({error})"]
-    names = (field.name for field in dataclasses.fields(Config) if field.name not in FREE)
-    return [
-        f"--{name}={getattr(other, name)} (here: {getattr(config, name)})"
-        for name in names
-        if getattr(other, name) != getattr(config, name)
-    ]
+# Kinds of map that programs take: `map_of` picks them.
+MAPS = ("true", "predicted", "mean", "topk", "cam")

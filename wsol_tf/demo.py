@@ -14,9 +14,13 @@ import sys
 from absl import app, flags
 from PIL import Image
 
-from wsol_tf import datasets, pictures, programs, scoring
-from wsol_tf import model as model_lib
-from wsol_tf.score_maps import localize
+from wsol_tf import programs
+from wsol_tf.data import transforms
+from wsol_tf.data.registry import open_dataset
+from wsol_tf.evaluation.pairs import predict_pairs
+from wsol_tf.model.build import load_model
+from wsol_tf.model.score_maps import localize
+from wsol_tf.report import pictures
 
 CONFIG = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "demo.flags")
 QUICK = ("--num_examples=96", "--epochs=3")
@@ -40,14 +44,14 @@ def run(program, *arguments):
 
 def side_by_side(model_path, output_path):
     """Draws the CAM and the mask of the same drawn pictures under each other."""
-    model = model_lib.load(model_path)
-    source = datasets.load(
+    model = load_model(model_path)
+    source = open_dataset(
         "shapes", "", "test", classes=model.classes, image_size=model.resize_size,
         num_examples=SHOWN,
     )  # fmt: skip
-    view = scoring.View(model.input_size, model.resize_size)
+    view = transforms.View(model.input_size, model.resize_size)
     tiles = {"cam": [], model.map: []}
-    for pair in scoring.pairs(
+    for pair in predict_pairs(
         model.predict_on_batch, source, range(SHOWN), kinds=list(tiles), view=view
     ):
         for kind, row in tiles.items():

@@ -10,30 +10,20 @@ a trained model it takes `--score_maps=DIR` (or .npz) from any program, and as a
 `--model=imagenet` or `--model=FILE.weights.h5`: the keras.applications classifier of --extractor.
 """
 
-import dataclasses
 import json
 import os
-import re
 
-import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from wsol_tf import (
-    baselines,
-    datasets,
-    definitions,
-    programs,
-    report,
-    scoring,
-    stored_maps,
-    workers,
-)
-from wsol_tf import config as config_lib
-from wsol_tf import model as model_lib
-from wsol_tf.score_maps import MAPS
+from wsol_tf import programs
+from wsol_tf.config import MAPS
+from wsol_tf.evaluation import workers, wsolevaluation
+from wsol_tf.evaluation.methods import BASELINES, _classifier, _model, _stored
+from wsol_tf.evaluation.score import score_and_draw
+from wsol_tf.report import contact_sheets, definitions
+from wsol_tf.report.page import charts_of, write_report
 
-BASELINES = ("grad_cam", "center")
 DATA = (
     "dataset",
     "data_dir",
@@ -50,12 +40,12 @@ NETWORK = ("extractor", "width", "input_size", "resize_size", "output_stride", "
 
 def define_data_flags():
     """Defines the flags that say what is scored on and with which metrics."""
-    config_lib.define_flags(DATA, split="val")
+    programs.define_flags(DATA, split="val")
     flags.DEFINE_list(
         "metrics",
         "all",
         "Metrics of wsolevaluation to compute besides GT-known and Top-1 Loc: a list of "
-        f"{', '.join(scoring.METRICS)}; 'all' or 'none'.",
+        f"{', '.join(wsolevaluation.METRICS)}; 'all' or 'none'.",
     )
     flags.DEFINE_integer(
         "workers",
@@ -69,7 +59,7 @@ def define_data_flags():
 def define_flags():
     """Defines the flags of this program."""
     define_data_flags()
-    config_lib.define_flags(NETWORK, output_stride=16)
+    programs.define_flags(NETWORK, output_stride=16)
     flags.DEFINE_string(
         "model",
         None,
@@ -115,11 +105,12 @@ def define_flags():
 def parse_metrics(names):
     """Reads --metrics: a list of names, or 'all' or 'none' alone."""
     if names in (["all"], ["none"], []):
-        return scoring.METRICS if names == ["all"] else ()
-    unknown = sorted(set(names) - set(scoring.METRICS))
+        return wsolevaluation.METRICS if names == ["all"] else ()
+    unknown = sorted(set(names) - set(wsolevaluation.METRICS))
     if unknown:
         raise ValueError(
-            f"Unknown metric '{unknown[0]}'. Legal: {', '.join(scoring.METRICS)}, or all, or none."
+            f"Unknown metric '{unknown[0]}'. Legal: {', '.join(wsolevaluation.METRICS)}, or all, "
+            "or none."
         )
     return tuple(names)
 
@@ -135,9 +126,9 @@ def evaluate(values, make=None, program="wsol_tf.evaluate"):
     make = make or _named(values)
     programs.make_output_dir(values.output_dir)
     method, source, stored = make(values, threshold)
-    title = scoring.sheet_title(values.dataset, values.data_dir, values.split)
+    title = contact_sheets.sheet_title(values.dataset, values.data_dir, values.split)
     with workers.mapper(values.workers) as map_chunks:
-        figures, lines, tiles = scoring.score_and_draw(
+        figures, lines, tiles = score_and_draw(
             method,
             source,
             sheet_path=os.path.join(values.output_dir, "contact_sheet.png"),
@@ -159,10 +150,10 @@ def evaluate(values, make=None, program="wsol_tf.evaluate"):
         json.dump(figures, file, indent=2)
     with open(os.path.join(values.output_dir, "predictions.jsonl"), "w") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
-    drawn = report.charts_of(figures)
+    drawn = charts_of(figures)
     for name, chart in drawn.items():
         Image.fromarray(chart).save(os.path.join(values.output_dir, f"{name}.png"))
-    report.write_report(
+    write_report(
         os.path.join(values.output_dir, "report.html"),
         figures,
         drawn,
@@ -199,156 +190,6 @@ def _named(values):
     return _model
 
 
-def _model(values, threshold):
-    """A trained model of ours: (Method, Source, no stored arrays)."""
-    model = model_lib.load(values.model)
-    own = None if values.map in BASELINES else values.map
-    stored = threshold if own == values.map else "stored"
-    method = scoring.method_of(
-        model,
-        kind=own,
-        threshold=stored,
-        view=values.view or "crop",
-        top_k=values.top_k,
-        ten_crop=values.ten_crop,
-    )
-    source = load(values, model.classes, model.resize_size)
-    if own != values.map:
-        method = _baseline(method, values.map, threshold, model.feature_extractor, model.classifier)
-    return method, source, {}
-
-
-def _classifier(values, threshold):
-    """A classifier of keras.applications as it was trained on ImageNet."""
-    source = load(values, None, values.resize_size or round(values.input_size * 8 / 7))
-    try:
-        feature_extractor, classifier, loaded = baselines.imagenet_classifier(
-            values.extractor,
-            width=values.width,
-            input_size=values.input_size,
-            output_stride=values.output_stride,
-            dilation=values.dilation,
-            weights=values.model,
-        )
-    except ValueError as error:  # --model names the weights here
-        sentence = re.sub("(--)?extractor_weights", "--model", str(error))
-        raise ValueError(sentence) from error
-    print(f"Classifier {loaded}.")
-    scores = classifier.output.shape[-1]
-    if len(source.classes) != scores:
-        raise ValueError(
-            f"The classifier tells {scores} classes and {source.name} has {len(source.classes)}. "
-            "A classes.txt with all names in the order of the classifier's scores is needed: for "
-            "ImageNet its 1000 wnids, sorted."
-        )
-    kind = values.map or "cam"
-    if kind not in ("cam", *BASELINES):
-        raise ValueError(
-            f"An ImageNet classifier has no map '{kind}'. Legal: cam, grad_cam, center."
-        )
-    method = scoring.Method(
-        predict=baselines.class_scores(feature_extractor, classifier),
-        view=_view(values, "crop"),
-        kinds=("cam",),
-        thresholds={"cam": "otsu" if threshold == "stored" else threshold},
-        threshold_from=_threshold_from(threshold),
-        ten_crop=values.ten_crop,
-    )
-    if kind != "cam":
-        method = _baseline(method, kind, threshold, feature_extractor, classifier)
-    return method, source, {}
-
-
-def _stored(values, threshold):
-    """Score maps that another program made."""
-    if values.map:
-        raise ValueError("--map picks a map of a model; stored score maps are scored as they are.")
-    source = load(values, None, values.resize_size or round(values.input_size * 8 / 7))
-    count = len(source.classes)
-    stored = {
-        "score_maps": stored_maps.StoredArrays(
-            values.score_maps, "score maps", lambda array: stored_maps.check_map(array, count)
-        )
-    }
-    if values.class_scores:
-        stored["class_scores"] = stored_maps.StoredArrays(
-            values.class_scores,
-            "class scores",
-            lambda array: stored_maps.check_scores(array, count),
-        )
-    for arrays in stored.values():
-        arrays.check_ids(source.image_ids)
-
-    def own_maps(batch):
-        ids = [image_id.decode() for image_id in batch.image_id]
-        found = {"stored": [stored["score_maps"].read_map(image_id) for image_id in ids]}
-        if values.class_scores:
-            read = [stored["class_scores"].read(image_id) for image_id in ids]
-            found["logits"] = [np.full(count, np.nan) if row is None else row for row in read]
-        return found
-
-    method = scoring.Method(
-        predict=lambda images: {},
-        view=_view(values, "whole"),
-        kinds=("stored",),
-        thresholds={"stored": "otsu" if threshold == "stored" else threshold},
-        threshold_from=_threshold_from(threshold),
-        own_maps=own_maps,
-    )
-    return method, source, stored
-
-
-def _baseline(method, kind, threshold, feature_extractor, classifier):
-    """The same method with Grad-CAM or the centre as the map that is scored."""
-    gradients = baselines.grad_cam(feature_extractor, classifier)
-    center = baselines.center_map()
-
-    def own_maps(batch):
-        if kind == "center":
-            return {kind: [center] * len(batch.image)}
-        rows, columns = np.nonzero(batch.labels >= 0)
-        labels = batch.labels[rows, columns]
-        found = [{} for _ in batch.image]
-        for row, label, drawn in zip(
-            rows, labels, gradients(batch.image[rows], labels).numpy(), strict=True
-        ):
-            found[row][int(label)] = drawn
-        return {kind: found}
-
-    return dataclasses.replace(
-        method,
-        kinds=(kind, *method.kinds),
-        thresholds={**method.thresholds, kind: "otsu" if threshold == "stored" else threshold},
-        threshold_from=_threshold_from(threshold),
-        own_maps=own_maps,
-    )
-
-
-def load(values, classes, image_size):
-    """Opens the data set that the flags name."""
-    return datasets.load(
-        values.dataset,
-        values.data_dir,
-        values.split,
-        classes=classes,
-        seed=values.seed,
-        image_size=image_size,
-        num_examples=values.num_examples or None,
-        download=values.download,
-        single_class=values.single_class,
-        on_bad_image=values.on_bad_image,
-    )
-
-
-def _view(values, default):
-    resize_size = values.resize_size or round(values.input_size * 8 / 7)
-    return scoring.View(values.input_size, resize_size, values.view or default)
-
-
-def _threshold_from(threshold):
-    return "each map's own (Otsu): nothing is stored" if threshold == "stored" else "given"
-
-
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
@@ -358,5 +199,5 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
-    flags.adopt_module_key_flags(config_lib)
+    flags.adopt_module_key_flags(programs)
     app.run(main)

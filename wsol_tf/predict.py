@@ -14,11 +14,13 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from wsol_tf import config as config_lib
-from wsol_tf import images, pictures, programs
-from wsol_tf import model as model_lib
-from wsol_tf.pipeline import resize_image
-from wsol_tf.score_maps import MAPS, localize, map_of
+from wsol_tf import programs
+from wsol_tf.config import MAPS
+from wsol_tf.data import images
+from wsol_tf.data.transforms import resize_image
+from wsol_tf.model.build import load_model
+from wsol_tf.model.score_maps import localize, map_of
+from wsol_tf.report import pictures
 
 
 def define_flags():
@@ -32,7 +34,7 @@ def define_flags():
         "top_k", None, "Classes of --map=topk; default: the model's own.", lower_bound=1
     )
     flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
-    config_lib.define_flags(["on_bad_image"])
+    programs.define_flags(["on_bad_image"])
 
 
 def find_images(arguments):
@@ -216,7 +218,7 @@ def main(argv):
         threshold = programs.parse_threshold(values.threshold)
         paths = find_images(argv[1:])
         lines, skipped = predict(
-            model_lib.load(values.model),
+            load_model(values.model),
             paths,
             values.output_dir,
             kind=values.map,
@@ -229,5 +231,5 @@ def main(argv):
 
 if __name__ == "__main__":
     define_flags()
-    flags.adopt_module_key_flags(config_lib)
+    flags.adopt_module_key_flags(programs)
     app.run(main)

@@ -1,12 +1,37 @@
 """What all command lines share: their output folder, how a threshold is named, how they end."""
 
 import contextlib
+import dataclasses
 import os
+import re
 import shlex
 import sys
 
+from absl import flags
+
+from wsol_tf.config import FREE, RECIPES, Config
+
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 PREEMPTED = 75  # "try again later" (EX_TEMPFAIL): the same command goes on from the checkpoint
+
+
+def with_flags(text: str, flag_values: flags.FlagValues = flags.FLAGS) -> str:
+    """Turns the settings that a library names in backticks into the flags of this program.
+
+    "Lower `batch_size`, or pass `resume=false`." becomes "Lower --batch_size, or pass
+    --resume=false." What is no flag of this program loses its backticks.
+    """
+
+    def dashed(match):
+        name, value = match.groups()
+        return f"--{name}{value}" if name in flag_values else name + value
+
+    return re.sub(r"`(\w+)((?:=[^`]*)?)`", dashed, text)
+
+
+def say(text: str) -> None:
+    """Prints a line of a library for the user of a program, see `with_flags`."""
+    print(with_flags(text), flush=True)
 
 
 class Preempted(BaseException):
@@ -30,9 +55,9 @@ def plain_ending():
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {with_flags(str(error))}")
     except Preempted as error:
-        print(error, file=sys.stderr)
+        print(with_flags(str(error)), file=sys.stderr)
         sys.exit(PREEMPTED)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
@@ -76,3 +101,79 @@ def parse_threshold(text):
             f"--threshold is a number in 0..1, 'stored' or 'otsu'. Received: '{text}'."
         )
     return value
+
+
+_DEFINERS = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+
+
+def define_flags(names=None, *, flag_values=flags.FLAGS, **defaults):
+    """Defines one absl flag per setting.
+
+    Args:
+        names: settings to define; None defines all.
+        flag_values: where the flags are defined.
+        **defaults: values that a program starts from instead of Config's.
+    """
+    for field in dataclasses.fields(Config):
+        if names is not None and field.name not in names:
+            continue
+        default = defaults.get(field.name, field.default)
+        text = field.metadata["help"]
+        choices = field.metadata["choices"]
+        if choices and field.type is str:
+            flags.DEFINE_enum(field.name, default, choices, text, flag_values=flag_values)
+        else:
+            _DEFINERS[field.type](field.name, default, text, flag_values=flag_values)
+
+
+def from_flags(flag_values=flags.FLAGS) -> Config:
+    """Makes a Config from parsed flags: a flag that was given wins over the recipe.
+
+    Raises:
+        ValueError: for a value that is not legal.
+    """
+    settings = {field.name: flag_values[field.name].value for field in dataclasses.fields(Config)}
+    for name, value in RECIPES[settings["recipe"]].items():
+        if not flag_values[name].present:
+            settings[name] = value
+    return Config(**settings)
+
+
+def from_flagfile(path, *arguments) -> Config:
+    """Makes a Config from a flagfile and further arguments (`--name=value`), as train does."""
+    flag_values = flags.FlagValues()
+    define_flags(flag_values=flag_values)
+    flag_values(["", f"--flagfile={path}", *arguments])
+    return from_flags(flag_values)
+
+
+def to_flagfile(config: Config) -> str:
+    """Writes every setting as a line of a flagfile, with its help text before it."""
+    lines = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        text = str(value).lower() if isinstance(value, bool) else value
+        lines += [f"# {field.metadata['help']}", f"--{field.name}={text}"]
+    return "\n".join(lines) + "\n"
+
+
+def differences(config: Config, path) -> list[str]:
+    """What a run's run.flags has otherwise than a Config, as "--name=theirs (here: ours)".
+
+    Settings in FREE are left out. A file that can't be read is a difference.
+    """
+    try:
+        other = from_flagfile(path)
+    except (flags.Error, ValueError, OSError) as error:
+        return [f"{path} can't be read ({error})"]
+    names = (field.name for field in dataclasses.fields(Config) if field.name not in FREE)
+    return [
+        f"--{name}={getattr(other, name)} (here: {getattr(config, name)})"
+        for name in names
+        if getattr(other, name) != getattr(config, name)
+    ]

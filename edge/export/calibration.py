@@ -1,0 +1,95 @@
+"""Representative pictures for quantization: they need no labels."""
+
+import os
+
+import numpy as np
+
+from wsol_tf.data import images
+from wsol_tf.data.example import make_example
+from wsol_tf.data.images import BadImage
+from wsol_tf.data.registry import PUBLIC, open_dataset
+from wsol_tf.data.source import Report, Source
+from wsol_tf.data.transforms import resize_image
+
+MIN_PICTURES = 8
+NAMED = ("shapes", *PUBLIC)  # data sets that need no folder
+
+
+def open_source(text, *, split, classes, image_size):
+    """Opens pictures by the value of --calibration_data or --parity_data.
+
+    Args:
+        text: a folder, or one of NAMED. A folder in VOC layout is read
+            with its labels and boxes; any other gives its pictures, at any depth, without labels.
+        split: which split of a data set or VOC layout.
+        classes: names of the model's classes.
+        image_size: side in pixels that views are cut from, as in `datasets.load`.
+
+    Returns:
+        (source, labelled): a `datasets.Source`; where labelled is False, its labels mean nothing.
+
+    Raises:
+        ValueError: neither a folder nor a data set, or no picture in it.
+    """
+    if not os.path.isdir(text):
+        if text not in NAMED:
+            raise ValueError(
+                f"'{text}' is neither a folder of pictures nor a data set without one "
+                f"({', '.join(NAMED)})."
+            )
+        return open_dataset(text, "", split, classes=classes, image_size=image_size), True
+    if os.path.isdir(os.path.join(text, "ImageSets", "Main")):
+        return open_dataset("voc_folder", text, split, classes=classes, image_size=image_size), True
+    paths = images.files_in(text)
+    if not paths:
+        raise ValueError(
+            f"There is no picture in folder '{text}' (looked for {', '.join(images.SUFFIXES)})."
+        )
+    names = tuple(os.path.relpath(path, text) for path in paths)
+
+    def read_image(position):
+        return images.read_image(paths[position], image_size)
+
+    def read_example(position):
+        return make_example(read_image(position), [0], image_id=names[position])
+
+    source = Source(
+        name=f"folder {text}",
+        classes=tuple(classes),
+        image_ids=names,
+        labels=(np.zeros(1, np.int32),) * len(names),
+        has_boxes=False,
+        has_masks=False,
+        report=Report(),
+        read_image=read_image,
+        read_example=read_example,
+    )
+    return source, False
+
+
+def pictures(source, input_size, number, *, seed=0):
+    """Reads up to `number` whole pictures, uint8 `[n, input_size, input_size, 3]`, in random order.
+
+    Pictures that can't be read go to the source's report. The first one is given one black and
+    one white pixel: the input's quantization is then (1.0, 0), so that apps feed bytes.
+
+    Raises:
+        ValueError: fewer than MIN_PICTURES can be read.
+    """
+    chosen = []
+    for position in np.random.default_rng(seed).permutation(len(source)):
+        if len(chosen) == number:
+            break
+        try:
+            chosen.append(resize_image(source.read_image(int(position)), input_size))
+        except BadImage as error:
+            source.report.skip(source.image_ids[position], error.reason)
+    if len(chosen) < MIN_PICTURES:
+        raise ValueError(
+            f"{source.name}: {len(chosen)} readable pictures are too few to calibrate on; give at "
+            f"least {MIN_PICTURES}, better 100, of the kind that the app will see.\n"
+            f"{source.report.summary()}"
+        )
+    batch = np.stack(chosen)
+    batch[0, 0, 0], batch[0, 0, 1] = 0, 255
+    return batch

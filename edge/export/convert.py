@@ -1,0 +1,113 @@
+"""From the Keras model of `graphs.build` to the bytes of a .tflite, and what must hold of them."""
+
+import contextlib
+import os
+import sys
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+SIGNATURE = "localize"
+TRAINED = {"int8_qat": "qat", "int8_pruned": "pruned", "int8_clustered": "clustered"}
+FORMATS = ("float32", "float16", "dynamic", "int8", *TRAINED)
+QUANTIZED = ("int8", *TRAINED)
+
+
+def convert(graph, format_, calibration=None):
+    """Converts a model to the bytes of a .tflite without metadata.
+
+    Args:
+        graph: Keras model of `graphs.build`.
+        format_: "float32", "float16", "dynamic" (int8 weights, float activations) or "int8".
+        calibration: uint8 pictures `[n, H, W, 3]` that span 0..255, for "int8" only; see
+            `calibration.pictures`.
+
+    Raises:
+        ValueError: the file breaks a promise of `check`.
+    """
+    full_int8 = format_ == "int8"
+    with tempfile.TemporaryDirectory() as folder, _log_on_failure():
+        archive = keras.export.ExportArchive()
+        archive.track(graph)
+        archive.add_endpoint(
+            SIGNATURE,
+            lambda image: graph(tf.cast(image, tf.float32), training=False),
+            # Of a float input the converter makes a uint8 one that is quantized.
+            [tf.TensorSpec(graph.input.shape, tf.float32 if full_int8 else tf.uint8, "image")],
+        )
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        if format_ != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if format_ == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if full_int8:
+            converter.representative_dataset = lambda: (
+                (SIGNATURE, {"image": picture[None].astype(np.float32)}) for picture in calibration
+            )
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.uint8
+        model_bytes = converter.convert()
+    check(model_bytes, format_)
+    return model_bytes
+
+
+@contextlib.contextmanager
+def _log_on_failure():
+    """Shows what the converter writes to stderr, pages of it, only if it fails."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as log:
+        stderr = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            log.seek(0)
+            os.write(stderr, log.read()[-4000:])
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def operations(model_bytes):
+    """Names of the operations in a .tflite, sorted, with how often each stands there."""
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+    model = schema.ModelT.InitFromPackedBuf(model_bytes, 0)
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    used = [names[codes[op.opcodeIndex]] for graph in model.subgraphs for op in graph.operators]
+    return {name: used.count(name) for name in sorted(set(used))}
+
+
+def check(model_bytes, format_):
+    """Refuses a file that breaks the promises of `edge/__init__.py`.
+
+    Raises:
+        ValueError: operations that are not builtin, dynamic shapes, an input that is not raw
+            bytes.
+    """
+    used = operations(model_bytes)
+    if "CUSTOM" in used or "DELEGATE" in used:
+        raise ValueError(
+            "The file would need operations that are not in every TFLite runtime (Flex or "
+            f"custom). Operations: {', '.join(used)}."
+        )
+    interpreter = Interpreter(model_content=model_bytes)
+    runner = interpreter.get_signature_runner(SIGNATURE)
+    image = runner.get_input_details()["image"]
+    for name, tensor in [("image", image), *runner.get_output_details().items()]:
+        if (np.asarray(tensor["shape_signature"]) < 0).any():
+            raise ValueError(f"The shape of '{name}' is not static: {tensor['shape_signature']}.")
+    if image["dtype"] != np.uint8:
+        raise ValueError(f"The input is {image['dtype'].__name__}, not uint8.")
+    if format_ in QUANTIZED and image["quantization"] != (1.0, 0):
+        raise ValueError(
+            f"The input's quantization is {image['quantization']}, not (1.0, 0), so bytes would "
+            "not mean what they are. Calibration must span 0..255."
+        )

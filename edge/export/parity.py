@@ -1,0 +1,255 @@
+"""How close exported files are to the Keras model: the same pictures through the same scoring."""
+
+import itertools
+import os
+import statistics
+import time
+import zlib
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from edge.export.convert import SIGNATURE
+from wsol_tf.evaluation import wsolevaluation
+from wsol_tf.evaluation.iou import box_iou, mask_iou
+from wsol_tf.evaluation.metrics import LOCALIZED
+from wsol_tf.evaluation.pairs import predict_pairs
+from wsol_tf.model.score_maps import localize
+
+REFERENCE = "keras"
+THREADS = (1, 2, 4)
+
+
+def runner(model_bytes, threads=1):
+    """Returns a function of uint8 `[1, H, W, 3]` -> dict of float32 outputs of a .tflite."""
+    interpreter = Interpreter(model_content=model_bytes, num_threads=threads)
+    signature = interpreter.get_signature_runner(SIGNATURE)
+    details = signature.get_output_details()
+
+    def run(image):
+        outputs = signature(image=image)
+        for name, value in outputs.items():
+            scale, zero_point = details[name]["quantization"]
+            if value.dtype == np.uint8:
+                outputs[name] = np.float32(scale) * (value.astype(np.float32) - zero_point)
+        return outputs
+
+    return run
+
+
+def keras_runner(graph):
+    """Returns a function as `runner` does, of a model of `graphs.build`."""
+    return lambda image: {name: np.asarray(v) for name, v in graph.predict_on_batch(image).items()}
+
+
+def scored(run):
+    """Returns the function of a batch that `scoring.pairs` takes, from one of a single picture."""
+
+    def predict(batch):
+        rows = [run(batch[i : i + 1]) for i in range(len(batch))]
+        outputs = {"localization_map": np.concatenate([row["foreground_mask"] for row in rows])}
+        if "class_scores" in rows[0]:
+            outputs["logits"] = np.concatenate([row["class_scores"] for row in rows])
+        return outputs
+
+    return predict
+
+
+def compare(runners, source, positions, *, view, threshold, kind, label=None, labelled=True):
+    """Runs models on the same pictures and compares each with the first.
+
+    Args:
+        runners: dict name -> function as `runner` returns; the first is the reference.
+        source: a `datasets.Source`.
+        positions: positions in the source.
+        view: a `scoring.View`.
+        threshold: score-map threshold, or "otsu".
+        kind: kind of map that is taken from several channels.
+        label: class whose boxes count; None counts each picture's own.
+        labelled: whether labels and boxes of the source mean anything.
+
+    Returns:
+        dict name -> dict of figures: mask_iou (mean) and mask_iou_min with the reference's masks;
+        max_difference and mean_difference of the maps in 0..1; num_pictures; where there are
+        class scores, same_class (share whose predicted class is the reference's) and
+        mask_iou_same_class (mean over these, None without any); and, where there are boxes,
+        gt_known_loc at the threshold and max_box_acc_v2.
+
+    Raises:
+        ValueError: no picture can be read, or the reference's map is constant on all of them.
+        FloatingPointError: the reference gives NaN or infinity.
+    """
+    reference, *_ = runners
+    streams = [
+        predict_pairs(scored(run), source, positions, kinds=[kind], view=view, batch_size=8)
+        for run in runners.values()
+    ]
+    rows = {name: [] for name in runners}
+    shown = False
+    accuracies = {name: wsolevaluation.Standard(["max_box_acc_v2"], view) for name in runners}
+    for pairs in zip(*streams, strict=True):
+        truth = None
+        for name, pair in zip(runners, pairs, strict=True):
+            score_map = pair.maps[kind]
+            resized, mask, box = localize(score_map, *pair.image.shape[:2], threshold)
+            if truth is None:
+                if not np.isfinite(score_map).all():
+                    raise FloatingPointError("the model's output is no finite number.")
+                truth, true_map = mask.astype(np.uint8), score_map
+                shown |= score_map.min() < score_map.max()
+                true_class = None if pair.logits is None else pair.logits.argmax()
+            difference = np.abs(score_map - true_map)
+            row = {
+                "image_id": pair.image_id,
+                "mask_iou": mask_iou(mask, truth) if np.isfinite(score_map).all() else 0.0,
+                "max_difference": difference.max(),
+                "mean_difference": difference.mean(),
+            }
+            if true_class is not None:
+                row["same_class"] = pair.logits.argmax() == true_class
+            if labelled and pair.boxes is not None and label in (None, pair.label):
+                row["box_iou"] = box_iou(box[None], pair.boxes).max(initial=0)
+                accuracies[name].add(pair, score_map)
+            rows[name].append(row)
+    if not rows[reference]:
+        raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
+    if not shown:  # any file would equal it
+        raise ValueError(
+            f"The model's map has one value everywhere on all {len(rows[reference])} pictures: it "
+            "shows no object. Its mask collapsed, or it was not trained; train it again."
+        )
+    return {name: _figures(rows[name], accuracies[name]) for name in runners}
+
+
+def _figures(rows, accuracy):
+    figures = {
+        "num_pictures": len({row["image_id"] for row in rows}),
+        "mask_iou": float(np.mean([row["mask_iou"] for row in rows])),
+        "mask_iou_min": float(np.min([row["mask_iou"] for row in rows])),
+        "max_difference": float(np.max([row["max_difference"] for row in rows])),
+        "mean_difference": float(np.mean([row["mean_difference"] for row in rows])),
+    }
+    if "same_class" in rows[0]:
+        same = [row["mask_iou"] for row in rows if row["same_class"]]
+        figures["same_class"] = len(same) / len(rows)
+        figures["mask_iou_same_class"] = float(np.mean(same)) if same else None
+    ious = [row["box_iou"] for row in rows if "box_iou" in row]
+    if ious:
+        figures["num_boxed"] = len(ious)
+        figures["gt_known_loc"] = float(np.mean(np.array(ious) >= LOCALIZED))
+        figures["max_box_acc_v2"] = accuracy.result()["max_box_acc_v2"]["value"]
+    return figures
+
+
+def latencies(graph, files, image, *, rounds=15, threads=THREADS):
+    """Milliseconds for one picture: medians of calls that take turns, so that load hits all alike.
+
+    Args:
+        graph: Keras model of `graphs.build`; its `predict_on_batch` is timed.
+        files: dict name -> .tflite bytes.
+        image: uint8 `[1, H, W, 3]`.
+        rounds: calls of each.
+        threads: numbers of threads that each file is run with.
+
+    Returns:
+        dict name -> dict threads -> ms. Keras takes a thread for each core that this process may
+        use, so "keras" has that one entry, and files have it besides: like is compared with like.
+    """
+    own = _cores()
+    calls = {(REFERENCE, own): lambda: graph.predict_on_batch(image)}
+    for (name, data), number in itertools.product(files.items(), sorted({*threads, own})):
+        interpreter = Interpreter(model_content=data, num_threads=number)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
+        calls[name, number] = interpreter.invoke
+    times = {key: [] for key in calls}
+    for i in range(rounds + 2):
+        for key, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if i >= 2:  # the first ones allocate and trace
+                times[key].append(time.perf_counter() - start)
+    table = {}
+    for (name, number), values in times.items():
+        table.setdefault(name, {})[number] = round(statistics.median(values) * 1000, 2)
+    return table
+
+
+def _cores():
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def failures(figures, *, max_drop, min_mask_iou):
+    """Names what is worse than allowed: dict name -> sentence."""
+    reference = figures[REFERENCE]
+    failed = {}
+    for name, row in figures.items():
+        wrong = []
+        if not row["mask_iou"] >= min_mask_iou:
+            masks = f"mask IoU with Keras {row['mask_iou']:.4f}, allowed {min_mask_iou}"
+            wrong.append(masks + _flips(row))
+        drop = reference.get("gt_known_loc", 0.0) - row.get("gt_known_loc", 0.0)
+        if not drop <= max_drop + 1e-9:
+            wrong.append(
+                f"GT-known Loc {row['gt_known_loc']:.4f} against {reference['gt_known_loc']:.4f} "
+                f"of Keras, a drop of {drop:.4f}, allowed {max_drop}"
+            )
+        if wrong:
+            failed[name] = "; ".join(wrong)
+    return failed
+
+
+def _flips(row):
+    """What of a low mask IoU is due to another predicted class, in words."""
+    if row.get("same_class", 1.0) == 1.0:
+        return ""
+    text = f" (on {1 - row['same_class']:.1%} of the pictures another class is predicted"
+    if row["mask_iou_same_class"] is None:
+        return text + ")"
+    return text + f"; mask IoU on the others {row['mask_iou_same_class']:.4f})"
+
+
+def table(report):
+    """Renders parity.json as Markdown."""
+    files, reference = report["files"], report["files"][REFERENCE]
+    boxed, classed = "gt_known_loc" in reference, "same_class" in reference
+    threads = sorted({number for row in files.values() for number in row["milliseconds"]})
+    head = ["file", "MB", "MB in zip", "mask IoU", "lowest", "difference, mean", "largest"]
+    if classed:
+        head += ["same class", "their mask IoU"]
+    if boxed:
+        head += ["GT-known Loc", "drop", "MaxBoxAccV2", "drop"]
+    head += [f"ms, {n} thread{'s' * (n > 1)}" for n in threads]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for name, row in files.items():
+        sizes = [f"{row[k] / 1e6:.2f}" if k in row else "" for k in ("bytes", "bytes_in_zip")]
+        cells = [name, *sizes, f"{row['mask_iou']:.4f}", f"{row['mask_iou_min']:.4f}"]
+        cells += [f"{row['mean_difference']:.5f}", f"{row['max_difference']:.4f}"]
+        if classed:
+            iou = row["mask_iou_same_class"]
+            cells += [f"{row['same_class']:.4f}", "" if iou is None else f"{iou:.4f}"]
+        if boxed:
+            for figure in ("gt_known_loc", "max_box_acc_v2"):
+                cells += [f"{row[figure]:.4f}", f"{reference[figure] - row[figure]:+.4f}"]
+        times = row["milliseconds"]
+        cells += [f"{times[n]:.1f}" if n in times else "" for n in threads]
+        lines.append(f"| {' | '.join(cells)} |")
+    failed = "".join(f"\n\n**{name} failed**: {why}." for name, why in report["failed"].items())
+    return (
+        f"# Parity of {report['model']}\n\n"
+        f"Map `{report['map']}`, threshold {report['threshold']}, "
+        f"{reference['num_pictures']} pictures of {report['scored_on']}, view "
+        f"`{report['view']}`. Masks are compared with those of the Keras model"
+        f"{'' if boxed else '; the pictures have no boxes, so GT-known Loc is not measured'}. "
+        "Milliseconds are medians of calls that took turns; the row `keras` is predict_on_batch "
+        "of the same part of the model, which takes a thread for each core: compare it with the "
+        "files in its column.\n\n" + "\n".join(lines) + failed + "\n"
+    )
+
+
+def size_in_zip(data):
+    """Bytes that a file takes in a zip archive, such as an app's package."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return len(compressor.compress(data)) + len(compressor.flush())

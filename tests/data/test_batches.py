@@ -1,0 +1,477 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from wsol_tf.data import batches, transforms
+from wsol_tf.data.batches import evaluation_batches, training_batches
+from wsol_tf.data.example import make_example
+from wsol_tf.data.images import BadImage
+from wsol_tf.data.registry import open_dataset
+from wsol_tf.data.source import Report, Source
+
+
+def source_of(labels, *, bad=(), size=32, classes=3):
+    """Pictures whose pixels are all `position + 1`; those in `bad` cannot be read."""
+    reads = []
+
+    def read_image(position):
+        reads.append(position)
+        if position in bad:
+            raise BadImage(f"/data/{position}.png", "the file is empty")
+        return np.full((size, size, 3), position + 1, np.uint8)
+
+    def read_example(position):
+        count = len(labels[position])
+        boxes = [[0, 0, size, size]] * count
+        return make_example(
+            read_image(position), labels[position], boxes, labels[position],
+            image_id=f"p{position}",
+        )  # fmt: skip
+
+    source = Source(
+        name="test",
+        classes=tuple("abc"[:classes]),
+        image_ids=tuple(f"p{i}" for i in range(len(labels))),
+        labels=tuple(np.array(label, np.int32) for label in labels),
+        has_boxes=True,
+        has_masks=False,
+        report=Report(),
+        read_image=read_image,
+        read_example=read_example,
+    )
+    return source, reads
+
+
+def train(source, indices, batch_size=4, **options):
+    options = {"input_size": 24, "resize_size": 28, "seed": 0} | options
+    return training_batches(source, indices, batch_size=batch_size, **options)
+
+
+def evaluate(source, indices, batch_size=4, **options):
+    options = {"input_size": 24, "resize_size": 32} | options
+    return evaluation_batches(source, indices, batch_size=batch_size, **options)
+
+
+def box_example(boxes, height=40, width=80):
+    """A picture whose mask and pixels show the boxes."""
+    mask = np.zeros((height, width), np.uint8)
+    for x0, y0, x1, y1 in np.asarray(boxes, int):
+        mask[y0:y1, x0:x1] = 2
+    image = np.repeat(mask[:, :, None] * 100, 3, axis=2)
+    return make_example(image, [1], boxes, [1] * len(boxes), mask)
+
+
+# --- transforms ----------------------------------------------------------------------------------
+
+
+def test_resize_moves_boxes_by_hand():
+    example = transforms.resize(box_example([[8, 10, 40, 30]]), 20)
+    # x scale 20 / 80, y scale 20 / 40.
+    assert example.boxes.tolist() == [[2, 5, 10, 15]]
+    assert example.image.shape == (20, 20, 3)
+    expected = np.zeros((20, 20), np.uint8)
+    expected[5:15, 2:10] = 2
+    np.testing.assert_array_equal(example.mask, expected)
+    assert example.size.tolist() == [40, 80]
+
+
+def test_resize_of_masks_makes_no_new_values():
+    mask = np.random.default_rng(0).choice([0, 3, 255], (37, 51)).astype(np.uint8)
+    example = make_example(np.zeros((37, 51, 3)), mask=mask)
+    assert set(np.unique(transforms.resize(example, 24).mask)) == {0, 3, 255}
+
+
+@pytest.mark.parametrize("resize", [transforms.resize_image, transforms.resize_fast])
+def test_resize_is_antialiased(resize):
+    # Columns alternate black and white; point sampling would keep one of them.
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, ::2] = 254
+    np.testing.assert_allclose(resize(image, 16)[:, 2:-2], 127, atol=8)
+
+
+@pytest.mark.parametrize("scale", [1.01, 1.5, 2, 2.7, 3, 7.3])
+def test_antialiasing_filter_completes_the_triangle(scale):
+    taps = transforms.antialiasing(scale).astype(float)
+    assert len(taps) % 2 == 1
+    x = np.arange(len(taps)) - len(taps) // 2
+    assert taps.sum() == pytest.approx(1)
+    assert taps @ x == pytest.approx(0)
+    # Variances add up: that of bilinear sampling is 1 / 6, that of the wide triangle scale^2 / 6.
+    assert taps @ x**2 + 1 / 6 == pytest.approx(scale**2 / 6)
+
+
+def test_antialiasing_filter_by_hand():
+    np.testing.assert_allclose(transforms.antialiasing(2), [0.25, 0.5, 0.25])
+    np.testing.assert_allclose(transforms.antialiasing(3), np.array([1, 2, 3, 2, 1]) / 9)
+    assert transforms.antialiasing(0.7).tolist() == [1]
+
+
+@pytest.mark.parametrize("shape", [(375, 500), (200, 300), (90, 120), (1000, 700)])
+def test_the_fast_resize_is_close_to_the_other(shape):
+    coarse = np.random.default_rng(0).integers(0, 256, (*(n // 6 for n in shape), 3), np.uint8)
+    picture = np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC))
+    expected = transforms.resize_image(picture, 128).astype(float)
+    difference = expected - transforms.resize_fast(picture, 128)
+    assert np.abs(difference).mean() < 1.5
+    assert abs(difference.mean()) < 0.2
+
+
+def test_resize_keeps_a_picture_of_the_right_size():
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    np.testing.assert_array_equal(transforms.resize_image(image, 16), image)
+    np.testing.assert_array_equal(transforms.resize_fast(image, 16), image)
+
+
+def test_crop_by_hand():
+    example = box_example([[10, 5, 30, 25], [0, 0, 4, 4], [60, 30, 80, 40]])
+    cropped = transforms.crop(example, 10, 20, 24)
+    # Shift by -20, -10 and clip to 24 x 24: only the first box is left.
+    assert cropped.boxes.tolist() == [[0, 0, 10, 15]]
+    assert cropped.box_labels.tolist() == [1]
+    assert cropped.labels.tolist() == [1]
+    np.testing.assert_array_equal(cropped.mask, example.mask[10:34, 20:44])
+    np.testing.assert_array_equal(cropped.image, example.image[10:34, 20:44])
+
+
+def test_box_that_only_touches_the_crop_is_dropped():
+    example = box_example([[0, 0, 20, 40], [0, 0, 21, 40]])
+    assert transforms.crop(example, 0, 20, 24).boxes.tolist() == [[0, 0, 1, 24]]
+
+
+def test_center_crop_is_in_the_middle():
+    image = np.zeros((10, 14, 3), np.uint8)
+    image[2:8, 4:10] = 9
+    assert (transforms.center_crop(make_example(image), 6).image == 9).all()
+
+
+def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images():
+    row, column = np.indices((8, 6))
+    image = np.stack([row, column, 0 * row], axis=-1).astype(np.uint8)
+    crops = [crop[0] for crop in transforms.ten_crops(image[None], 4)]
+    assert [crop.shape for crop in crops] == [(4, 4, 3)] * 10
+    corners = [crop[0, 0, :2].tolist() for crop in crops]
+    assert corners[:5] == [[0, 0], [0, 2], [4, 0], [4, 2], [2, 1]]
+    # Mirrored first, so that left and right have changed places.
+    assert corners[5:] == [[0, 5], [0, 3], [4, 5], [4, 3], [2, 4]]
+    for crop in crops[5:]:
+        assert crop[0, :, 1].tolist() == sorted(crop[0, :, 1], reverse=True)
+    with pytest.raises(ValueError, match="larger pictures"):
+        next(transforms.ten_crops(image[None], 7))
+
+
+def test_ten_crop_probabilities_average_after_the_softmax():
+    image = np.zeros((1, 4, 4, 3), np.uint8)
+    image[0, 0, 0] = 1  # in one crop of 2 x 2 in ten, and in one of the mirrored
+    seen = []
+
+    def classify(crops):
+        seen.append(crops.shape)
+        bright = crops.reshape(len(crops), -1).max(-1)
+        return np.stack([np.log(3.0) * bright, 0.0 * bright], axis=-1)
+
+    probabilities = transforms.ten_crop_probabilities(classify, np.repeat(image, 2, axis=0), 2)
+    assert seen == [(2, 2, 2, 3)] * 10
+    # 3/4 in two crops and 1/2 in eight; a mean of the logits would give another figure.
+    expected = (2 * 3 / 4 + 8 / 2) / 10
+    np.testing.assert_allclose(probabilities, [[expected, 1 - expected]] * 2)
+
+
+def test_crop_outside_is_refused():
+    with pytest.raises(ValueError, match="not inside the picture of 40 x 80"):
+        transforms.crop(box_example([]), 20, 0, 24)
+
+
+@st.composite
+def boxes_and_crops(draw):
+    x = sorted(draw(st.lists(st.integers(0, 80), min_size=2, max_size=2, unique=True)))
+    y = sorted(draw(st.lists(st.integers(0, 40), min_size=2, max_size=2, unique=True)))
+    size = draw(st.integers(8, 40))
+    top, left = draw(st.integers(0, 40 - size)), draw(st.integers(0, 80 - size))
+    return [x[0], y[0], x[1], y[1]], top, left, size
+
+
+def extents(mask):
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return [[xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]] if len(xs) else []
+
+
+@settings(max_examples=100, deadline=None)
+@given(boxes_and_crops())
+def test_picture_box_and_mask_stay_together(case):
+    box, top, left, size = case
+    example = transforms.crop(box_example([box]), top, left, size)
+    assert example.boxes.tolist() == extents(example.mask)
+    assert len(example.box_labels) == len(example.boxes)
+    np.testing.assert_array_equal(example.image[:, :, 0], example.mask * 100)
+
+
+def test_crop_of_a_resized_picture_is_a_plain_crop():
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    cropped = transforms.crop_image(image, 3, 8, 24, 32)
+    np.testing.assert_array_equal(cropped, image[3:27, 8:32])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(40, 150), st.integers(40, 150), st.integers(0, 8), st.integers(0, 8))
+def test_crop_before_the_resize_equals_crop_after_it(height, width, top, left):
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([255 * y / height, 255 * x / width, 0 * x], -1).astype(np.uint8)
+    cropped = transforms.crop_image(image, top, left, 24, 32).astype(float)
+    expected = transforms.resize_fast(image, 32)[top : top + 24, left : left + 24]
+    # Half a pixel of these slopes is 255 / 40 / 2 at most; rounding comes on top.
+    assert np.abs(cropped - expected).max() <= 6
+
+
+# --- training batches ----------------------------------------------------------------------------
+
+
+def test_training_batches_carry_picture_and_label_only():
+    source = open_dataset("shapes", "", "train", image_size=32, num_examples=12)
+    assert source.read_example(0).mask.any()  # boxes and masks are there, and are not passed on
+    spec = train(source, range(12)).element_spec
+    assert [(tuple(s.shape), s.dtype.name) for s in spec] == [
+        ((4, 24, 24, 3), "uint8"),
+        ((4,), "int32"),
+    ]
+
+
+def test_training_never_reads_annotations():
+    source, _ = source_of([[0]] * 8)
+
+    def refuse(position):
+        raise AssertionError("training asked for boxes and masks")
+
+    blind = Source(**{**vars(source), "read_example": refuse})
+    assert len(list(train(blind, range(8)))) == 2
+
+
+def stream(dataset):
+    """The positions of all samples, in order."""
+    return [int(x) - 1 for batch in dataset for x in batch[0][:, 0, 0, 0].numpy()]
+
+
+@pytest.mark.parametrize("count, batch_size, batches", [(12, 4, 9), (14, 4, 11), (5, 4, 4)])
+def test_every_sample_once_an_epoch_with_its_label(count, batch_size, batches):
+    labels = [[i % 3] for i in range(count)]
+    source, _ = source_of(labels)
+    dataset = train(source, range(count), batch_size=batch_size, epochs=3)
+    halves = train(source, range(count), batch_size=batch_size, epochs=3, parts=2)
+    assert int(halves.cardinality()) == 2 * batches
+    assert int(dataset.cardinality()) == batches  # three epochs, and what fills the last batch
+    for image, label in dataset:
+        assert (image == image[:, :1, :1, :1]).numpy().all()
+        assert [labels[p][0] for p in image[:, 0, 0, 0].numpy() - 1] == label.numpy().tolist()
+        assert len(label) == batch_size
+    seen = stream(dataset)
+    assert len(seen) == batches * batch_size
+    for epoch in range(3):
+        assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_order_is_fixed_by_the_seed_and_new_each_epoch():
+    source, _ = source_of([[0]] * 16)
+    one = stream(train(source, range(16), epochs=3))
+    assert one == stream(train(source, range(16), epochs=3))
+    assert one[:16] != one[16:32] != one[32:]
+    assert stream(train(source, range(16), epochs=3, seed=1)) != one
+
+
+def test_augmentation_is_fixed_by_the_seed_and_new_each_epoch():
+    source = open_dataset("shapes", "", "train", image_size=64, num_examples=1)
+
+    def epochs(seed):
+        dataset = train(source, [0], batch_size=1, seed=seed, epochs=4)
+        return [image.numpy().tobytes() for image, _ in dataset]
+
+    first = epochs(5)
+    assert first == epochs(5)
+    assert first != epochs(6)
+    # One picture in one order: only the crop and the mirror can differ.
+    assert len(set(first)) > 1
+
+
+def test_it_begins_anywhere_as_if_it_had_come_from_the_start():
+    source = open_dataset("shapes", "", "train", image_size=40, num_examples=7)
+
+    def batches(**options):
+        return [
+            (image.numpy().tobytes(), label.numpy().tolist())
+            for image, label in train(source, range(7), batch_size=3, epochs=4, **options)
+        ]
+
+    whole = batches()
+    assert len(whole) == 10  # 28 / 3, rounded up
+    for start in (1, 2, 5, 9, 10):
+        assert batches(start=start) == whole[start:]
+
+
+def test_workers_and_replicas_share_the_same_batches():
+    source, _ = source_of([[0]] * 14)
+    options = {"batch_size": 8, "epochs": 2, "start": 1}
+    whole = np.array(stream(train(source, range(14), **options))).reshape(-1, 8)
+    parts = [
+        np.array(stream(train(source, range(14), replicas=4, worker=w, workers=2, **options)))
+        for w in range(2)
+    ]
+    dataset = train(source, range(14), replicas=4, worker=1, workers=2, **options)
+    assert {len(label) for _, label in dataset} == {2} and int(dataset.cardinality()) == 6
+    np.testing.assert_array_equal(np.hstack([part.reshape(-1, 4) for part in parts]), whole)
+    # In two parts each worker has its pieces of the first, then those of the second.
+    halves = [
+        np.array(stream(train(source, range(14), parts=2, replicas=2, worker=w, workers=2,
+                              **options))).reshape(-1, 2, 2)
+        for w in range(2)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(np.concatenate(halves, axis=2).reshape(-1, 8), whole)
+    with pytest.raises(ValueError, match="by 3 replicas in 2 parts. Set .* multiple of 6"):
+        train(source, range(14), batch_size=8, replicas=3, parts=2)
+
+
+def test_several_classes_make_one_sample_each_and_mask_out_the_others():
+    source, _ = source_of([[0, 2], [1], [0, 1, 2]])
+    seen = set()
+    for image, label, allowed in train(source, range(3), batch_size=2):
+        for i in range(2):
+            position = int(image[i, 0, 0, 0]) - 1
+            seen.add((position, int(label[i]), tuple(allowed[i].numpy().tolist())))
+    assert seen == {
+        (0, 0, (True, True, False)),
+        (0, 2, (False, True, True)),
+        (1, 1, (True, True, True)),
+        (2, 0, (True, False, False)),
+        (2, 1, (False, True, False)),
+        (2, 2, (False, False, True)),
+    }
+    with pytest.raises(ValueError, match="pairs=True"):
+        train(source, range(3), pairs=False)
+
+
+def test_unreadable_pictures_are_replaced_and_reported():
+    source, _ = source_of([[i % 3] for i in range(8)], bad={2, 3})
+    dataset = train(source, range(8), epochs=3)
+    assert int(dataset.cardinality()) == 6
+    for order in np.reshape(stream(dataset), (3, 8)).tolist():
+        # Samples 2 and 3 give their places to the next that can be read, sample 4.
+        assert sorted(order) == [0, 1, 4, 4, 4, 5, 6, 7]
+    assert source.report.skipped == {"p2": "the file is empty", "p3": "the file is empty"}
+
+
+def test_no_readable_picture_ends_with_the_names():
+    source, _ = source_of([[0]] * 4, bad=set(range(4)))
+    with pytest.raises(Exception, match="no picture can be read(.|\n)*p0, p1, p2, p3"):
+        next(iter(train(source, range(4))))
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_pictures_are_read_once_when_cached(cache, tmp_path):
+    source, reads = source_of([[0]] * 8)
+    read = range(2, 8)
+    batches = train(source, read, cache=cache, cache_dir=tmp_path, batch_size=3, epochs=3)
+    cached = stream(batches)
+    # Two threads may want a picture at once, at the end of an epoch and early in the next.
+    assert set(reads) == set(read) and len(reads) < 3 * len(read)
+    reads.clear()
+    assert stream(batches) == cached and not reads
+    assert stream(train(source, read, cache="none", batch_size=3, epochs=3)) == cached
+    assert sorted(reads) == sorted(list(read) * 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_cache_is_left_out_where_it_does_not_fit(monkeypatch):
+    source, reads = source_of([[0]] * 8)
+    monkeypatch.setattr(batches, "CACHE_BYTES", 8 * 28 * 28 * 3 - 1)
+    stream(train(source, range(8), epochs=2))
+    assert len(reads) == 16
+
+
+def test_cache_that_cannot_work_is_refused(monkeypatch, tmp_path):
+    source, _ = source_of([[0]] * 8)
+    with pytest.raises(ValueError, match="Legal: none, memory, disk"):
+        train(source, range(8), cache="true")
+    monkeypatch.setattr(batches.shutil, "disk_usage", lambda _: (9, 9, 8 * 28 * 28 * 3 - 1))
+    with pytest.raises(ValueError, match="more than is free"):
+        train(source, range(8), cache="disk", cache_dir=tmp_path)
+
+
+def test_free_order_keeps_the_samples():
+    source, _ = source_of([[0]] * 16)
+    assert sorted(stream(train(source, range(16), deterministic=False))) == list(range(16))
+
+
+def test_too_few_samples_are_refused():
+    source, _ = source_of([[0]] * 3)
+    with pytest.raises(ValueError, match="3 training samples do not fill a batch of 4"):
+        train(source, range(3))
+    with pytest.raises(ValueError, match="0 training samples"):
+        train(source, [])
+
+
+@pytest.mark.parametrize("batches", [train, evaluate])
+def test_crop_larger_than_the_resized_picture_is_refused(batches):
+    source, _ = source_of([[0]] * 4)
+    with pytest.raises(ValueError, match="30 < 31"):
+        batches(source, range(4), input_size=31, resize_size=30)
+
+
+# --- evaluation batches --------------------------------------------------------------------------
+
+
+def test_evaluation_keeps_order_and_the_last_partial_batch():
+    source, _ = source_of([[0], [0, 1], [2], [1], [0]])
+    batches = list(evaluate(source, [4, 3, 2, 1, 0], batch_size=2))
+    assert [b.image_id.numpy().tolist() for b in batches] == [
+        [b"p4", b"p3"],
+        [b"p2", b"p1"],
+        [b"p0"],
+    ]
+    second = batches[1]
+    assert second.image.shape == (2, 24, 24, 3)
+    assert second.labels.numpy().tolist() == [[2, -1], [0, 1]]
+    assert second.box_labels.numpy().tolist() == [[2, -1], [0, 1]]
+    # Whole-picture boxes of 32, cut to the middle 24.
+    assert second.boxes.numpy().tolist() == [
+        [[0, 0, 24, 24], [-1, -1, -1, -1]],
+        [[0, 0, 24, 24], [0, 0, 24, 24]],
+    ]
+    assert second.mask.shape == (2, 0, 0)
+
+
+def test_views_are_resize_and_crop():
+    source = open_dataset("shapes", "", "val", image_size=48, num_examples=4)
+    cropped = next(iter(evaluate(source, range(4))))
+    whole = next(iter(evaluate(source, range(4), view="whole")))
+    for i in range(4):
+        example = source.read_example(i)
+        expected = transforms.center_crop(transforms.resize(example, 32), 24)
+        np.testing.assert_array_equal(cropped.image[i], expected.image)
+        np.testing.assert_array_equal(cropped.mask[i], expected.mask)
+        count = len(expected.boxes)
+        np.testing.assert_array_equal(cropped.boxes[i, :count], expected.boxes)
+        assert (cropped.boxes[i, count:] == -1).numpy().all()
+        np.testing.assert_array_equal(whole.image[i], transforms.resize(example, 24).image)
+    with pytest.raises(ValueError, match="Legal: crop, whole"):
+        evaluate(source, range(4), view="ten")
+
+
+def test_missing_masks_beside_others_are_ignored_pixels():
+    source = open_dataset("shapes", "", "val", image_size=32, num_examples=2)
+    read = source.read_example
+
+    def without_second(position):
+        example = read(position)
+        return example._replace(mask=np.zeros((0, 0), np.uint8)) if position else example
+
+    batch = next(iter(evaluate(Source(**{**vars(source), "read_example": without_second}), [0, 1])))
+    assert batch.mask.shape == (2, 24, 24)
+    assert (batch.mask[0] != 255).numpy().all()
+    assert (batch.mask[1] == 255).numpy().all()
+
+
+def test_evaluation_skips_and_reports_unreadable_pictures():
+    source, _ = source_of([[0]] * 5, bad={1})
+    found = [i for b in evaluate(source, range(5), batch_size=2) for i in b.image_id.numpy()]
+    assert found == [b"p0", b"p2", b"p3", b"p4"]
+    assert source.report.skipped == {"p1": "the file is empty"}
+    assert list(evaluate(source, [])) == []

@@ -1,0 +1,368 @@
+"""From a model to checked files: what is in them, and what is refused."""
+
+import json
+import os
+import sys
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from PIL import Image
+
+from edge.export import __main__ as export
+from edge.export import bias_correction, calibration, convert, graphs, parity, qat
+from helpers import add_picture, run, tiny_model, varied
+from wsol_tf.data import transforms
+from wsol_tf.evaluation import wsolevaluation
+from wsol_tf.evaluation.pairs import predict_pairs
+
+CLASSES = ("stripe", "check", "dot", "ring")  # of the drawn objects
+SMALL = ("--calibration_data=shapes", "--num_calibration=8", "--num_parity=4", "--max_drop=1",
+         "--min_mask_iou=0")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    return varied(tiny_model(CLASSES, localizer="agnostic"))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    source, _ = calibration.open_source("shapes", split="train", classes=CLASSES, image_size=73)
+    return calibration.pictures(source, 64, 12)
+
+
+@pytest.fixture(scope="module")
+def converted(model, pictures):
+    """The float32 and the int8 file of one network, before biases are corrected."""
+    graph = graphs.build(model, "mean")
+    return convert.convert(graph, "float32"), convert.convert(graph, "int8", pictures)
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    model.save(folder / "model.keras")
+    out = folder / "out"
+    assert 0 == run(
+        export, f"--model={folder / 'model.keras'}", f"--output_dir={out}",
+        "--formats=float32,float16,dynamic,int8", *SMALL,
+    )  # fmt: skip
+    return out
+
+
+def test_a_file_holds_what_is_promised(exported):
+    for name in ("float32", "float16", "dynamic", "int8"):
+        path = exported / f"localizer_{name}.tflite"
+        data = path.read_bytes()
+        convert.check(data, name)
+        image = np.zeros((1, 64, 64, 3), np.uint8)
+        assert parity.runner(data)(image)["foreground_mask"].shape == (1, 8, 8, 1)
+        with zipfile.ZipFile(path) as archive:
+            assert archive.read("labels.txt").decode().split() == list(CLASSES)
+            information = json.loads(archive.read("wsol_tf.json"))
+            assert all(i.compress_type == zipfile.ZIP_STORED for i in archive.infolist())
+        assert information["format"] == name
+        assert information["labels"] == list(CLASSES)
+        assert (information["map"], information["threshold"]) == ("mean", 0.5)
+        assert information["normalization"] == {
+            "scale": pytest.approx(1 / 127.5), "offset": -1.0, "in_graph": True,
+        }  # fmt: skip
+        assert (information["input_size"], information["output_size"]) == ([64, 64], [8, 8])
+        names = [m.name for m in schema.ModelT.InitFromPackedBuf(data, 0).metadata]
+        assert b"TFLITE_METADATA" in names
+
+
+def test_the_report_compares_every_file_with_keras(exported):
+    report = json.loads((exported / "parity.json").read_text())
+    assert list(report["files"]) == ["keras", "float32", "float16", "dynamic", "int8"]
+    assert report["files"]["keras"]["mask_iou"] == 1.0
+    assert report["files"]["float32"]["max_difference"] < 1e-5
+    assert report["files"]["keras"]["num_boxed"] > 0
+    sizes = [report["files"][name]["bytes"] for name in ("float32", "float16", "int8")]
+    assert sizes == sorted(sizes, reverse=True)
+    for name, row in report["files"].items():
+        if name != "keras":
+            assert row["bytes"] == os.path.getsize(exported / f"localizer_{name}.tflite")
+            assert row["bytes_in_zip"] < row["bytes"]
+            assert {"1", "2", "4", *report["files"]["keras"]["milliseconds"]} == {
+                *row["milliseconds"]
+            }
+    assert "| int8 |" in (exported / "parity.md").read_text()
+    assert (exported / "labels.txt").read_text().split() == list(CLASSES)
+    assert not [name for name in os.listdir(exported) if name.startswith(".")]
+
+
+def test_a_file_that_differs_fails_loudly(exported, tmp_path, capsys):
+    (tmp_path / "localizer_float32.tflite").write_text("of an earlier export")
+    status = run(
+        export, f"--model={exported.parent / 'model.keras'}", f"--output_dir={tmp_path}",
+        "--formats=float32", *SMALL, "--min_mask_iou=1.1",
+    )  # fmt: skip
+    assert status == 1
+    error = capsys.readouterr().err
+    assert "mask IoU with Keras 1.0000, allowed 1.1" in error
+    assert "localizer_float32.failed.tflite" in os.listdir(tmp_path)
+    assert "localizer_float32.tflite" not in os.listdir(tmp_path)
+    assert "**float32 failed**" in (tmp_path / "parity.md").read_text()
+
+
+def test_failures_are_told_by_drop_and_by_masks():
+    def row(mask_iou, gt):
+        return {"mask_iou": mask_iou, "gt_known_loc": gt}
+
+    figures = {
+        "keras": row(1.0, 0.80), "good": row(0.95, 0.79), "better": row(0.99, 0.85),
+        "masks": row(0.94, 0.80), "boxes": row(0.99, 0.78), "nan": row(float("nan"), 0.80),
+    }  # fmt: skip
+    failed = parity.failures(figures, max_drop=0.01, min_mask_iou=0.95)
+    assert set(failed) == {"masks", "boxes", "nan"}
+    assert "0.7800 against 0.8000 of Keras, a drop of 0.0200" in failed["boxes"]
+
+
+def test_a_model_that_shows_nothing_has_nothing_to_compare():
+    """Its files would equal it on every picture; one picture with an object is enough."""
+    source, _ = calibration.open_source("shapes", split="val", classes=CLASSES, image_size=64)
+    count = iter(range(8))
+
+    def shows(last):
+        score_map = np.zeros((1, 8, 8, 1), np.float32)
+        score_map[0, 0, 0, 0] = last and next(count) == 3
+        return {"foreground_mask": score_map}
+
+    asked = {"view": transforms.View(64, 64), "threshold": 0.5, "kind": "mean"}
+    with pytest.raises(ValueError, match="one value everywhere on all 4 pictures.* train it again"):
+        parity.compare({"keras": lambda image: shows(False)}, source, range(4), **asked)
+    parity.compare({"keras": lambda image: shows(True)}, source, range(4), **asked)
+
+
+def test_another_class_is_told_apart_from_a_worse_map():
+    """A file that predicts another class shows another map, however well it computes both."""
+    source, _ = calibration.open_source("shapes", split="val", classes=CLASSES, image_size=64)
+    left, right = (np.repeat([row], 8, axis=0)[None, ..., None].astype(np.float32)
+                   for row in ([1] * 4 + [0] * 4, [0] * 4 + [1] * 4))  # fmt: skip
+
+    def outputs(flipped):
+        scores = np.float32([[0, 1, 0, 0]] if flipped else [[1, 0, 0, 0]])
+        return {"foreground_mask": right if flipped else left, "class_scores": scores}
+
+    asked = iter(range(4))
+    runners = {
+        "keras": lambda image: outputs(False),
+        "one flips": lambda image: outputs(next(asked) == 2),
+        "all flip": lambda image: outputs(True),
+    }
+    figures = parity.compare(
+        runners, source, range(4), view=transforms.View(64, 64), threshold=0.5, kind="mean"
+    )
+    shares = {
+        name: (row["num_pictures"], row["mask_iou"], row["same_class"], row["mask_iou_same_class"])
+        for name, row in figures.items()
+    }
+    assert shares == {
+        "keras": (4, 1, 1, 1), "one flips": (4, 0.75, 0.75, 1), "all flip": (4, 0, 0, None),
+    }  # fmt: skip
+    failed = parity.failures(figures, max_drop=1, min_mask_iou=0.95)
+    assert failed["one flips"] == (
+        "mask IoU with Keras 0.7500, allowed 0.95 (on 25.0% of the pictures another class is "
+        "predicted; mask IoU on the others 1.0000)"
+    )
+    assert failed["all flip"].endswith("(on 100.0% of the pictures another class is predicted)")
+    for row in figures.values():
+        row["milliseconds"] = {1: 2.0}
+    report = {"files": figures, "failed": failed, "model": "m", "map": "predicted",
+              "threshold": 0.5, "scored_on": "s", "view": "crop"}  # fmt: skip
+    assert "| same class | their mask IoU |" in parity.table(report)
+
+
+def test_a_picture_of_two_classes_is_one_picture(tmp_path):
+    add_picture(tmp_path, "a", [("cat", (0, 0, 16, 16)), ("dog", (16, 16, 32, 32))])
+    source, _ = calibration.open_source(
+        str(tmp_path), split="val", classes=("cat", "dog", "fox"), image_size=64
+    )
+    whole = {"foreground_mask": np.eye(8, dtype=np.float32)[None, ..., None]}
+    figures = parity.compare(
+        {"keras": lambda image: whole}, source, [0],
+        view=transforms.View(64, 64), threshold=0.5, kind="mean",
+    )  # fmt: skip
+    assert (figures["keras"]["num_pictures"], figures["keras"]["num_boxed"]) == (1, 2)
+
+
+def test_max_box_acc_v2_is_that_of_evaluate():
+    """Boxes are rounded to whole pixels as wsolevaluation does, which tips some over the edge."""
+    source, _ = calibration.open_source("shapes", split="val", classes=CLASSES, image_size=73)
+    view = transforms.View(64, 73)
+
+    def run(image):  # bright where the picture is, in steps of 4 pixels
+        cells = image.reshape(1, 16, 4, 16, 4, 3).mean((2, 4, 5), keepdims=True) / 255
+        return {"foreground_mask": cells.reshape(1, 16, 16, 1).astype(np.float32)}
+
+    standard = wsolevaluation.Standard(["max_box_acc_v2"], view)
+    positions = range(24)
+    for pair in predict_pairs(parity.scored(run), source, positions, kinds=["mean"], view=view):
+        standard.add(pair, pair.maps["mean"])
+    figures = parity.compare(
+        {"keras": run}, source, positions, view=view, threshold=0.5, kind="mean"
+    )
+    found = figures["keras"]["max_box_acc_v2"]
+    assert found == standard.result()["max_box_acc_v2"]["value"]
+    assert 0 < found < 1
+
+
+def test_keras_is_timed_beside_files_with_as_many_threads(converted, model, monkeypatch):
+    monkeypatch.setattr(parity, "_cores", lambda: 3)
+    graph = graphs.build(model, "mean")
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    times = parity.latencies(graph, {"float32": converted[0]}, image, rounds=1, threads=(1, 2))
+    assert {name: list(row) for name, row in times.items()} == {
+        "keras": [3], "float32": [1, 2, 3],
+    }  # fmt: skip
+
+
+def test_further_training_aims_at_the_networks_own_map(model, pictures, monkeypatch):
+    """With --output_size the file's map is larger than what the twin gives."""
+    aimed_at = {}
+
+    def train(model, map_, run, pictures, kind, **settings):
+        aimed_at[kind] = run(pictures[:1])["foreground_mask"].shape
+        return model
+
+    monkeypatch.setattr(qat, "train", train)
+    monkeypatch.setattr(export, "quantized", lambda of, *_: of.output["foreground_mask"].shape)
+    values = SimpleNamespace(
+        formats=["int8_qat"], output_size=32, qat_steps=1, sparsity=0.5, clusters=2, seed=0
+    )
+    graph = graphs.build(model, "mean", output_size=32)
+    ((name, shape),) = export.made(model, "mean", graph, pictures, values)
+    assert aimed_at == {"qat": (1, 8, 8, 1)}
+    assert (name, shape) == ("int8_qat", (1, 32, 32, 1))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--formats=float31"], "Unknown format 'float31'"),
+        (["--formats="], "Unknown format"),
+        (["--map=true"], "Unknown map 'true'"),
+        (["--map=predicted"], "one channel"),
+        (["--calibration_data=nowhere"], "neither a folder of pictures nor a data set"),
+        (["--calibration_data=csv"], "a data set without one (shapes, voc, "),
+        (["--model=nothing.keras"], "is no file"),
+        (["--output_size=4"], "at least the map's own side, 8"),
+    ],
+)
+def test_bad_settings_are_refused_in_a_sentence(exported, tmp_path, capsys, arguments, message):
+    status = run(
+        export, f"--model={exported.parent / 'model.keras'}", f"--output_dir={tmp_path / 'out'}",
+        *SMALL, *arguments,
+    )  # fmt: skip
+    assert status == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_package_is_told_before_any_work(exported, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_model_optimization", None)
+    status = run(
+        export, f"--model={exported.parent / 'model.keras'}", f"--output_dir={tmp_path / 'out'}",
+        "--formats=float32,int8_qat", *SMALL,
+    )  # fmt: skip
+    output = capsys.readouterr()
+    assert status == 1 and "pip install 'wsol_tf[qat]'" in output.err
+    assert "Making" not in output.out and not (tmp_path / "out").exists()
+
+
+def test_a_model_of_others_is_refused(tmp_path, capsys):
+    import keras
+
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    other.save(tmp_path / "other.keras")
+    arguments = (f"--model={tmp_path / 'other.keras'}", f"--output_dir={tmp_path}", *SMALL)
+    assert run(export, *arguments) == 1
+    assert "not a Localization" in capsys.readouterr().err
+
+
+def save_pictures(folder, number):
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for i in range(number):
+        pixels = rng.integers(20, 200, (30, 40, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+def test_loose_pictures_need_no_labels(tmp_path):
+    save_pictures(tmp_path / "deep", 10)
+    (tmp_path / "deep" / "broken.png").write_bytes(b"no picture")
+    source, labelled = calibration.open_source(
+        str(tmp_path), split="train", classes=CLASSES, image_size=64
+    )
+    assert not labelled and not source.has_boxes and len(source) == 11
+    batch = calibration.pictures(source, 64, 50)
+    assert batch.shape == (10, 64, 64, 3) and batch.dtype == np.uint8
+    assert batch.min() == 0 and batch.max() == 255  # one pixel each, so that bytes are bytes
+    assert "broken.png" in str(source.report.skipped)
+
+
+def test_too_few_pictures_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no picture in folder"):
+        calibration.open_source(str(tmp_path), split="train", classes=CLASSES, image_size=64)
+    save_pictures(tmp_path, 5)
+    source, _ = calibration.open_source(
+        str(tmp_path), split="train", classes=CLASSES, image_size=64
+    )
+    with pytest.raises(ValueError, match="5 readable pictures are too few"):
+        calibration.pictures(source, 64, 50)
+
+
+def test_a_folder_in_voc_layout_gives_its_split(tmp_path):
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "trainval.txt").write_text("a\n")
+    with pytest.raises(ValueError, match="Legal splits here: trainval"):
+        calibration.open_source(str(tmp_path), split="val", classes=CLASSES, image_size=64)
+
+
+def test_calibration_that_does_not_span_all_bytes_is_refused(model, pictures):
+    with pytest.raises(ValueError, match="must span 0..255"):
+        convert.convert(graphs.build(model, "mean"), "int8", np.clip(pictures, 0, 100))
+
+
+def test_bias_correction_repairs_a_spoiled_bias(converted, pictures):
+    float_bytes, int8_bytes = converted[0], bytearray(converted[1])
+    unpacked = schema.Model.GetRootAs(int8_bytes, 0)
+    bias, output, _ = bias_correction._convolutions(unpacked)[2]
+    tensor = unpacked.Subgraphs(0).Tensors(bias)
+    values = unpacked.Buffers(tensor.Buffer()).DataAsNumpy().view(np.int32)
+    values += np.rint(0.5 / tensor.Quantization().ScaleAsNumpy()).astype(np.int32)  # by 0.5
+
+    def error(data):
+        wanted = bias_correction._convolutions(schema.Model.GetRootAs(float_bytes, 0))[2][1]
+        means = bias_correction._means(float_bytes, [wanted], pictures)[0]
+        return np.abs(means - bias_correction._means(data, [output], pictures)[0]).mean()
+
+    spoiled, repaired = (
+        error(int8_bytes),
+        error(bias_correction.correct(int8_bytes, float_bytes, pictures)),
+    )
+    assert spoiled > 0.2 and repaired < spoiled / 5
+
+
+def test_bias_correction_refuses_another_network(converted, pictures):
+    other = convert.convert(graphs.build(tiny_model(CLASSES), "mean"), "float32")
+    with pytest.raises(ValueError, match="different convolutions"):
+        bias_correction.correct(converted[1], other, pictures)
+
+
+def test_mediapipe_loads_the_file(exported):
+    mediapipe = pytest.importorskip("mediapipe")
+    options = mediapipe.tasks.vision.ImageSegmenterOptions(
+        base_options=mediapipe.tasks.BaseOptions(
+            model_asset_path=str(exported / "localizer_int8.tflite")
+        ),
+        output_confidence_masks=True,
+    )
+    picture = np.random.default_rng(0).integers(0, 256, (48, 80, 3)).astype(np.uint8)
+    with mediapipe.tasks.vision.ImageSegmenter.create_from_options(options) as segmenter:
+        found = segmenter.segment(mediapipe.Image(mediapipe.ImageFormat.SRGB, picture))
+    assert found.confidence_masks[0].numpy_view().shape[:2] == (48, 80)

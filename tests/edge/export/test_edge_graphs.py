@@ -1,0 +1,110 @@
+"""The part of a model that a map needs gives what the whole model gives."""
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.export import convert, graphs
+from helpers import tiny_model, varied
+from wsol_tf.model.score_maps import map_of
+
+CLASSES = ("ant", "bee", "cat", "dog", "elk")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return varied(tiny_model(CLASSES, top_k=3))
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("map_", ["mean", "topk", "predicted", "class:cat", "all"])
+def test_a_map_is_the_whole_models(model, image, map_):
+    whole = {name: np.asarray(v)[0] for name, v in model.predict_on_batch(image).items()}
+    maps = whole["localization_map"]
+    expected = {"class:cat": maps[..., 2], "all": maps}.get(map_)
+    if expected is None:
+        expected = map_of(map_, maps, whole["score_map"], whole["logits"], 0, top_k=3)
+    outputs = graphs.build(model, map_).predict_on_batch(image)
+    found = np.asarray(outputs["foreground_mask"])[0]
+    assert found.shape == (8, 8, 5 if map_ == "all" else 1)
+    np.testing.assert_allclose(found, expected.reshape(found.shape), atol=2e-6)
+    assert ("class_scores" in outputs) == (map_ in ("topk", "predicted"))
+    if "class_scores" in outputs:
+        np.testing.assert_allclose(outputs["class_scores"][0], whole["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_of_mixed_precision_is_exported_in_float32(image, policy):
+    trained = varied(tiny_model(("float16", "bee"), mixed_precision=policy))
+    copy = graphs.in_float32(trained)
+    assert copy.classes == trained.classes and copy.thresholds == trained.thresholds
+    graph = graphs.build(copy, "mean")
+    assert "DEQUANTIZE" not in convert.operations(convert.convert(graph, "float32"))
+    found = np.asarray(graph.predict_on_batch(image)["foreground_mask"])[0, ..., 0]
+    rounded = np.asarray(trained.predict_on_batch(image)["localization_map"])[0].mean(-1)
+    np.testing.assert_allclose(found, rounded, atol=0.03)
+    np.testing.assert_array_equal(copy.get_weights()[0], trained.get_weights()[0])
+
+
+def test_a_model_in_float32_stays_as_it_is(model):
+    assert graphs.in_float32(model) is model
+
+
+def test_the_chosen_class_follows_the_picture(model):
+    """Pictures of other predicted classes give the maps of those, not always the same one."""
+    graph = graphs.build(model, "predicted")
+    scores = model.classifier.get_layer("classifier_scores")
+    kernel, bias = scores.get_weights()
+    image = np.full((1, 64, 64, 3), 90, np.float32)
+    maps = np.asarray(model.predict_on_batch(image)["localization_map"])[0]
+    try:
+        for label in range(len(CLASSES)):
+            scores.set_weights([kernel, bias + 50 * np.eye(len(CLASSES))[label]])
+            found = np.asarray(graph.predict_on_batch(image)["foreground_mask"])[0, ..., 0]
+            np.testing.assert_allclose(found, maps[..., label], atol=2e-6)
+    finally:
+        scores.set_weights([kernel, bias])
+
+
+def test_a_larger_output_is_the_small_map_upsampled_as_on_the_desk(model, image):
+    small = np.asarray(graphs.build(model, "mean").predict_on_batch(image)["foreground_mask"])
+    large = graphs.build(model, "mean", output_size=32).predict_on_batch(image)["foreground_mask"]
+    expected = cv2.resize(small[0, ..., 0], (32, 32), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(np.asarray(large)[0, ..., 0], expected, atol=1e-6)
+
+
+def test_cost_follows_what_is_asked(model):
+    """Only maps of predicted classes carry the classifier, and none of them all maps."""
+    operations = {
+        map_: convert.operations(convert.convert(graphs.build(model, map_), "float32"))
+        for map_ in ("mean", "class:cat", "predicted")
+    }
+    extractor = sum(type(layer).__name__ == "Conv2D" for layer in model.feature_extractor.layers)
+    classifier = sum(type(layer).__name__ == "Conv2D" for layer in model.classifier.layers)
+    assert operations["mean"]["CONV_2D"] == operations["class:cat"]["CONV_2D"] == extractor + 1
+    # The localizer's convolution gives way to a product and a constant convolution.
+    assert operations["predicted"]["CONV_2D"] == extractor + classifier + 1
+    assert operations["predicted"]["GATHER"] == 2
+
+
+def test_what_the_model_has_no_map_for_is_refused(model):
+    for text in ("means", "class:fox", "class:", ""):
+        with pytest.raises(ValueError, match="Legal|no class"):
+            graphs.parse_map(text, model)
+    agnostic = tiny_model(CLASSES, localizer="agnostic")
+    assert graphs.parse_map("mean", agnostic) == "mean"
+    for text in ("predicted", "topk", "all", "class:cat"):
+        with pytest.raises(ValueError, match="one channel"):
+            graphs.parse_map(text, agnostic)
+    with pytest.raises(ValueError, match="at least the map's own side, 8"):
+        graphs.build(model, "mean", output_size=7)
+
+
+def test_a_map_goes_with_the_threshold_of_its_kind():
+    assert [graphs.stored_kind(m) for m in ("mean", "topk", "predicted", "class:ant", "all")] == [
+        "mean", "topk", "predicted", "true", "true",
+    ]  # fmt: skip

@@ -1,0 +1,411 @@
+import ast
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from edge import runtime
+from edge_files import CELL, LABELS, SIDE, brightness
+from wsol_tf.data.transforms import resize_image
+from wsol_tf.model import score_maps
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Small .tflite files by name."""
+    folder = tmp_path_factory.mktemp("files")
+    return {
+        "mean": brightness(folder / "mean.tflite"),
+        "int8": brightness(folder / "int8.tflite", map_="predicted", format_="int8"),
+        "predicted": brightness(folder / "predicted.tflite", map_="predicted"),
+        "all": brightness(folder / "all.tflite", map_="all"),
+    }
+
+
+def rectangle(height, width, box, colour=(255, 255, 255)):
+    image = np.zeros((height, width, 3), np.uint8)
+    x0, y0, x1, y1 = box
+    image[y0:y1, x0:x1] = colour
+    return image
+
+
+# --- pictures to the network's size --------------------------------------------------------------
+
+
+@given(
+    st.integers(1, 150), st.integers(1, 150), st.integers(1, 100), st.integers(0, 2**32 - 1),
+    st.booleans(),
+)  # fmt: skip
+@example(150, 20, 32, 0, False)  # Pillow takes the rows first
+@example(1, 1, 64, 0, False)
+@settings(deadline=None, max_examples=150)
+def test_resizing_equals_pillow_within_a_grey_level(height, width, size, seed, extreme):
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if extreme:
+        image = np.where(image < 128, 0, 255).astype(np.uint8)
+    resized = runtime.resize_image(image, size, size)
+    assert resized.dtype == np.uint8 and resized.flags.c_contiguous
+    expected = resize_image(image, size)
+    # Equal to the byte with Pillow 13; others may take the sides in another order.
+    assert np.abs(resized.astype(int) - expected).max() <= 1
+
+
+def test_resizing_by_hand():
+    image = np.zeros((1, 4, 3), np.uint8)
+    image[0, :, 0] = 0, 100, 200, 40
+    # 4 -> 2: outputs at 1 and 3, triangles of half width 2; weights 1 3 3 1 and 1 3 3 (cut).
+    left = (0 * 3 + 100 * 3 + 200) / 7
+    right = (100 + 200 * 3 + 40 * 3) / 7
+    np.testing.assert_array_equal(
+        runtime.resize_image(image, 1, 2)[0, :, 0], [round(left), round(right)]
+    )
+    white = np.full((37, 91, 3), 255, np.uint8)
+    assert (runtime.resize_image(white, 224, 224) == 255).all()
+    same = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
+    np.testing.assert_array_equal(runtime.resize_image(same, 2, 5), same)
+
+
+# --- from a map to mask and box ------------------------------------------------------------------
+
+
+def maps(max_side=12):
+    shapes = arrays.array_shapes(min_dims=2, max_dims=2, max_side=max_side)
+    values = st.floats(-2, 3, width=32)
+    return arrays.arrays(np.float32, shapes, elements=values)
+
+
+@given(maps(), st.integers(1, 60), st.integers(1, 60), st.floats(0, 1) | st.just("otsu"))
+@settings(deadline=None, max_examples=300)
+def test_localizing_equals_the_desk(score_map, height, width, threshold):
+    expected, expected_mask, expected_box = score_maps.localize(score_map, height, width, threshold)
+    resized, mask, box = runtime.localize(score_map, height, width, threshold)
+    assert (resized.dtype, mask.dtype, box.dtype) == (np.float32, bool, np.float32)
+    np.testing.assert_allclose(resized, expected, atol=3e-6)
+    cut = np.float32(score_maps.otsu(expected) if threshold == "otsu" else threshold)
+    differ = mask != expected_mask
+    assert (np.abs(expected[differ] - cut) < 3e-6).all()
+    if not differ.any():
+        np.testing.assert_array_equal(box, expected_box)
+
+
+@given(arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=25)))
+@settings(deadline=None, max_examples=300)
+def test_the_largest_component_equals_the_desk(mask):
+    expected = score_maps.box_of(score_maps.largest_component(mask))
+    np.testing.assert_array_equal(runtime.largest_box(mask), expected)
+
+
+def spiral(side):
+    mask = np.zeros((side, side), bool)
+    first, last = 0, side - 1
+    while first < last:
+        mask[first, max(first - 1, 0) : last + 1] = True
+        mask[first : last + 1, last] = True
+        mask[last, first : last + 1] = True
+        mask[first + 2 : last + 1, first] = True
+        first, last = first + 2, last - 2
+    return mask
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        spiral(61),
+        np.indices((40, 41)).sum(0) % 2 == 0,
+        (np.indices((30, 31))[1] % 2 == 0) | (np.indices((30, 31))[0] == 29),
+        np.random.default_rng(0).random((90, 70)) < 0.4,
+        np.ones((5, 7), bool),
+    ],
+    ids=("spiral", "checkerboard", "comb", "noise", "full"),
+)
+def test_winding_components_equal_the_desk(mask):
+    for turned in (mask, mask[::-1], mask[:, ::-1], mask.T):
+        expected = score_maps.box_of(score_maps.largest_component(turned))
+        np.testing.assert_array_equal(runtime.largest_box(turned), expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "box"),
+    [
+        (("110000", "110010"), (0, 0, 2, 2)),
+        (("1000", "0100", "0010"), (0, 0, 3, 3)),  # corners touch
+        (("1001", "1001"), (0, 0, 1, 2)),  # of two equal ones, the first row by row
+        (("0001", "1001", "1000"), (3, 0, 4, 2)),
+        (("001", "100"), (2, 0, 3, 1)),  # the end of a row does not touch the next row's start
+        (("000", "000"), (0, 0, 3, 2)),  # nothing: the whole picture
+    ],
+)
+def test_boxes_by_hand(rows, box):
+    mask = np.array([[cell == "1" for cell in row] for row in rows])
+    np.testing.assert_array_equal(runtime.largest_box(mask), box)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.3])
+def test_a_map_without_a_stretch_gives_an_empty_mask(value):
+    score_map = np.full((3, 3), 0.3, np.float32)
+    score_map[1, 1] = value
+    resized, mask, box = runtime.localize(score_map, 6, 9, 0.5)
+    assert not resized.any() and not mask.any()
+    np.testing.assert_array_equal(box, [0, 0, 9, 6])
+
+
+# --- the whole runtime ---------------------------------------------------------------------------
+
+
+def test_mask_and_box_are_in_the_pixels_of_the_picture(files):
+    localizer = runtime.LocalizerRuntime(files["mean"], num_threads=2)
+    assert (localizer.threshold, localizer.input_size) == (0.5, (SIDE, SIDE))
+    found = localizer.localize(rectangle(200, 300, (60, 40, 180, 120)))
+    assert found.score_map.shape == found.mask.shape == (200, 300)
+    # A position of the map is 37 x 25 pixels: the box is right within half of that.
+    np.testing.assert_allclose(found.box, [60, 40, 180, 120], atol=19)
+    assert (found.class_name, found.probability) == (None, None)
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("predicted", 1e-4), ("int8", 0.06)])
+def test_class_and_probability(files, name, tolerance):
+    localizer = runtime.LocalizerRuntime(files[name])
+    found = localizer.localize(np.full((50, 40, 3), (16, 48, 32), np.uint8))
+    assert found.class_name == "green"
+    logits = np.array([1, 3, 2])
+    assert found.probability == pytest.approx(np.exp(3) / np.exp(logits).sum(), abs=tolerance)
+
+
+def test_quantized_outputs_are_real_values(files):
+    image = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    outputs = runtime.LocalizerRuntime(files["int8"]).run(image)
+    cells = image.reshape(SIDE // CELL, CELL, SIDE // CELL, CELL, 3) / 255
+    assert outputs["foreground_mask"].dtype == np.float32
+    np.testing.assert_allclose(
+        outputs["foreground_mask"][..., 0], cells.mean((1, 3, 4)), atol=3 / 255
+    )
+
+
+def test_a_file_of_all_maps_is_asked_by_class(files):
+    localizer = runtime.LocalizerRuntime(files["all"])
+    image = rectangle(64, 64, (0, 0, 32, 32), (255, 0, 0)) + rectangle(
+        64, 64, (32, 32, 64, 64), (0, 0, 255)
+    )
+    np.testing.assert_allclose(
+        localizer.localize(image, class_name="red").box, [0, 0, 32, 32], atol=4
+    )
+    found = localizer.localize(image, class_name="blue")
+    np.testing.assert_allclose(found.box, [32, 32, 64, 64], atol=4)
+    assert (found.class_name, found.probability) == ("blue", None)
+    with pytest.raises(ValueError, match="name one of red, green, blue. Received: None"):
+        localizer.localize(image)
+    with pytest.raises(ValueError, match="Received: pink"):
+        localizer.localize(image, class_name="pink")
+    with pytest.raises(ValueError, match="no class can be chosen"):
+        runtime.LocalizerRuntime(files["mean"]).localize(image, class_name="red")
+
+
+def test_the_file_of_one_class_names_it(tmp_path):
+    path = brightness(tmp_path / "one.tflite", map_="class:red", threshold="otsu")
+    found = runtime.LocalizerRuntime(path).localize(rectangle(64, 64, (0, 0, 32, 64)))
+    assert (found.class_name, found.probability) == ("red", None)
+    np.testing.assert_allclose(found.box, [0, 0, 32, 64], atol=4)
+
+
+def test_the_threshold_can_be_given(files):
+    localizer = runtime.LocalizerRuntime(files["mean"])
+    image = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2).repeat(64, axis=1)
+    sizes = [localizer.localize(image, threshold=t).mask.mean() for t in (0.25, 0.5, 0.75)]
+    np.testing.assert_allclose(sizes, [0.75, 0.5, 0.25], atol=0.08)
+    assert localizer.localize(image).mask.mean() == sizes[1]
+    for threshold in (50, -0.1, float("nan")):  # per cent would give an empty mask
+        with pytest.raises(ValueError, match="0..1 or 'otsu'. Received"):
+            localizer.localize(image, threshold=threshold)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 400), (300, 1)])
+def test_pictures_of_one_pixel_are_localized(files, size):
+    found = runtime.LocalizerRuntime(files["mean"]).localize(np.full((*size, 3), 9, np.uint8))
+    assert found.mask.shape == size and not found.mask.any()
+    np.testing.assert_array_equal(found.box, [0, 0, size[1], size[0]])
+
+
+def test_a_picture_is_not_changed_and_asking_twice_gives_the_same(files):
+    localizer = runtime.LocalizerRuntime(files["mean"])
+    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    before = image.copy()
+    first = localizer.localize(image)
+    first_mask = first.mask.copy()
+    localizer.localize(255 - image)
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(first.mask, first_mask)
+    np.testing.assert_array_equal(localizer.localize(image).mask, first_mask)
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "received"),
+    [
+        (np.zeros((9, 9, 3), np.float32), "float32 [9, 9, 3]"),
+        (np.zeros((9, 9), np.uint8), "uint8 [9, 9]"),
+        (np.zeros((9, 9, 4), np.uint8), "uint8 [9, 9, 4]"),
+        (np.zeros((1, 9, 9, 3), np.uint8), "uint8 [1, 9, 9, 3]"),
+        (np.zeros((0, 9, 3), np.uint8), "uint8 [0, 9, 3]"),
+        ([[1]], "list"),
+    ],
+)
+def test_what_is_no_picture_is_refused(files, image, received):
+    localizer = runtime.LocalizerRuntime(files["mean"])
+    with pytest.raises(ValueError) as caught:
+        localizer.localize(image)
+    assert str(caught.value).endswith(f"Received: {received}.")
+
+
+def test_run_takes_the_networks_size_only(files):
+    with pytest.raises(ValueError, match=r"32 x 32. Received: 31 x 32"):
+        runtime.LocalizerRuntime(files["mean"]).run(np.zeros((31, 32, 3), np.uint8))
+
+
+def test_files_that_are_not_ours_are_refused(files, tmp_path):
+    whole = pathlib.Path(files["mean"]).read_bytes()
+    with zipfile.ZipFile(files["mean"]) as archive:
+        end_of_model = min(entry.header_offset for entry in archive.infolist())
+
+    def refusal(data):
+        path = tmp_path / "bad.tflite"
+        path.write_bytes(data)
+        with pytest.raises(ValueError) as caught:
+            runtime.LocalizerRuntime(path)
+        assert str(path) in str(caught.value)
+        return str(caught.value)
+
+    assert "is not a .tflite file" in refusal(b"")
+    assert "is not a .tflite file" in refusal(b"PK\x03\x04 a zip, not a model")
+    for end in (9, 1000, end_of_model, len(whole) - 1):
+        assert "no metadata of edge.export: it is cut off" in refusal(whole[:end])
+    with pytest.raises(ValueError, match="No such file or directory"):
+        runtime.LocalizerRuntime(tmp_path / "missing.tflite")
+    with pytest.raises(ValueError, match="Is a directory"):
+        runtime.LocalizerRuntime(tmp_path)
+    with pytest.raises(ValueError, match="num_threads is at least 1. Received: 0"):
+        runtime.LocalizerRuntime(files["mean"], num_threads=0)
+
+
+def test_metadata_of_another_kind_is_refused(files, tmp_path):
+    model = pathlib.Path(files["mean"]).read_bytes()
+    with zipfile.ZipFile(files["mean"]) as archive:
+        model = model[: min(entry.header_offset for entry in archive.infolist())]
+    for text, message in (
+        ("{broken", "no metadata of edge.export"),
+        ("[]", "lacks labels, map"),
+        (json.dumps({"labels": [], "map": "mean", "threshold": 1}), "lacks input_size"),
+    ):
+        path = tmp_path / "other.tflite"
+        path.write_bytes(model)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("wsol_tf.json", text)
+        with pytest.raises(ValueError, match=message):
+            runtime.LocalizerRuntime(path)
+
+
+# --- what it needs -------------------------------------------------------------------------------
+
+CHECK = """
+import sys
+import numpy as np
+from edge.runtime import LocalizerRuntime
+image = np.zeros((48, 64, 3), np.uint8)
+image[:, 32:] = 255
+found = LocalizerRuntime(sys.argv[1]).localize(image)
+assert found.mask[:, 40:].all() and not found.mask[:, :24].any(), found
+heavy = {"tensorflow", "keras", "wsol_tf", "cv2", "PIL", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def run_check(python, folder, model):
+    return subprocess.run(
+        [python, "-c", CHECK, model], cwd=folder, capture_output=True, text=True,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "")},
+    )  # fmt: skip
+
+
+def test_nothing_heavy_is_imported(files):
+    done = run_check(sys.executable, ROOT, files["mean"])
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_file_names_only_numpy_litert_and_the_standard_library():
+    tree = ast.parse((ROOT / "edge" / "runtime.py").read_text())
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+    assert names - sys.stdlib_module_names == {"numpy", "ai_edge_litert"}
+
+
+def test_requirements_are_those_of_the_project():
+    def pins(name):
+        lines = (line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
+        return {line for line in lines if line}
+
+    assert pins("requirements-edge.txt") <= pins("requirements.txt")
+    assert {pin.split("==")[0] for pin in pins("requirements-edge.txt")} == {
+        "numpy", "ai-edge-litert",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_requirements_suffice_in_a_fresh_environment(files, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    installed = subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=1",
+         "-r", ROOT / "requirements-edge.txt"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if "connection" in installed.stderr.lower():
+        pytest.skip("the package index can't be reached")
+    assert installed.returncode == 0, installed.stderr
+    (tmp_path / "edge").mkdir()
+    shutil.copy(ROOT / "edge" / "runtime.py", tmp_path / "edge")
+    done = run_check(python, tmp_path, files["mean"])
+    assert done.returncode == 0, done.stderr
+
+
+# --- real pictures -------------------------------------------------------------------------------
+
+
+@pytest.mark.realdata
+def test_photographs_are_resized_to_the_byte(shared_dir):
+    from wsol_tf.data.images import read_image
+
+    photos = sorted(
+        p for p in (shared_dir / "demo_photos").iterdir() if p.suffix in (".jpg", ".png")
+    )
+    assert photos
+    for photo in photos[:6]:
+        image = read_image(photo)
+        difference = np.abs(
+            runtime.resize_image(image, 224, 224).astype(int) - resize_image(image, 224)
+        )
+        assert difference.max() <= 1, photo
+
+
+def test_metadata_are_read(files):
+    assert tuple(runtime.LocalizerRuntime(files["all"]).labels) == LABELS
+    assert runtime.LocalizerRuntime(files["all"]).metadata["quantization"] == {}
+    localizer = runtime.LocalizerRuntime(files["int8"])
+    assert set(localizer.metadata["quantization"]) == {"foreground_mask", "class_scores"}
+    for name, (scale, zero_point) in localizer.metadata["quantization"].items():
+        assert localizer._quantization[name] == (pytest.approx(scale), zero_point)

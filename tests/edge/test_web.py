@@ -1,0 +1,221 @@
+import functools
+import http.server
+import json
+import pathlib
+import queue
+import shutil
+import subprocess
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge import build_web, golden, runtime
+from edge_files import LABELS, brightness
+from helpers import run
+from wsol_tf.data.transforms import resize_image
+from wsol_tf.model import score_maps
+
+HERE = pathlib.Path(__file__).parent
+WEB = HERE.parents[1] / "edge" / "web"
+NODE = shutil.which("node")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome",
+                                                "google-chrome-stable"))), None)  # fmt: skip
+
+
+# --- the arrays, in node -------------------------------------------------------------------------
+
+SCRIPT = """
+import {readFileSync} from 'node:fs';
+const arrays = await import(process.argv[2]);
+const {pictures, maps, model} = JSON.parse(readFileSync(0));
+const results = {
+  pictures: pictures.map(({rgba, width, height, size}) =>
+      [...arrays.resizeImage(rgba, width, height, size, size)]),
+  maps: maps.map(({values, width, height, toWidth, toHeight, threshold}) => {
+    const stretched = arrays.stretch(Float32Array.from(values));
+    const resized = arrays.resizeMap(stretched, width, height, toWidth, toHeight);
+    const mask = resized.map((value) => value > Math.fround(threshold) ? 1 : 0);
+    return {resized: [...resized], otsu: arrays.otsu(resized),
+            box: arrays.largestBox(mask, toWidth, toHeight)};
+  }),
+  metadata: arrays.readMetadata(readFileSync(model)),
+};
+console.log(JSON.stringify(results));
+"""
+
+
+@pytest.mark.skipif(not NODE, reason="needs node")
+def test_arrays_equal_the_desks(tmp_path):
+    rng = np.random.default_rng(0)
+    cases = {"pictures": [], "maps": [], "model": brightness(tmp_path / "mean.tflite")}
+    images, maps = [], []
+    for height, width, size in ((1, 1, 8), (60, 90, 32), (90, 60, 32), (200, 20, 32), (7, 5, 33)):
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        rgba = np.concatenate([image, np.full((height, width, 1), 255, np.uint8)], -1)
+        cases["pictures"].append(
+            {"rgba": rgba.ravel().tolist(), "width": width, "height": height, "size": size}
+        )
+        images.append((image, size))
+    for trial in range(40):
+        (height, width), (to_height, to_width) = rng.integers(2, 12, 2), rng.integers(1, 70, 2)
+        score_map = rng.random((height, width), np.float32)
+        if trial % 4 == 0:
+            score_map = np.round(score_map * 3) / 3  # ties
+        if trial == 8:
+            score_map[:] = 0.5
+        threshold = float(rng.uniform(0.2, 0.8))
+        cases["maps"].append(
+            {"values": score_map.ravel().tolist(), "width": int(width), "height": int(height),
+             "toWidth": int(to_width), "toHeight": int(to_height), "threshold": threshold}
+        )  # fmt: skip
+        maps.append((score_map, int(to_height), int(to_width), threshold))
+    (tmp_path / "script.mjs").write_text(SCRIPT)
+    done = subprocess.run(
+        [NODE, tmp_path / "script.mjs", WEB / "arrays.js"], input=json.dumps(cases),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    for (image, size), resized in zip(images, results["pictures"], strict=True):
+        expected = resize_image(image, size).astype(int)
+        assert np.abs(expected.ravel() - resized).max() <= 1
+    for (score_map, *size, threshold), found in zip(maps, results["maps"], strict=True):
+        resized, mask, box = score_maps.localize(score_map, *size, threshold)
+        np.testing.assert_allclose(np.reshape(found["resized"], size), resized, atol=3e-6)
+        assert found["otsu"] == pytest.approx(score_maps.otsu(resized), abs=1 / 256)
+        if (np.abs(resized - threshold) > 3e-6).all():
+            np.testing.assert_array_equal(found["box"], box)
+    assert results["metadata"] == runtime.LocalizerRuntime(cases["model"]).metadata
+
+
+# --- the page, in a browser ----------------------------------------------------------------------
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a site until it is told to be offline; results go to the server's queue."""
+
+    def do_GET(self):
+        if not self.server.offline:  # else the connection ends without an answer
+            super().do_GET()
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+        if self.path == "/offline":
+            self.server.offline = True
+        else:
+            self.server.results.put(json.loads(body))
+
+    def log_message(self, *_):
+        pass
+
+
+def browse(site, models, profile):
+    """Opens the page with each model in a headless browser that reaches localhost alone."""
+    server = http.server.ThreadingHTTPServer(
+        ("localhost", 0), functools.partial(Handler, directory=str(site))
+    )
+    server.results, server.offline = queue.Queue(), False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    query = "&".join(f"model={model}" for model in models)
+    browser = subprocess.Popen(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
+         "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost",
+         "--remote-debugging-port=0",
+         f"http://localhost:{server.server_address[1]}/web_page.html?{query}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        return server.results.get(timeout=120)
+    finally:
+        browser.terminate()
+        browser.wait()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
+@pytest.mark.skipif(not shutil.which("npm"), reason="needs npm")
+def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
+    files = {
+        "localizer.tflite": brightness(tmp_path / "mean.tflite"),
+        "int8.tflite": brightness(tmp_path / "int8.tflite", map_="predicted", format_="int8"),
+        "predicted.tflite": brightness(tmp_path / "predicted.tflite", map_="predicted"),
+        "all.tflite": brightness(tmp_path / "all.tflite", map_="all", threshold="otsu"),
+    }
+    site = tmp_path / "site"
+    arguments = f"--model={files['localizer.tflite']}", f"--output_dir={site}"
+    if run(build_web, *arguments):
+        error = capsys.readouterr().err
+        if "npm could not bring" in error:
+            pytest.skip(error)
+        raise AssertionError(error)
+    for name, path in files.items():
+        shutil.copy(path, site / name)
+    whole = (site / "int8.tflite").read_bytes()
+    (site / "cut.tflite").write_bytes(whole[: len(whole) // 2])
+    shutil.copy(HERE / "web_page.html", site)
+    names = [*files, "cut.tflite", "gone.tflite"]
+    results = browse(site, names, tmp_path / "profile")
+
+    image = np.asarray(Image.open(site / "golden.png"))
+    np.testing.assert_array_equal(image, golden.picture())
+    for name, path in files.items():
+        localizer = runtime.LocalizerRuntime(path)
+        found = localizer.localize(image, class_name=LABELS[0] if name == "all.tflite" else None)
+        result = results[name]
+        assert result["error"] is None, result["error"]
+        assert (result["height"], result["width"]) == image.shape[:2]
+        mask = np.reshape(result["mask"], image.shape[:2]).astype(bool)
+        # Floats differ by rounding; a byte of the map may differ by one where kernels differ.
+        assert np.mean(mask != found.mask) < (0.02 if name == "int8.tflite" else 1e-3)
+        np.testing.assert_allclose(result["box"], found.box, atol=2)
+        assert result["className"] == found.class_name
+        assert result["isolated"], "service_worker.js sets the headers that threads need"
+    assert results["offline"] == results["localizer.tflite"] | {
+        "milliseconds": results["offline"]["milliseconds"]
+    }
+    for name, tolerance in (("predicted.tflite", 1e-4), ("int8.tflite", 0.05)):
+        expected = runtime.LocalizerRuntime(files[name]).localize(image)
+        probability = results[name]["probability"]
+        assert probability == pytest.approx(expected.probability, abs=tolerance)
+        assert results[name]["shown"] == f"{expected.class_name} {round(100 * probability)} %"
+    assert results["files"]["said"] == [
+        "notes.png is no picture that this browser reads.", results["files"]["before"],
+    ]  # fmt: skip
+    assert "cut off" in results["cut.tflite"]["error"]
+    assert "There is no gone.tflite" in results["gone.tflite"]["error"]
+
+
+# --- the folder ----------------------------------------------------------------------------------
+
+
+def test_a_site_is_made_of_local_files_alone(tmp_path):
+    site = tmp_path / "site"
+    (site / "litert").mkdir(parents=True)
+    (site / "litert" / "VERSION").write_text(build_web.LITERT_VERSION)  # so npm is not asked
+    model = brightness(tmp_path / "mean.tflite")
+    assert run(build_web, f"--model={model}", f"--output_dir={site}") == 0
+    assert (site / "localizer.tflite").read_bytes() == pathlib.Path(model).read_bytes()
+    for path in WEB.iterdir():
+        text = (site / path.name).read_text()
+        assert text == path.read_text()
+        assert "http://" not in text and "https://" not in text and "//cdn" not in text
+    with Image.open(site / "golden_mask.png") as mask:
+        found = runtime.LocalizerRuntime(model).localize(golden.picture())
+        np.testing.assert_array_equal(np.asarray(mask) > 0, found.mask)
+
+
+def test_what_cannot_work_is_refused(tmp_path, monkeypatch, capsys):
+    model = brightness(tmp_path / "mean.tflite")
+    (tmp_path / "page.tflite").write_text("<html>")
+    out = f"--output_dir={tmp_path / 'site'}"
+    assert run(build_web, f"--model={tmp_path / 'page.tflite'}", out) == 1
+    assert "is not a .tflite file" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run(build_web, f"--model={model}", out) == 1
+    assert "npm is missing: install Node.js" in capsys.readouterr().err

@@ -1,0 +1,172 @@
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from helpers import tiny_model
+from wsol_tf.data import transforms
+from wsol_tf.data.registry import open_dataset
+from wsol_tf.evaluation import keras_metrics
+from wsol_tf.evaluation.keras_metrics import GTKnownLoc, Top1Loc
+from wsol_tf.evaluation.metrics import LocalizationMetrics
+from wsol_tf.evaluation.pairs import predict_pairs
+from wsol_tf.evaluation.score import accumulate
+
+VIEW = 40
+
+
+def toy_batch(count=12, seed=0):
+    """Maps 8x8, one or two boxes (padded), labels and logits; some maps and logits are broken."""
+    rng = np.random.default_rng(seed)
+    maps = 0.5 * rng.random((count, 8, 8), np.float32)
+    boxes = np.full((count, 2, 4), -1, np.float32)
+    for i in range(count):
+        x0, y0 = rng.integers(0, 4, 2)
+        w, h = rng.integers(2, 5, 2)
+        maps[i, y0 : y0 + h, x0 : x0 + w] += 1
+        boxes[i, 0] = 5 * np.array([x0, y0, x0 + w, y0 + h])
+    boxes[1, 1] = [0, 0, VIEW, VIEW]
+    boxes[2] = -1  # nothing in view
+    maps[3, 0, 0] = np.nan
+    maps[4] = 0.5
+    logits = rng.normal(size=(count, 3)).astype(np.float32)
+    labels = logits.argmax(-1).astype(np.int32)
+    labels[::3] = (labels[::3] + 1) % 3  # every third picture is put into the wrong class
+    logits[5] = np.inf
+    return maps, boxes, labels, logits
+
+
+def figures_of(maps, boxes, labels, logits, threshold):
+    scored = LocalizationMetrics([0.3, 0.5])
+    for i, (score_map, box, label, row) in enumerate(zip(maps, boxes, labels, logits, strict=True)):
+        scored.add(f"{i}", label, row, score_map, box[box[:, 2] > box[:, 0]], VIEW)
+    return scored.result(threshold)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, "otsu"])
+def test_same_figures_as_localization_metrics(threshold):
+    maps, boxes, labels, logits = toy_batch()
+    expected = figures_of(maps, boxes, labels, logits, threshold)
+    known, first = GTKnownLoc(threshold, VIEW), Top1Loc(threshold, (VIEW, VIEW))
+    for part in (slice(0, 5), slice(5, 12)):  # the states add up over batches
+        known.update_state(boxes[part], maps[part, ..., None])
+        first.update_state(
+            {"boxes": boxes[part], "label": labels[part]},
+            {"map": maps[part], "logits": logits[part]},
+        )
+    name = "gt_known_loc_otsu" if threshold == "otsu" else "gt_known_loc"
+    assert 0 < float(first.result()) < float(known.result()) < 1
+    assert float(known.result()) == pytest.approx(expected[name])
+    assert float(first.result()) == pytest.approx(expected["top1_loc"])
+    known.reset_state()
+    known.update_state(boxes[:1], maps[:1], sample_weight=[0.0])
+    known.update_state(boxes[3:4], maps[3:4])
+    assert float(known.result()) == 0
+
+
+def test_a_hand_made_batch():
+    maps = np.zeros((2, 4, 4), np.float32)
+    maps[:, 1:3, 1:3] = 1
+    boxes = np.float32([[[1, 1, 3, 3]], [[1, 1, 3, 3]]])
+    boxes[1, 0, 2:] = 4  # IoU 4 / 9
+    metric = GTKnownLoc(0.5, 4)
+    metric.update_state(boxes, maps)
+    assert float(metric.result()) == 0.5
+
+
+def evaluate_mirrored(strategy):
+    """`evaluate` of a model whose output is its input, the metric being part of `compile`."""
+    maps, boxes, _, _ = toy_batch()
+    with strategy.scope():
+        inputs = keras.Input((8, 8))
+        model = keras.Model(inputs, keras.layers.Identity()(inputs))
+        model.compile(
+            loss=lambda boxes, maps: keras.ops.zeros(keras.ops.shape(maps)[0]),
+            metrics=[GTKnownLoc(0.5, VIEW)],
+            jit_compile=False,
+        )
+    data = tf.data.Dataset.from_tensor_slices((maps, boxes)).batch(4)
+    return [model.evaluate(data, verbose=0, return_dict=True)["gt_known_loc"] for _ in range(2)]
+
+
+def test_evaluate_of_a_compiled_model():
+    expected = figures_of(*toy_batch(), 0.5)["gt_known_loc"]
+    found = evaluate_mirrored(tf.distribute.get_strategy())
+    assert found == pytest.approx([expected, expected])
+
+
+def test_two_replicas_count_as_one_device_does():
+    """In a process of its own, for its two devices."""
+    script = """
+import dataclasses
+import json
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import test_keras_metrics
+strategy = tf.distribute.MirroredStrategy(
+    ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+)
+assert strategy.num_replicas_in_sync == 2
+print(json.dumps(test_keras_metrics.evaluate_mirrored(strategy)))
+"""
+    here = pathlib.Path(__file__)
+    places = (here.parents[2], here.parents[1], here.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = figures_of(*toy_batch(), 0.5)["gt_known_loc"]
+    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx([expected, expected])
+
+
+def test_metric_is_rebuilt_from_its_config():
+    metric = GTKnownLoc("otsu", (20, 30), name="mine")
+    again = GTKnownLoc.from_config(json.loads(json.dumps(metric.get_config())))
+    assert (again.threshold, tuple(again.view_size), again.name) == ("otsu", (20, 30), "mine")
+
+
+def test_unknown_threshold_is_refused():
+    with pytest.raises(ValueError, match="in 0..1 or 'otsu'. Received: 7"):
+        GTKnownLoc(7, VIEW)
+
+
+def test_scores_during_fit_are_those_of_the_evaluation():
+    source = open_dataset("shapes", "", "val", num_examples=12)
+    model = tiny_model(source.classes)
+    model.compile(total_steps=2, run_eagerly=True)
+    images = np.zeros((4, 64, 64, 3), np.uint8)
+    scores = keras_metrics.LocalizationScores(source, threshold=0.5, batch_size=8)
+    seen = []
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: seen.append(dict(logs)))
+    history = model.fit(
+        images, np.array([0, 1, 0, 1]), epochs=1, verbose=0, callbacks=[scores, watch]
+    ).history
+    pairs = predict_pairs(
+        model.predict_on_batch,
+        source,
+        range(len(source)),
+        kinds=[model.map],
+        view=transforms.View(model.input_size, model.resize_size),
+    )
+    figures = accumulate(pairs, [model.map])[model.map].result(0.5)
+    for name in ("gt_known_loc", "top1_loc", "miou_box"):
+        assert history[f"val_{name}"][-1] == seen[-1][f"val_{name}"] == pytest.approx(figures[name])
+    assert figures["miou_box"] > 0
+
+
+def test_scores_need_boxes():
+    source = open_dataset("shapes", "", "val", num_examples=4)
+    with pytest.raises(ValueError, match="no boxes to score"):
+        keras_metrics.LocalizationScores(dataclasses.replace(source, has_boxes=False))

@@ -1,0 +1,1 @@
+"""From files to batches: what a data set holds, and how pictures are read, resized and batched."""

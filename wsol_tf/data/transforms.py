@@ -1,0 +1,183 @@
+"""Pure transforms of pictures, boxes and masks: resize, crop, and the view that is scored."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from wsol_tf.data.example import Example
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """Resizes uint8 [height, width, 3] to [size, size, 3]: bilinear, antialiased, no aspect.
+
+    That of Pillow, which evaluation, prediction and the device share to the byte.
+    """
+    if image.shape[:2] == (size, size):
+        return image
+    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def resize_fast(image: np.ndarray, size: int) -> np.ndarray:
+    """Resizes as `resize_image` does, several times faster, for training.
+
+    Sides that shrink are smoothed first, see `antialiasing`. Within a gray level of `resize_image`
+    on average: less than what random crops change, and models score the same with either.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    if height > size or width > size:
+        columns, rows = antialiasing(width / size), antialiasing(height / size)
+        image = cv2.sepFilter2D(image, -1, columns, rows, borderType=cv2.BORDER_REPLICATE)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+@functools.lru_cache(maxsize=1024)
+def antialiasing(scale: float) -> np.ndarray:
+    """Filter, float32 [taps], that makes bilinear sampling every `scale` pixels antialiased.
+
+    An antialiased bilinear resize weighs pixels by a triangle of half-width `scale`. Bilinear
+    sampling brings a triangle of half-width 1; with a discrete triangle of a whole half-width n
+    before it, the two are together exactly the triangle of half-width n. In between, the filters
+    of the two nearest n are mixed so that the variance, scale^2 / 6, is right.
+    """
+    if scale <= 1:
+        return np.ones(1, np.float32)
+    n = math.ceil(scale) - 1
+
+    def triangle(n):
+        return np.convolve(np.ones(n), np.ones(n)) / n**2
+
+    wider = (scale**2 - n**2) / ((n + 1) ** 2 - n**2)
+    taps = wider * triangle(n + 1)
+    taps[1:-1] += (1 - wider) * triangle(n)
+    return taps.astype(np.float32)
+
+
+def resize(example: Example, size: int) -> Example:
+    """Resizes picture (bilinear, antialiased), boxes and mask (nearest) to [size, size]."""
+    height, width = example.image.shape[:2]
+    scale = np.array([size / width, size / height] * 2, np.float32)
+    mask = example.mask
+    if mask.size:
+        nearest = Image.Resampling.NEAREST
+        mask = np.array(Image.fromarray(mask).resize((size, size), nearest))
+    return example._replace(
+        image=resize_image(example.image, size), boxes=example.boxes * scale, mask=mask
+    )
+
+
+def crop(example: Example, top: int, left: int, size: int) -> Example:
+    """Cuts out a square; boxes are clipped to it, and those with no area left are dropped.
+
+    Raises:
+        ValueError: the square is not inside the picture.
+    """
+    height, width = example.image.shape[:2]
+    if not (0 <= top <= height - size and 0 <= left <= width - size):
+        raise ValueError(
+            f"A crop of {size} pixels at row {top}, column {left} is not inside the picture of "
+            f"{height} x {width}. Resize the picture to at least {size} first."
+        )
+    rows, columns = slice(top, top + size), slice(left, left + size)
+    shift = np.array([left, top, left, top], np.float32)
+    boxes = np.clip(example.boxes - shift, 0, size)
+    keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return example._replace(
+        image=example.image[rows, columns],
+        boxes=boxes[keep],
+        box_labels=example.box_labels[keep],
+        mask=example.mask[rows, columns],
+    )
+
+
+def center_crop(example: Example, size: int) -> Example:
+    """Cuts the square of `size` pixels out of the middle."""
+    height, width = example.image.shape[:2]
+    return crop(example, (height - size) // 2, (width - size) // 2, size)
+
+
+def crop_image(image: np.ndarray, top: int, left: int, size: int, resize_size: int) -> np.ndarray:
+    """Cuts the square (top, left, size) out of what the picture is at resize_size x resize_size.
+
+    Only that part of a larger picture is resized, uint8 [height, width, 3] -> [size, size, 3].
+    Its edges are moved to whole pixels, so it may lie half a pixel beside the square.
+    """
+    height, width = image.shape[:2]
+    rows = [round(edge * height / resize_size) for edge in (top, top + size)]
+    columns = [round(edge * width / resize_size) for edge in (left, left + size)]
+    return resize_fast(image[slice(*rows), slice(*columns)], size)
+
+
+def ten_crops(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Yields the four corners and the centre of a batch of pictures, then the same mirrored.
+
+    Args:
+        images: uint8 `[batch, height, width, 3]`.
+        size: side in pixels of the crops.
+
+    Yields:
+        ten times uint8 `[batch, size, size, 3]`.
+
+    Raises:
+        ValueError: the pictures are smaller than the crops.
+    """
+    height, width = images.shape[1:3]
+    if min(height, width) < size:
+        raise ValueError(f"Crops of {size} pixels need larger pictures. Received: {images.shape}.")
+    below, right = height - size, width - size
+    corners = (0, 0), (0, right), (below, 0), (below, right), (below // 2, right // 2)
+    for mirrored in (images, images[:, :, ::-1]):
+        for top, left in corners:
+            yield mirrored[:, top : top + size, left : left + size]
+
+
+def ten_crop_probabilities(
+    classify: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int
+) -> np.ndarray:
+    """Averages class probabilities over ten crops, as BAS does for Top-1 and Top-5.
+
+    Args:
+        classify: any function from uint8 `[batch, size, size, 3]` to logits `[batch, classes]`.
+        images: uint8 `[batch, height, width, 3]`, resized but not cropped: 256 for a size of 224.
+        size: side in pixels of the crops.
+
+    Returns:
+        float64 `[batch, classes]`.
+    """
+    total = 0.0
+    for crops in ten_crops(images, size):
+        logits = np.asarray(classify(crops), np.float64)
+        exponents = np.exp(logits - logits.max(-1, keepdims=True))
+        total = total + exponents / exponents.sum(-1, keepdims=True)
+    return total / 10
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What of a picture the network sees: sizes in pixels, and which part.
+
+    `crop`: resized to resize_size, then the centre square of input_size (as the papers score);
+    `whole`: resized to input_size (as predict shows it). The aspect is ignored in both.
+    """
+
+    input_size: int
+    resize_size: int
+    kind: str = "crop"
+
+    def offset_and_side(self):
+        """Where the view begins in the resized picture, and that picture's side."""
+        if self.kind == "crop":
+            return (self.resize_size - self.input_size) // 2, self.resize_size
+        return 0, self.input_size
+
+    def to_picture(self, box, height, width):
+        """Maps a box in the view to pixels of the picture, clipped to it, `[4]`."""
+        offset, side = self.offset_and_side()
+        scale = np.array([width, height] * 2) / side
+        return np.clip((np.asarray(box) + offset) * scale, 0, [width, height] * 2)

@@ -1,0 +1,1 @@
+"""From score maps to figures; nothing here draws or prints."""

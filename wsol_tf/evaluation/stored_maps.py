@@ -1,0 +1,152 @@
+"""Score maps that any other program made: .npy files by image id, or one .npz archive."""
+
+import os
+import zipfile
+import zlib
+
+import numpy as np
+
+from wsol_tf.data.images import SUFFIXES
+
+_WHAT = {
+    "missing": "pictures without one, counted as missed",
+    "unreadable": "that can't be read, counted as missed",
+    "outside_0_1": "with values outside 0..1, stretched to it as every map is",
+    "unused": "that belong to none of the pictures",
+}
+
+
+class StoredArrays:
+    """Arrays by image id, and what was wrong with them.
+
+    An image id is found with or without the picture's suffix: `a/b.jpg` as `a/b.jpg.npy` or
+    `a/b.npy`.
+
+    Args:
+        path: a folder of .npy files (with folders inside where ids have slashes), or a .npz.
+        what: what they are, for messages.
+        check: function of a stored array that returns the one to use, or raises ValueError.
+
+    Raises:
+        ValueError: when there is nothing to read at the path.
+    """
+
+    def __init__(self, path, what, check):
+        self.path = path
+        self.what = what
+        self._check = check
+        # Dicts, so that a picture that is read again (for the contact sheet) counts once.
+        self._missing, self._unreadable, self._outside = {}, {}, {}
+        self._names, self._archive, self._used = {}, None, set()
+        advice = "Write one array per picture as IMAGE_ID.npy into a folder, or all in one .npz."
+        if os.path.isdir(path):
+            for folder, _, files in sorted(os.walk(path)):
+                for file in sorted(files):
+                    if file.endswith(".npy"):
+                        full = os.path.join(folder, file)
+                        name = os.path.relpath(full, path)[: -len(".npy")].replace(os.sep, "/")
+                        self._names[name] = full
+        elif zipfile.is_zipfile(path):
+            self._archive = np.load(path, allow_pickle=False)
+            self._names = {name: name for name in self._archive.files}
+        else:
+            problem = "is no .npz archive" if os.path.exists(path) else "does not exist"
+            raise ValueError(f"The {what} in '{path}': it {problem}. {advice}")
+        if not self._names:
+            raise ValueError(f"The {what} in '{path}': there are none. {advice}")
+        self._stems = {_stem(name): name for name in self._names}
+
+    def check_ids(self, image_ids):
+        """Raises ValueError where nothing stored belongs to any of these pictures."""
+        if not any(map(self._name_of, image_ids)):
+            raise ValueError(
+                f"The {self.what} in '{self.path}' belong to none of the pictures. Names there: "
+                f"{', '.join(sorted(self._names)[:3])}; ids of pictures: "
+                f"{', '.join(image_ids[:3])}. Name each as its picture's id."
+            )
+
+    def _name_of(self, image_id):
+        return image_id if image_id in self._names else self._stems.get(_stem(image_id))
+
+    def read(self, image_id):
+        """Returns the array of a picture, or None, and notes why."""
+        name = self._name_of(image_id)
+        if name is None:
+            self._missing[image_id] = True
+            return None
+        self._used.add(name)
+        try:
+            array = self._archive[name] if self._archive else np.load(self._names[name])
+            return self._check(array)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            self._unreadable[image_id] = str(error)
+            return None
+
+    def read_map(self, image_id):
+        """Returns the score map of a picture; one NaN, which counts as a miss, if there is none."""
+        found = self.read(image_id)
+        if found is None:
+            return np.full((1, 1), np.nan, np.float32)
+        finite = found[np.isfinite(found)]
+        if finite.size and (finite.min() < 0 or finite.max() > 1):
+            self._outside[image_id] = True
+        return found
+
+    def findings(self):
+        """What was wrong so far, with the image ids, ready for JSON."""
+        return {
+            "path": self.path,
+            "missing": list(self._missing),
+            "unreadable": dict(self._unreadable),
+            "outside_0_1": list(self._outside),
+            "unused": sorted(set(self._names) - self._used),
+        }
+
+    def summary(self):
+        """Says `findings` in lines that name the first ten of each; empty if all is well."""
+        findings = self.findings()
+        lines = []
+        for key, text in _WHAT.items():
+            found = findings[key]
+            if found:
+                reasons = found if isinstance(found, dict) else {}
+                named = [f"{x} ({reasons[x]})" if reasons else x for x in list(found)[:10]]
+                more = ", ..." if len(found) > 10 else ""
+                lines.append(f"{self.what}: {len(found)} {text}: {', '.join(named)}{more}")
+        return "\n".join(lines)
+
+
+def check_map(array, num_classes):
+    """Returns a score map as float64 `[h, w]`, or `[h, w, classes]` with a map per class.
+
+    An axis of length 1 before or behind is taken away. Raises ValueError for anything else.
+    """
+    array = _numbers(array)
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
+        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] == num_classes)
+    if not fits or not array.size:
+        raise ValueError(f"[h, w] or [h, w, {num_classes}] is expected, received {array.shape}")
+    return array
+
+
+def check_scores(array, num_classes):
+    """Returns class scores as float64 `[classes]`; raises ValueError for another shape."""
+    array = _numbers(array)
+    if array.shape != (num_classes,):
+        raise ValueError(f"[{num_classes}] is expected, received {array.shape}")
+    return array
+
+
+def _numbers(array):
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"numbers are expected, received {array.dtype}")
+    array = array.astype(np.float64)
+    if np.abs(array[np.isfinite(array)]).max(initial=0) > np.finfo(np.float32).max:
+        raise ValueError("a value is too large for float32")
+    return array
+
+
+def _stem(name):
+    root, suffix = os.path.splitext(name)
+    return root if suffix.lower() in SUFFIXES else name

@@ -1,0 +1,183 @@
+"""From a score map to a mask and a box: numpy and OpenCV only, one map at a time.
+
+The steps are those of BAS (Wu et al., CVPR 2022, arXiv 2112.00580): min-max to [0, 1], bilinear to
+the picture's size, `> threshold`, largest component, tight box. Boxes are x0, y0, x1, y1 edges in
+pixels, half-open: x1 - x0 is the width.
+"""
+
+import cv2
+import numpy as np
+
+from wsol_tf.config import MAPS
+
+
+def map_of(kind, localization_map, score_map, logits, label, *, top_k=5, allowed=None):
+    """Picks the score map `[h, w]` of one kind for one picture.
+
+    Args:
+        kind: "true" (the channel of `label`), "predicted" (of the class with the highest logit),
+            "mean" (over all channels), "topk" (mean over the top_k classes) or "cam" (the
+            classifier's score map of `label`: class activation map).
+        localization_map: `[h, w, channels]`, channels = classes or 1 (then all kinds but "cam"
+            are that channel).
+        score_map: `[h, w, classes]`.
+        logits: `[classes]`.
+        label: class id.
+        top_k: classes that "topk" averages over.
+        allowed: bool `[classes]`; classes that may be predicted. None allows all.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+    if kind not in MAPS:
+        raise ValueError(f"Unknown map '{kind}'. Legal: {', '.join(MAPS)}.")
+    if kind == "cam":
+        return score_map[..., label]
+    if localization_map.shape[-1] == 1:
+        return localization_map[..., 0]
+    if kind == "true":
+        return localization_map[..., label]
+    if kind == "mean":
+        return localization_map.mean(-1)
+    ranked = logits if allowed is None else np.where(allowed, logits, -np.inf)
+    k = top_k if kind == "topk" else 1
+    return localization_map[..., np.argsort(-ranked, kind="stable")[:k]].mean(-1)
+
+
+def normalize(score_map):
+    """Stretches a map [height, width] to float32 in [0, 1] by its own minimum and maximum.
+
+    A map that is constant or holds a NaN or an infinity has no such stretch and becomes zeros.
+    """
+    score_map = np.asarray(score_map, np.float32)
+    if score_map.ndim != 2 or score_map.size == 0:
+        raise ValueError(
+            "A score map must have shape [height, width] with at least one position. "
+            f"Received shape: {score_map.shape}."
+        )
+    low, high = score_map.min(), score_map.max()
+    with np.errstate(over="ignore", invalid="ignore"):
+        span = high - low
+    if not np.isfinite(span) or span <= 0:
+        return np.zeros_like(score_map)
+    return (score_map - low) / span
+
+
+def resize(score_map, height, width):
+    """Resamples a map [h, w] bilinearly to float32 [height, width]."""
+    score_map = np.asarray(score_map, np.float32)
+    if score_map.shape == (height, width):
+        return score_map
+    return cv2.resize(score_map, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def threshold_mask(score_map, threshold):
+    """Returns the bool mask of positions above a threshold, both compared as float32."""
+    return np.asarray(score_map, np.float32) > np.float32(threshold)
+
+
+def otsu(score_map, evidence=None):
+    """Finds Otsu's threshold of a map in [0, 1]: a float that needs no boxes.
+
+    It splits the 256-bin histogram where the variance between the two sides is largest (Otsu,
+    1979); among equally good splits it takes the middle one. A constant map gives 0.5.
+
+    With evidence, `[height, width]` like the map, it is the variance of the evidence between the
+    two sides of the map, where the upper side has more of it: of all masks that the map can give,
+    the one that correlates most with the evidence.
+    """
+    values = np.asarray(score_map, np.float64).ravel()
+    bins = np.clip((values * 256).astype(np.int64), 0, 255)
+    counts = np.bincount(bins, minlength=256).astype(np.float64)
+    below = np.cumsum(counts)[:-1]
+    above = counts.sum() - below
+    if evidence is None:
+        moments = np.cumsum(counts * np.arange(256))
+    else:
+        moments = np.cumsum(np.bincount(bins, np.ravel(evidence), minlength=256))
+    total_moment, moments = moments[-1], moments[:-1]
+    excess = np.maximum((total_moment - moments) * below - moments * above, 0)
+    between = excess**2 / np.maximum(below * above, 1)
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-9))
+    return float((best[0] + best[-1] + 2) / 512)
+
+
+def min_cross_entropy(score_map):
+    """Finds the threshold of least cross-entropy of a map in [0, 1]: a float that needs no boxes.
+
+    It splits the 256-bin histogram so that the map, replaced by the mean of each side, stays
+    closest to itself in cross-entropy (Li and Lee, Pattern Recognition 26, 1993); among equally
+    good splits it takes the middle one. It is lower than Otsu's where most of a map is dark and
+    the rim of what is bright fades slowly. A constant map gives 0.5.
+    """
+    values = np.asarray(score_map, np.float64).ravel()
+    bins = np.clip((values * 256).astype(np.int64), 0, 255)
+    counts = np.bincount(bins, minlength=256).astype(np.float64)
+    levels = np.arange(256) + 0.5
+    count, moment = np.cumsum(counts), np.cumsum(counts * levels)
+    below, above = count[:-1], count[-1] - count[:-1]
+    low, high = moment[:-1], moment[-1] - moment[:-1]
+    split = np.flatnonzero((below > 0) & (above > 0))
+    if not len(split):
+        return 0.5
+    below, above, low, high = below[split], above[split], low[split], high[split]
+    kept = low * np.log(low / below) + high * np.log(high / above)
+    best = split[kept >= kept.max() - 1e-9 * abs(kept.max())]
+    return float((best[0] + best[-1] + 2) / 512)
+
+
+def _largest(mask):
+    """Returns (labels, index, stats row) of the largest 8-connected component, or None."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
+    )
+    if count == 1:
+        return None
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    index = 1 + int(areas.argmax())
+    ties = 1 + np.flatnonzero(areas == areas.max())
+    if len(ties) > 1:
+        # OpenCV numbers components in the order of 2x2 blocks, not of pixels.
+        index = int(labels.flat[np.isin(labels, ties).argmax()])
+    return labels, index, stats[index]
+
+
+def largest_component(mask):
+    """Keeps the largest component of a bool mask [height, width]: 8-connected, by pixel count.
+
+    Of equally large components, the one that comes first row by row is kept. An empty mask stays
+    empty.
+    """
+    mask = np.ascontiguousarray(mask, bool)
+    found = _largest(mask)
+    if found is None:
+        return np.zeros_like(mask)
+    labels, index, _ = found
+    return labels == index
+
+
+def box_of(mask):
+    """Returns the tight box of a bool mask as float32 [4]; the whole picture if it is empty."""
+    mask = np.ascontiguousarray(mask, bool)
+    height, width = mask.shape
+    x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
+    if not w:
+        return np.array([0, 0, width, height], np.float32)
+    return np.array([x, y, x + w, y + h], np.float32)
+
+
+def localize(score_map, height, width, threshold):
+    """Goes from a map at its own resolution to what it says about a picture.
+
+    Args:
+        score_map: float `[h, w]`.
+        height, width: size of the picture in pixels.
+        threshold: a number in 0..1, or "otsu" for the map's own.
+
+    Returns:
+        (map, mask, box): the stretched map float32 `[height, width]`, the bool mask of all
+        positions above the threshold, and the box of its largest component, float32 [4].
+    """
+    resized = resize(normalize(score_map), height, width)
+    mask = threshold_mask(resized, otsu(resized) if threshold == "otsu" else threshold)
+    return resized, mask, box_of(largest_component(mask))

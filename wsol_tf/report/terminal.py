@@ -1,0 +1,81 @@
+"""Figures as lines of text for a terminal."""
+
+from wsol_tf.evaluation.wsolevaluation import METRICS
+from wsol_tf.report import definitions
+
+
+def figures_table(figures):
+    """Renders a report as lines of text for a terminal."""
+    head = f"{figures['num_images']} pictures"
+    if figures["num_pairs"] != figures["num_images"]:
+        head += f", {figures['num_pairs']} pairs of a picture and a class in it"
+    head += f"; Top-1 Cls {_number(figures['top1_cls'])}, Top-5 Cls {_number(figures['top5_cls'])}"
+    if figures["gt_known_loc"] is None:
+        text = f"{head}\nNo boxes: localization can't be scored."
+        if figures["miou_mask"] is not None:
+            text += f" Mask mIoU {_number(figures['miou_mask'])}."
+        return "\n".join([text, *_notes(figures)])
+    columns = ("GT-known", "Top-1 Loc", "box mIoU", "mask mIoU", "threshold", "oracle GT-known")
+    lines = [head, "".join([f"{'':26}", *(f"{column:>12}" for column in columns[:-1]),
+                            f"{columns[-1]:>18}"])]  # fmt: skip
+    rows = [(figures["map"], figures), *figures["other_maps"].items()]
+    for kind, row in rows:
+        values = [row[name] for name in ("gt_known_loc", "top1_loc", "miou_box", "miou_mask")]
+        oracle = f"{_number(row['gt_known_loc_oracle'])} at {row['oracle_threshold']:.2f}"
+        threshold = row["threshold"]
+        lines.append(
+            f"{definitions.MAP_NAMES[kind]:26}"
+            + "".join(f"{_number(value):>12}" for value in values)
+            + f"{threshold if threshold == 'otsu' else f'{threshold:.2f}':>12}{oracle:>18}"
+        )
+    whole, centred = figures["baselines"]["whole_view"], figures["baselines"]["centered_box_oracle"]
+    for name, row in (
+        ("whole view as box", whole),
+        (f"best centred box ({centred['area_fraction']:.0%})", centred),
+    ):
+        lines.append(
+            f"{name:26}{_number(row['gt_known_loc']):>12}{'':12}{_number(row['miou_box']):>12}"
+        )
+    return "\n".join(lines + _further_lines(figures) + _notes(figures))
+
+
+def _further_lines(figures):
+    """The pictures with a single class, and the metrics of wsolevaluation, a line each."""
+    lines = []
+    single = figures.get("single_class")
+    if single:
+        values = [single[name] for name in ("gt_known_loc", "top1_loc", "miou_box", "miou_mask")]
+        label = f"{single['num_pairs']} with a single class"
+        lines.append(f"{label:26}" + "".join(f"{_number(value):>12}" for value in values))
+    for name in METRICS:
+        found = figures.get(name)
+        if found and found["value"] is not None:
+            parts = [f"{definitions.NAMES[name]:26}{found['value']:12.3f}"]
+            if found.get("threshold") is not None:
+                parts.append(f"at threshold {found['threshold']:.3f}")
+            if name == "max_box_acc_v2":
+                parts += [
+                    f"{row['accuracy']:.3f} from IoU {level} on (at {row['threshold']:.3f})"
+                    for level, row in found["iou_levels"].items()
+                ]
+            lines.append("  ".join(parts))
+    return lines
+
+
+def _notes(figures):
+    """A line for each thing that was wrong with outputs, with the first ten pictures."""
+    lines = []
+    for name, before, after in (
+        ("bad_maps", "No score map, or NaN or infinity in it, in", ", counted as wrong"),
+        ("bad_scores", "No class scores, or NaN or infinity in them, in", ", counted as wrong"),
+        ("constant_maps", "A constant score map, whose box is the whole view, in", ""),
+    ):
+        if figures[name]:
+            count = len(figures[name])
+            names = ", ".join(figures[name][:10]) + (", ..." if count > 10 else "")
+            lines.append(f"{before} {count} picture{'s' * (count != 1)}{after}: {names}")
+    return lines
+
+
+def _number(value):
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,134 @@
+"""Checkpoints of a run: whole files or none, the newest good one, and one run for one folder."""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import zipfile
+
+import numpy as np
+
+from wsol_tf import files
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+FOLDER = "checkpoints"
+STATE = "state"
+_NAME = re.compile(r"step-(\d{9})\.npz")
+
+
+def write(run_dir, arrays, state, keep=2):
+    """Writes a checkpoint so that a kill or a full disk at any moment leaves the older ones whole.
+
+    One file `checkpoints/step-NNNNNNNNN.npz` holds everything. It is written beside, forced to the
+    disk, and renamed; then all but the newest `keep` are removed.
+
+    Args:
+        run_dir: folder of the run.
+        arrays: list of numpy arrays, the variables in their order.
+        state: dict for JSON, with the key `step`.
+        keep: how many checkpoints stay.
+
+    Raises:
+        OSError: the checkpoint could not be written; the older ones are as they were.
+    """
+    folder = os.path.join(run_dir, FOLDER)
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"step-{state['step']:09}.npz")
+    named = {f"{index:05}": array for index, array in enumerate(arrays)}
+    with files.replacing(path) as unfinished:
+        np.savez(unfinished, **named, **{STATE: np.array(json.dumps(state))})
+    for name in os.listdir(folder):
+        if name.startswith(files.UNFINISHED):  # left by a kill
+            os.remove(os.path.join(folder, name))
+    for _, older in paths(run_dir)[max(keep, 1) :]:
+        os.remove(older)
+
+
+def paths(run_dir):
+    """The checkpoints of a run as (step, path), newest first."""
+    folder = os.path.join(run_dir, FOLDER)
+    found = []
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        match = _NAME.fullmatch(name)
+        if match:
+            found.append((int(match[1]), os.path.join(folder, name)))
+    return sorted(found, reverse=True)
+
+
+def read(path):
+    """Reads a checkpoint whole: (arrays, state).
+
+    Raises:
+        ValueError: the file is cut off, damaged, or no checkpoint.
+    """
+    try:
+        with np.load(path) as file:  # zip: every member has a checksum
+            names = sorted(name for name in file.files if name != STATE)
+            return [file[name] for name in names], json.loads(str(file[STATE]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"Checkpoint '{path}' can't be read ({error}; {os.path.getsize(path)} bytes)."
+        ) from error
+
+
+def newest(run_dir, log):
+    """Reads the newest checkpoint that is whole; says which ones are not.
+
+    Returns:
+        (arrays, state), or None where the run has no checkpoint at all.
+
+    Raises:
+        ValueError: there are checkpoints, but none of them can be read.
+    """
+    found = paths(run_dir)
+    for _, path in found:
+        try:
+            return read(path)
+        except ValueError as error:
+            log(f"{error} The one before it is used.")
+    if found:
+        raise ValueError(
+            f"None of the {len(found)} checkpoints in '{os.path.join(run_dir, FOLDER)}' can be "
+            "read. Pass --resume=false to start anew, or bring back a copy of one."
+        )
+    return None
+
+
+def clear(run_dir):
+    """Removes the checkpoints of a run."""
+    for _, path in paths(run_dir):
+        os.remove(path)
+
+
+@contextlib.contextmanager
+def lock(run_dir, log):
+    """Holds a run's folder for this process alone; the system lets go when the process ends.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    folder = os.path.join(run_dir, FOLDER)
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "lock")
+    with open(path, "a+") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise ValueError(
+                    f"Another run is writing to '{run_dir}' ({file.read().strip() or 'unknown'}). "
+                    "Wait for it, end it, or name another --output_dir."
+                ) from None
+            except OSError as error:
+                log(f"'{path}' can't be locked ({error.strerror}): start one run a folder only.")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield

@@ -1,0 +1,122 @@
+"""The books of a run: log lines, history.csv and TensorBoard scalars."""
+
+import csv
+import os
+import time
+
+import keras
+import tensorflow as tf
+
+from wsol_tf.model import losses
+from wsol_tf.training.callbacks import going_on
+
+
+def tag(name):
+    """The TensorBoard tag of a figure: losses, weighted terms and held-out figures in groups."""
+    if name == "loss" or name in losses.TERMS:
+        return f"losses/{name}"
+    for group in ("weighted", "held"):
+        if name.startswith(f"{group}_"):
+            return f"{group}/{name.removeprefix(f'{group}_')}"
+    return name
+
+
+class Ledger(keras.callbacks.Callback):
+    """Keeps the books of a run: log lines, history.csv and TensorBoard scalars.
+
+    Args:
+        state: the loop.State of the run; its history is what is written.
+        log: function that takes lines of text.
+        csv_path: file with a row for each epoch.
+        log_dir: folder for TensorBoard.
+        epochs, total_steps, batch_size: of the whole run.
+        every: seconds between two lines within an epoch.
+    """
+
+    def __init__(self, state, log, *, csv_path, log_dir, epochs, total_steps, batch_size, every=60):
+        super().__init__()
+        self.state, self.log = state, log
+        self.csv_path, self.log_dir = csv_path, log_dir
+        self.epochs, self.total_steps, self.batch_size = epochs, total_steps, batch_size
+        self.every = every
+
+    def on_train_begin(self, logs=None):
+        self.writer = tf.summary.create_file_writer(self.log_dir)
+        self.mark = self.first = None
+        self.said = time.monotonic()
+        self._write_csv()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.first is None:  # the first step compiles: that is not its speed
+            self.first = self.mark = (self.state.step, self.state.seconds)
+        if time.monotonic() - self.said > self.every:
+            self.said = time.monotonic()
+            self.log(f"  {self._where()}: loss {logs['loss']:.3f}; {self._pace(self.first)}.")
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = self.state.history[-1]
+        self.said = time.monotonic()
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        held = [f", held-out {name.removeprefix('held_')} {value:.3f}"
+                for name, value in row.items() if name.startswith("held_")]  # fmt: skip
+        self.log(
+            f"Epoch {epoch + 1}/{self.epochs}, {self._where()}: loss {row['loss']:.3f}, top1_cls "
+            f"{row['top1_cls']:.3f}, area {row['ac']:.3f}, rate {rate:.2g}{''.join(held)}; "
+            f"{self._pace(self.mark)}."
+        )
+        self.log("  " + shares(row))
+        with going_on(self.log, f"figures of epoch {epoch + 1}", os.path.dirname(self.csv_path)):
+            self._write_csv()
+            with self.writer.as_default(step=epoch):
+                for name, value in row.items():
+                    if name not in ("epoch", "step"):
+                        tf.summary.scalar(tag(name), value)
+                tf.summary.scalar("area", row["ac"])
+                tf.summary.scalar("learning_rate", rate)
+                tf.summary.scalar("images_per_second", self._speed(self.mark))
+            self.writer.flush()
+        self.mark = (self.state.step, self.state.seconds)
+
+    def on_train_end(self, logs=None):
+        self.writer.close()
+
+    def _where(self):
+        return f"step {self.state.step}/{self.total_steps}"
+
+    def _speed(self, since):
+        """Images per second of training since a (step, seconds); 0: not known yet."""
+        steps, seconds = self.state.step - since[0], self.state.seconds - since[1]
+        return steps * self.batch_size / seconds if seconds > 0 else 0.0
+
+    def _pace(self, since):
+        speed = self._speed(since)
+        if not speed:
+            return "speed not known yet"
+        left = (self.total_steps - self.state.step) * self.batch_size / speed
+        return f"{speed:.1f} images/s, {duration(left)} left"
+
+    def _write_csv(self):
+        """Writes the file anew, for later epochs may have columns that earlier ones lack."""
+        history = self.state.history
+        names = dict.fromkeys(["epoch", *(name for row in history for name in row)])
+        with open(self.csv_path, "w", newline="") as file:
+            writer = csv.DictWriter(file, list(names), restval="")
+            writer.writeheader()
+            writer.writerows(history)
+
+
+def shares(row):
+    """A line with each term's raw mean, and its share of the total loss as it was weighted."""
+    total = row["loss"] or 1.0
+    return ", ".join(
+        f"{name} {row[name]:.3f} ({row[f'weighted_{name}'] / total:.0%})" for name in losses.TERMS
+    )
+
+
+def duration(seconds):
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

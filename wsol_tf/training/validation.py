@@ -1,0 +1,142 @@
+"""A look at held-out pictures after an epoch: losses, localization, and the pictures themselves."""
+
+import os
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from wsol_tf.data.batches import evaluation_batches
+from wsol_tf.evaluation.pairs import predict_pairs
+from wsol_tf.evaluation.score import accumulate, choose_thresholds
+from wsol_tf.model.score_maps import localize
+from wsol_tf.report import pictures
+from wsol_tf.training import callbacks
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds `held_...` figures to an epoch's row, and draws the same pictures each time.
+
+    The pictures are training pictures that were held out: looking at them, and choosing by them,
+    takes nothing away from the split that is scored in the end.
+
+    Args:
+        source: a `sources.Source`.
+        positions: the pictures that are looked at.
+        state: the loop.State of the run.
+        view: a `scoring.View`.
+        kind: the kind of map.
+        rule: what the score-map threshold of each look is chosen from, "maps" or "boxes", see
+            `scoring.choose_thresholds`.
+        every: epochs between two looks.
+        picture_dir: folder of epoch_NNNN.png.
+        log_dir: folder for TensorBoard.
+        log: function that takes lines of text.
+        drawn: how many of the pictures are drawn.
+    """
+
+    def __init__(
+        self, source, positions, state, *, view, kind, rule, every, picture_dir, log_dir,
+        log=print, drawn=6,
+    ):  # fmt: skip
+        super().__init__()
+        self.source, self.positions, self.state = source, positions, state
+        self.view, self.kind, self.rule, self.every = view, kind, rule, every
+        self.picture_dir, self.log_dir, self.drawn = picture_dir, log_dir, drawn
+        self.log = log
+
+    def on_train_begin(self, logs=None):
+        os.makedirs(self.picture_dir, exist_ok=True)
+        self.writer = tf.summary.create_file_writer(self.log_dir)
+        compiled = (lambda f: f) if self.model.run_eagerly else tf.function
+        self.predict = compiled(lambda images: self.model(images, training=False))
+        self.measure = compiled(self.model.measure)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every:
+            return
+        with callbacks.averaged(self.model):
+            held = self._losses()
+            scored = list(
+                predict_pairs(
+                    self._predict,
+                    self.source,
+                    self.positions,
+                    kinds=[self.kind],
+                    view=self.view,
+                    top_k=self.model.top_k,
+                )
+            )
+        if not scored:  # none of the pictures can be read
+            return
+        accumulators = accumulate(scored, [self.kind])
+        try:
+            thresholds = choose_thresholds(accumulators, self.rule)
+        except ValueError:  # no box in view, or no finite map: no reason to end a long run
+            thresholds = {self.kind: "otsu"}
+        figures = accumulators[self.kind].result(thresholds[self.kind])
+        held["top1_cls"] = figures["top1_cls"]
+        if figures["gt_known_loc"] is not None:
+            held["gt_known"] = figures["gt_known_loc"]
+        self.state.history[-1].update({f"held_{name}": value for name, value in held.items()})
+        with callbacks.going_on(self.log, f"pictures of epoch {epoch + 1}", self.picture_dir):
+            self._draw(epoch, scored, thresholds[self.kind])
+
+    def on_train_end(self, logs=None):
+        self.writer.close()
+
+    def _predict(self, images):
+        return self.predict(tf.constant(images))
+
+    def _losses(self):
+        """The total loss with all terms at their full weights, and the mask's area."""
+        batches = evaluation_batches(
+            self.source,
+            self.positions,
+            input_size=self.view.input_size,
+            resize_size=self.view.resize_size,
+            batch_size=32,
+        )
+        sums, count = np.zeros(2), 0
+        for batch in batches.as_numpy_iterator():
+            labels = batch.labels[:, 0]  # the first class present, as one sample of training
+            allowed = np.ones((len(labels), len(self.source.classes)), bool)
+            for row, present in enumerate(batch.labels):
+                allowed[row, present[present >= 0]] = False
+                allowed[row, labels[row]] = True
+            values = self.measure((tf.constant(batch.image), labels, tf.constant(allowed)))
+            means = [float(np.mean(values[name])) for name in ("loss", "ac")]
+            sums += np.multiply(means, len(labels))
+            count += len(labels)
+        return dict(zip(("loss", "area"), (sums / max(count, 1)).tolist(), strict=True))
+
+    def _draw(self, epoch, scored, threshold):
+        tiles = []
+        for pair in scored[:: max(1, len(scored) // self.drawn)][: self.drawn]:
+            found = localize(pair.maps[self.kind], *pair.image.shape[:2], threshold)
+            tiles.append(
+                pictures.triptych(
+                    pair.image,
+                    *found,
+                    true_boxes=() if pair.boxes is None else pair.boxes,
+                    caption=self.source.classes[pair.label],
+                    side=200,
+                )
+            )
+        row = self.state.history[-1]
+        note = (
+            "held-out pictures: picture | score map | mask, its box in cyan, the true boxes dashed "
+            "in white"
+        )
+        known = f", GT-known {row['held_gt_known']:.2f}" if "held_gt_known" in row else ""
+        at = threshold if threshold == "otsu" else f"{threshold:.2f}"
+        sheet = pictures.contact_sheet(
+            {"": tiles},
+            title=f"Epoch {epoch + 1}: area {row['held_area']:.2f}, threshold {at}{known}\n{note}",
+            columns=2,
+        )
+        Image.fromarray(sheet).save(os.path.join(self.picture_dir, f"epoch_{epoch + 1:04}.png"))
+        with self.writer.as_default(step=epoch):
+            tf.summary.image("held/pictures", sheet[None])
+        self.writer.flush()
