@@ -1,10 +1,53 @@
-"""Weakly-supervised object localization in Keras: from one label per picture to masks and boxes."""
+"""Weakly-supervised object localization in Keras: from one label per picture to masks and boxes.
 
-from wsol_tf.config import Config, from_recipe
-from wsol_tf.model.build import build_model as build
-from wsol_tf.model.build import compile_model as compile_from
-from wsol_tf.model.localization import Localization
-from wsol_tf.model.optimizer import group_sgd
+    import wsol_tf
+
+    dataset = wsol_tf.open_dataset("image_folder", "pictures", split="train")
+    config = wsol_tf.Config.recipe("default", width=0.25)
+    model = wsol_tf.build(config, dataset.classes)
+    model.fit(dataset.batches(config.batch_size), epochs=config.epochs)
+    found = model.localize(image)  # uint8 [height, width, 3]: found.mask, found.box, ...
+
+Names are looked up when they are first used: `import wsol_tf` is quick and needs no TensorFlow.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+from wsol_tf.lazy import attach
+
+if TYPE_CHECKING:
+    from wsol_tf import data, evaluation, model, report, training
+    from wsol_tf.config import Config
+    from wsol_tf.data.registry import open_dataset, register_dataset
+    from wsol_tf.data.source import Source
+    from wsol_tf.evaluation.keras_metrics import GTKnownLoc, LocalizationScores, Top1Loc
+    from wsol_tf.model.backbones import register_backbone
+    from wsol_tf.model.build import build_model as build
+    from wsol_tf.model.build import load_model as load
+    from wsol_tf.model.localization import Localization
+    from wsol_tf.model.optimizer import group_sgd
+    from wsol_tf.model.score_maps import Found
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Localization", "build", "compile_from", "from_recipe", "group_sgd"]
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "wsol_tf": "data evaluation model report training",
+        "wsol_tf.config": "Config",
+        "wsol_tf.data.registry": "open_dataset register_dataset",
+        "wsol_tf.data.source": "Source",
+        "wsol_tf.evaluation.keras_metrics": "GTKnownLoc LocalizationScores Top1Loc",
+        "wsol_tf.model.backbones": "register_backbone",
+        "wsol_tf.model.build": "build_model=build load_model=load",
+        "wsol_tf.model.localization": "Localization",
+        "wsol_tf.model.optimizer": "group_sgd",
+        "wsol_tf.model.score_maps": "Found",
+    },
+)
+
+# keras.saving.load_model knows a class only once its module has registered it. Where Keras is there
+# already, that costs little; elsewhere `wsol_tf.load` does it.
+if "keras" in sys.modules:
+    import wsol_tf.model.localization

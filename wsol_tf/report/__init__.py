@@ -1,1 +1,15 @@
 """What people look at: pages, charts, pictures and tables; nothing here computes a figure."""
+
+from typing import TYPE_CHECKING
+
+from wsol_tf.lazy import attach
+
+if TYPE_CHECKING:
+    from wsol_tf.report.pictures import overlay, triptych
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "wsol_tf.report.pictures": "overlay triptych",
+    },
+)

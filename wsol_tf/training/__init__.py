@@ -1,1 +1,15 @@
 """One run, from its folder to its metrics."""
+
+from typing import TYPE_CHECKING
+
+from wsol_tf.lazy import attach
+
+if TYPE_CHECKING:
+    from wsol_tf.training.run import train
+
+__all__, __getattr__, __dir__ = attach(
+    __name__,
+    {
+        "wsol_tf.training.run": "train",
+    },
+)
