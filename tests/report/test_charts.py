@@ -8,17 +8,17 @@ WEIGHTS = {"cls": 1.0, "ac": 1.5, "pseudo": 0.0}
 
 def test_curves_draw_each_series():
     history = {"loss": [3.0, 2.0, 1.0], "cls": [2.0, 1.0, 0.5], "top1_cls": [0.1, 0.5, 0.7]}
-    drawn = charts.curves(history, WEIGHTS)
+    drawn = charts.training_curves(history, WEIGHTS)
     assert drawn.dtype == np.uint8 and drawn.ndim == 3 and drawn.shape[2] == 3
     for name in history:
         fewer = {key: value for key, value in history.items() if key != name}
-        other = charts.curves(fewer, WEIGHTS)
+        other = charts.training_curves(fewer, WEIGHTS)
         assert other.shape != drawn.shape or (other != drawn).any()
 
 
 def test_curves_weight_the_terms():
     def height_of_term(value, weight):
-        drawn = charts.curves({"loss": [4.0, 4.0], "ac": [value, value]}, {"ac": weight})
+        drawn = charts.training_curves({"loss": [4.0, 4.0], "ac": [value, value]}, {"ac": weight})
         colour = [int(charts.TERM_COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)]
         rows = np.argwhere((drawn[:, :480] == colour).all(-1))[:, 0]  # left of the legend
         assert rows.size
@@ -31,7 +31,7 @@ def test_curves_weight_the_terms():
 def test_a_spike_of_validation_does_not_flatten_the_training():
     def drawn(spike):
         history = {"loss": [4.0, 2.0, 1.0], "val_loss": [4.0, spike, 1.0]}
-        return charts.curves(history, WEIGHTS)
+        return charts.training_curves(history, WEIGHTS)
 
     above = [(drawn(spike) != drawn(13.0)).any(-1) for spike in (30.0, 500.0)]
     for changed in above:  # the number in the corner, and how steep the curve leaves the chart
@@ -41,9 +41,9 @@ def test_a_spike_of_validation_does_not_flatten_the_training():
 
 def test_curves_leave_out_learning_rates_and_terms_of_weight_zero():
     history = {"loss": [3.0, 2.0]}
-    expected = charts.curves(history, WEIGHTS)
+    expected = charts.training_curves(history, WEIGHTS)
     more = {**history, "learning_rate": [0.1, 0.1], "pseudo": [9.0, 9.0]}
-    np.testing.assert_array_equal(charts.curves(more, WEIGHTS), expected)
+    np.testing.assert_array_equal(charts.training_curves(more, WEIGHTS), expected)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_curves_leave_out_learning_rates_and_terms_of_weight_zero():
 )
 @pytest.mark.filterwarnings("error")
 def test_curves_survive_any_history(history):
-    assert charts.curves(history, WEIGHTS).size
+    assert charts.training_curves(history, WEIGHTS).size
 
 
 LEVELS = {0.3: np.linspace(0.9, 0.1, 100), 0.5: np.linspace(0.8, 0, 100), 0.7: np.zeros(100)}
@@ -111,7 +111,7 @@ def test_class_bars_are_readable_for_any_number_of_classes(count):
         f"class {i}": {"gt_known_loc": value, "top1_loc": value / 2, "num_pairs": 7}
         for i, value in enumerate(rng.random(count))
     }
-    drawn = charts.class_bars(classes)
+    drawn = charts.class_bars(classes, mean=0.5)
     assert drawn.shape[1] == charts.WIDTH * 150
     assert drawn.shape[0] <= 2400  # a page, however many there are
     assert _pixels(drawn, "#0072b2") > 100 and _pixels(drawn, "#8cc8ec") > 100
@@ -121,16 +121,16 @@ def test_class_bars_are_readable_for_any_number_of_classes(count):
 def test_class_names_are_text_and_nothing_else():
     row = {"gt_known_loc": 0.5, "top1_loc": 0.2, "num_pairs": 3}
     names = ("$x_", "$\\frac$", "猫", "a\nb", "<b>", "", "n" * 500)
-    assert charts.class_bars(dict.fromkeys(names, row)).any()
+    assert charts.class_bars(dict.fromkeys(names, row), mean=0.5).any()
 
 
 def test_of_equal_classes_those_with_more_pictures_are_named(monkeypatch):
     drawn = []
-    monkeypatch.setattr(charts, "_bars", lambda axes, rows, mean: drawn.append(rows))
+    monkeypatch.setattr(charts, "_draw_bars", lambda axes, rows, mean: drawn.append(rows))
     classes = {
         f"{i}": {"gt_known_loc": float(i % 2), "top1_loc": 0.0, "num_pairs": i} for i in range(100)
     }
-    charts.class_bars(classes)
+    charts.class_bars(classes, mean=0.5)
     best, worst = ([row[3] for row in rows] for rows in drawn)
     assert best == list(range(99, 59, -2)) and worst == list(range(98, 58, -2))
 
@@ -138,7 +138,7 @@ def test_of_equal_classes_those_with_more_pictures_are_named(monkeypatch):
 def test_classes_without_a_figure_are_left_out():
     row = {"gt_known_loc": 0.5, "top1_loc": 0.2, "num_pairs": 3}
     bare = {"gt_known_loc": None, "top1_loc": None, "num_pairs": 3}
-    assert charts.class_bars({"a": bare}) is None
+    assert charts.class_bars({"a": bare}, mean=0.5) is None
     np.testing.assert_array_equal(
-        charts.class_bars({"a": row, "b": bare}), charts.class_bars({"a": row})
+        charts.class_bars({"a": row, "b": bare}, mean=0.5), charts.class_bars({"a": row}, mean=0.5)
     )

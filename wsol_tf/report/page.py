@@ -106,7 +106,9 @@ def charts_of(figures):
         {_map_name(kind): row["outcomes"] for kind, row in _maps(figures)},
         {name: definitions.NAMES[name] for name in OUTCOMES},
     )
-    drawn["per_class"] = charts.class_bars(figures["per_class"]["classes"])
+    drawn["per_class"] = charts.class_bars(
+        figures["per_class"]["classes"], mean=figures["per_class"]["gt_known_loc"]
+    )
     return drawn
 
 

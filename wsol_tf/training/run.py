@@ -497,4 +497,4 @@ def _write_curves(history, weights, path):
     columns = {new: [row.get(name, np.nan) for row in history] for name, new in shown.items()}
     columns = {name: values for name, values in columns.items() if np.isfinite(values).any()}
     terms = {name: weights[name] for name in losses.TERMS}
-    Image.fromarray(charts.curves(columns, terms)).save(path)
+    Image.fromarray(charts.training_curves(columns, terms)).save(path)
