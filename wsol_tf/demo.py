@@ -62,7 +62,7 @@ def side_by_side(model_path, output_path):
             "CAM: where the classifier looks": tiles["cam"],
             "Localizer: the full method": tiles[model.map],
         },
-        title=f"Trained on one label per picture\n{pictures.legend()}",
+        title=f"Trained on one label per picture\n{pictures.LEGEND}",
         columns=SHOWN,
     )
     Image.fromarray(sheet).save(output_path)

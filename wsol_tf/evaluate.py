@@ -22,7 +22,7 @@ from wsol_tf.evaluation import workers, wsolevaluation
 from wsol_tf.evaluation.methods import BASELINES, _classifier, _model, _stored
 from wsol_tf.evaluation.score import score_and_draw
 from wsol_tf.report import contact_sheets, definitions
-from wsol_tf.report.page import charts_of, write_report
+from wsol_tf.report.page import draw_charts, write_report
 
 DATA = (
     "dataset",
@@ -145,12 +145,12 @@ def evaluate(values, make=None, program="wsol_tf.evaluate"):
         **figures,
         **{name: arrays.findings() for name, arrays in stored.items()},
     }
-    figures["definitions"] = definitions.of(figures)
+    figures["definitions"] = definitions.definitions_of(figures)
     with open(os.path.join(values.output_dir, "metrics.json"), "w") as file:
         json.dump(figures, file, indent=2)
     with open(os.path.join(values.output_dir, "predictions.jsonl"), "w") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
-    drawn = charts_of(figures)
+    drawn = draw_charts(figures)
     for name, chart in drawn.items():
         Image.fromarray(chart).save(os.path.join(values.output_dir, f"{name}.png"))
     write_report(

@@ -13,12 +13,12 @@ def test_definitions_are_sentences(name):
 
 def test_definitions_name_each_name_at_any_depth_once():
     figures = {"map": "cam", "other_maps": {"cam": {"threshold": 0.2}}, "own": {"nothing": 1}}
-    assert set(definitions.of(figures)) == {"map", "other_maps", "threshold"}
+    assert set(definitions.definitions_of(figures)) == {"map", "other_maps", "threshold"}
 
 
 def test_outcomes_are_defined_and_named():
-    assert set(metrics.OUTCOMES) <= set(definitions.DEFINITIONS) & set(definitions.NAMES)
-    assert set(definitions.NAMES) <= set(definitions.DEFINITIONS)
+    assert set(metrics.OUTCOMES) <= set(definitions.DEFINITIONS) & set(definitions.DISPLAY_NAMES)
+    assert set(definitions.DISPLAY_NAMES) <= set(definitions.DEFINITIONS)
 
 
 def test_numbers_in_the_definitions_are_those_of_the_code():

@@ -376,3 +376,8 @@ def _best(table, thresholds):
     means = table[:, : len(thresholds)].mean(0)
     ties = np.flatnonzero(means == means.max())
     return float(means.max()), float(thresholds[ties[(len(ties) - 1) // 2]])
+
+
+def standard_error(share: float, num_pairs: int) -> float:
+    """Computes the binomial standard error of a share in 0..1 of so many pairs."""
+    return float(np.sqrt(share * (1 - share) / num_pairs))

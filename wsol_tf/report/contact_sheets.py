@@ -82,7 +82,7 @@ def caption(line):
         # Cut, not rounded: 0.50 stands under what is right, 0.49 under what is not.
         text = f"IoU {np.floor(line['iou'] * 100 + 1e-9) / 100:.2f}, {text}"
         if line["outcome"] not in ("right", "wrong_class"):
-            text += f", {definitions.NAMES[line['outcome']]}"
+            text += f", {definitions.DISPLAY_NAMES[line['outcome']]}"
     return text
 
 

@@ -1,6 +1,8 @@
 """What the names in metrics.json mean: one sentence each, in one place, for files and reports."""
 
-NAMES = {  # as people write them
+from typing import Any
+
+DISPLAY_NAMES = {  # as people write them
     "gt_known_loc": "GT-known Loc",
     "top1_loc": "Top-1 Loc",
     "top5_loc": "Top-5 Loc",
@@ -146,8 +148,15 @@ DEFINITIONS = {
 }
 
 
-def of(figures):
-    """Returns the definitions of the names that stand in a dict of figures, at any depth."""
+def definitions_of(figures: dict[str, Any]) -> dict[str, str]:
+    """Picks the definitions of the names that occur in a dict of figures, at any depth.
+
+    Args:
+        figures: what metrics.json holds, or is about to hold.
+
+    Returns:
+        Dict of name -> definition, in the order of DEFINITIONS.
+    """
     names = set()
 
     def collect(part):

@@ -18,6 +18,8 @@ CONTOUR = (255, 236, 130)
 PAPER, INK, FAINT = (250, 249, 246), (34, 34, 40), (112, 112, 120)
 CAPTION_PAPER, CAPTION_INK = (24, 24, 30), (245, 245, 245)
 SMALLEST_SIDE, LARGEST_SIDE = 320, 1280
+# What `overlay` draws, in a sentence for titles and pages.
+LEGEND = "cyan: predicted box, dashed white: true box, outline: mask, glow: score map"
 
 
 def overlay(image, score_map, mask, box, *, true_boxes=(), caption="", side=None):
@@ -108,11 +110,6 @@ def with_caption(canvas, caption):
         wide[:, left : left + width] = canvas
         canvas = wide
     return np.vstack([canvas, strip])
-
-
-def legend():
-    """Returns the sentence that explains the colours, for titles and reports."""
-    return "cyan: predicted box, dashed white: true box, outline: mask, glow: score map"
 
 
 def _canvas(image, side):

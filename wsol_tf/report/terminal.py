@@ -50,7 +50,7 @@ def _further_lines(figures):
     for name in METRICS:
         found = figures.get(name)
         if found and found["value"] is not None:
-            parts = [f"{definitions.NAMES[name]:26}{found['value']:12.3f}"]
+            parts = [f"{definitions.DISPLAY_NAMES[name]:26}{found['value']:12.3f}"]
             if found.get("threshold") is not None:
                 parts.append(f"at threshold {found['threshold']:.3f}")
             if name == "max_box_acc_v2":

@@ -200,7 +200,7 @@ def _train(config, strategy, saved, path, log):
             model = load_model(path["model.keras"])
         metrics = _finish(config, model, state, source, scored, held, kept, path, log)
         metrics = {"interrupted": interrupted, **metrics}
-        metrics["definitions"] = definitions.of(metrics)
+        metrics["definitions"] = definitions.definitions_of(metrics)
         files.write_json(path["metrics.json"], metrics)
         if not interrupted:
             checkpoints.clear(config.output_dir)
