@@ -120,7 +120,7 @@ def test_class_bars_are_readable_for_any_number_of_classes(count):
 @pytest.mark.filterwarnings("error")
 def test_class_names_are_text_and_nothing_else():
     row = {"gt_known_loc": 0.5, "top1_loc": 0.2, "num_pairs": 3}
-    names = ("$x_", "$\\frac$", "猫", "a\nb", "<b>", "", "n" * 500)
+    names = ("$x_", "$\\frac$", "猫", "a\nb", "<b>", "", "n" * 500, "bad\udcff name")
     assert charts.class_bars(dict.fromkeys(names, row), mean=0.5).any()
 
 

@@ -1,10 +1,14 @@
 """The report as a page: what it asks for, what it says, and how a browser shows it."""
 
+import fnmatch
 import html.parser
+import pathlib
 import re
 import shutil
 import subprocess
+import tomllib
 
+import jinja2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,9 +18,11 @@ from wsol_tf.evaluation.metrics import LocalizationMetrics
 from wsol_tf.evaluation.score import report
 from wsol_tf.evaluation.wsolevaluation import METRICS, BoxAccuracy, PixelPrecision
 from wsol_tf.report import definitions
-from wsol_tf.report.page import draw_charts, verdict, write_report
+from wsol_tf.report import page as page_module
+from wsol_tf.report.page import draw_charts, template_environment, verdict, write_report
 
 WICKED = "<script>alert(1)</script>&amp;\"'<i>"
+FOLDER = pathlib.Path(page_module.__file__).parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -109,6 +115,26 @@ def test_what_comes_from_data_is_text(page):
     for text in (WICKED, f"IoU 0.5, {WICKED}"):
         assert text in whole
     assert any(row and row[0] == WICKED for row in page.rows)  # its row of the class table
+
+
+def test_no_part_of_the_template_turns_escaping_off():
+    template = (FOLDER / "report.html.jinja").read_text()
+    assert not re.search(r"\|\s*safe|autoescape|Markup", template)
+    style = (FOLDER / "report.css").read_text()  # included as it stands
+    assert not re.search(r"\{[{%#]|</", style)
+
+
+def test_what_is_not_prepared_is_an_error():
+    with pytest.raises(jinja2.UndefinedError, match="'title' is undefined"):
+        template_environment().get_template("report.html.jinja").render()
+
+
+def test_the_template_and_the_stylesheet_are_packaged():
+    with open(FOLDER.parent.parent / "pyproject.toml", "rb") as file:
+        patterns = tomllib.load(file)["tool"]["setuptools"]["package-data"]["wsol_tf.report"]
+    names = {path.name for path in FOLDER.iterdir() if path.suffix in (".jinja", ".css")}
+    assert {"report.html.jinja", "report.css"} <= names
+    assert all(any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in names)
 
 
 def test_every_element_is_closed(path):

@@ -92,7 +92,7 @@ def write_report(
         title: heading of the page.
         command: the command line that made the figures.
     """
-    page = _environment().get_template("report.html.jinja").render(
+    page = template_environment().get_template("report.html.jinja").render(
         title=title,
         command=command,
         today=f"{datetime.date.today():%d %B %Y}",
@@ -126,7 +126,7 @@ def verdict(figures: Figures) -> str:
     if figures["gt_known_loc"] is None:
         return (
             f"{figures['num_pairs']} pairs of a picture and a class in it were scored. The data "
-            "has no boxes, so nothing is said on them."
+            "has no boxes, so boxes were not scored."
         )
     counts = figures["outcomes"]
     scored, right = sum(counts.values()), counts["right"]
@@ -136,8 +136,8 @@ def verdict(figures: Figures) -> str:
     return (
         f"The box is right for {boxes} of {scored} "
         f"{'pictures' if scored == figures['num_images'] else 'pairs of a picture and a class'}, "
-        f"{abs(ahead)} {'more' if ahead >= 0 else 'fewer'} than the best centred box, which looks "
-        f"at no picture. {both}With this many, the standard error of GT-known Loc is about "
+        f"{abs(ahead)} {'more' if ahead >= 0 else 'fewer'} than the best centred box gets "
+        f"without looking. {both}At this sample size the standard error of GT-known Loc is about "
         f"{standard_error(figures['gt_known_loc'], scored):.3f}."
     )
 
@@ -160,8 +160,8 @@ def _cards(figures):
         bound, baseline = (
             f"upper bound: threshold {figures['oracle_threshold']:.2f} is the best on these very "
             "pictures",
-            f"baseline that looks at no picture: {centred['area_fraction']:.0%} of the view, the "
-            "best on these very pictures",
+            f"baseline that ignores the picture: {centred['area_fraction']:.0%} of the view, the "
+            "best size on these very pictures",
         )
         cards += [
             ("oracle", "gt_known_loc_oracle", figures["gt_known_loc_oracle"], bound),
@@ -175,7 +175,7 @@ def _cards(figures):
 
 
 def _baselines(figures):
-    """The boxes that look at no picture: list of (name, figures, whether it is an oracle)."""
+    """The boxes chosen without looking: list of (name, figures, whether it is an oracle)."""
     if figures["gt_known_loc"] is None:
         return []
     centred = _centred_box(figures)
@@ -211,8 +211,8 @@ def _threshold_lesson(figures):
     lost = figures["gt_known_loc_oracle"] - figures["gt_known_loc"]
     if lost > 0.0005:
         return (
-            f"The chosen threshold loses {lost:.3f} against the oracle, which nobody could have "
-            "known beforehand."
+            f"The chosen threshold loses {lost:.3f} against the oracle, which could not have "
+            "been known beforehand."
         )
     return "The chosen threshold is as good as any on these pictures."
 
@@ -248,7 +248,7 @@ def _troubles(figures: Figures) -> Iterator[dict[str, Any]]:
             "without class scores, or with NaN or infinity in them, the class counted as wrong",
         ),
         ("constant_maps", "with one value everywhere in the score map: the box is the whole view"),
-        ("pairs_without_box", "with an object outside of the view, counted as missed"),
+        ("pairs_without_box", "with an object outside the view, counted as missed"),
         ("duplicates", "that came twice, counted once"),
     ):
         yield from _listed(figures[key], "picture", what)
@@ -283,7 +283,8 @@ def _centred_box(figures):
 
 
 @functools.cache
-def _environment():
+def template_environment() -> jinja2.Environment:
+    """Makes what loads this folder's templates: it escapes, and a name it lacks is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("wsol_tf.report", ""),
         autoescape=True,

@@ -6,10 +6,12 @@ Arrays in, uint8 RGB arrays [height, width, 3] out; no files are read or written
 import functools
 import itertools
 import os
+from collections.abc import Mapping, Sequence
 
 import cv2
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 PREDICTED = (0, 214, 255)  # cyan: not a hue of the heat layer
@@ -22,13 +24,33 @@ SMALLEST_SIDE, LARGEST_SIDE = 320, 1280
 LEGEND = "cyan: predicted box, dashed white: true box, outline: mask, glow: score map"
 
 
-def overlay(image, score_map, mask, box, *, true_boxes=(), caption="", side=None):
+def overlay(
+    image: np.ndarray,
+    score_map: np.ndarray | None,
+    mask: np.ndarray | None,
+    box: npt.ArrayLike | None,
+    *,
+    true_boxes: npt.ArrayLike = (),
+    caption: str = "",
+    side: int | None = None,
+) -> np.ndarray:
     """Draws a localization over its picture: heat layer, mask contour, boxes, caption below.
 
-    image: uint8 [height, width, 3]; score_map: float [h, w] in [0, 1], any resolution, or None;
-    mask: bool [height, width] or None; box: predicted x0, y0, x1, y1 in pixels of the image, or
-    None; true_boxes: [num_boxes, 4], drawn dashed in white. Pictures are scaled so that their
-    longer side is `side`, by default their own kept within 320..1280, for text to be legible.
+    Args:
+        image: uint8 `[height, width, 3]`.
+        score_map: float `[h, w]` in 0..1, of any resolution; None: no heat layer.
+        mask: bool `[height, width]`; None: no contour.
+        box: predicted x0, y0, x1, y1 in pixels of the image; None: no box.
+        true_boxes: `[num_boxes, 4]`, drawn dashed in white.
+        caption: text below the picture; '' for none.
+        side: length of the longer side of the drawn picture in pixels; None: as in the image, but
+            within 320..1280, so that text is legible.
+
+    Returns:
+        uint8 RGB `[drawn height, drawn width, 3]`.
+
+    Raises:
+        ValueError: when the image is not uint8 with three channels, or is empty.
     """
     canvas, scale = _canvas(image, side)
     if score_map is not None:
@@ -39,10 +61,32 @@ def overlay(image, score_map, mask, box, *, true_boxes=(), caption="", side=None
     return with_caption(canvas, caption)
 
 
-def triptych(image, score_map, mask, box, *, true_boxes=(), caption="", side=None):
+def triptych(
+    image: np.ndarray,
+    score_map: np.ndarray,
+    mask: np.ndarray | None,
+    box: npt.ArrayLike | None,
+    *,
+    true_boxes: npt.ArrayLike = (),
+    caption: str = "",
+    side: int | None = None,
+) -> np.ndarray:
     """Puts three panels side by side: the picture, its score map, its mask with the boxes.
 
-    Arguments as for `overlay`; the side is that of one panel.
+    Args:
+        image: uint8 `[height, width, 3]`.
+        score_map: float `[h, w]` in 0..1, of any resolution.
+        mask: bool `[height, width]`; None: nothing is darkened.
+        box: predicted x0, y0, x1, y1 in pixels of the image; None: no box.
+        true_boxes: `[num_boxes, 4]`, drawn dashed in white.
+        caption: text below the panels; '' for none.
+        side: length of the longer side of one panel in pixels; None: as for `overlay`.
+
+    Returns:
+        uint8 RGB `[drawn height, drawn width, 3]`.
+
+    Raises:
+        ValueError: when the image is not uint8 with three channels, or is empty.
     """
     canvas, scale = _canvas(image, side)
     height, width = canvas.shape[:2]
@@ -58,20 +102,31 @@ def triptych(image, score_map, mask, box, *, true_boxes=(), caption="", side=Non
     return with_caption(np.hstack([canvas, gap, heat, gap, cut]), caption)
 
 
-def contact_sheet(sections, *, title="", columns=5):
+def contact_sheet(
+    sections: Mapping[str, Sequence[np.ndarray]], *, title: str = "", columns: int = 5
+) -> np.ndarray:
     """Lays tiles out in rows under headings.
 
-    sections: dict of heading -> list of uint8 arrays [height, width, 3] of any size ('' for no
-    heading; sections without tiles are left out); title: its lines after the first are set small;
-    columns: most tiles in a row. Tiles are not scaled: draw them with one `side`. Raises ValueError
-    when there is no tile at all.
+    Tiles are not scaled: draw them with the same `side`.
+
+    Args:
+        sections: dict of heading -> uint8 arrays `[height, width, 3]` of any size. The heading ''
+            is not drawn; sections without tiles are left out.
+        title: above everything; its lines after the first are set small.
+        columns: most tiles in a row.
+
+    Returns:
+        uint8 RGB `[height, width, 3]`.
+
+    Raises:
+        ValueError: when there is no tile at all.
     """
     sections = {heading: list(tiles) for heading, tiles in sections.items() if len(tiles)}
     if not sections:
         raise ValueError("A contact sheet needs at least one tile. Received none.")
     columns = min(columns, max(map(len, sections.values())))
     cell = max(tile.shape[1] for tiles in sections.values() for tile in tiles)
-    # Text follows the sheet's width, for the sheet will be shrunk to a page or a screen.
+    # The size of text follows the sheet's width: the sheet will be shrunk to a page or a screen.
     margin = max(12, cell // 20)
     width = columns * (cell + margin) + margin
     heading_size = int(np.clip(width / 48, 20, 44))
@@ -95,8 +150,11 @@ def contact_sheet(sections, *, title="", columns=5):
     return np.vstack(parts)
 
 
-def with_caption(canvas, caption):
-    """Puts a strip with text below a picture, uint8 [height, width, 3]; '' leaves it as it is."""
+def with_caption(canvas: np.ndarray, caption: str) -> np.ndarray:
+    """Puts a strip with text below a picture, uint8 `[height, width, 3]`; '' leaves it as it is.
+
+    The strip is as high as the wrapped text needs, and at least 160 pixels wide.
+    """
     if not caption:
         return canvas
     height, width = canvas.shape[:2]
@@ -142,7 +200,7 @@ def _fit_mask(mask, height, width):
 
 
 def _heat_colours(values):
-    """Colours a map in [0, 1]; positions that are no number become 0."""
+    """Colours a map in 0..1; NaN and infinity become 0."""
     values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
     table = (matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
     return table[(np.clip(values, 0, 1) * 255).astype(np.uint8)]
