@@ -137,7 +137,7 @@ def outcome_bars(rows: Mapping[str, Mapping[str, int]], names: Mapping[str, str]
     figure = _new_figure(WIDTH, 1.1 + 0.48 * len(rows))
     axes = figure.subplots()
     for y, counts in enumerate(rows.values()):
-        total, left = max(1, sum(counts.values())), 0
+        total, left = max(1, sum(counts.values())), 0.0
         for outcome, colour in zip(names, OUTCOME_COLOURS, strict=True):
             share = counts[outcome] / total
             axes.barh(y, share, left=left, color=colour, height=0.72, edgecolor=PAPER)
@@ -306,10 +306,8 @@ def _short(name: str, most: int = 28) -> str:
 
 
 def _new_figure(width: float, height: float, dpi: int = 150) -> Figure:
-    """Makes a figure of so many inches; it is drawn by Agg, so that no display is needed."""
-    figure = Figure(figsize=(width, height), dpi=dpi, facecolor=PAPER, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    """Makes a figure of so many inches."""
+    return Figure(figsize=(width, height), dpi=dpi, facecolor=PAPER, layout="constrained")
 
 
 def _style_axes(axes):
@@ -321,8 +319,9 @@ def _style_axes(axes):
 
 
 def _rendered(figure: Figure) -> np.ndarray:
+    canvas = FigureCanvasAgg(figure)  # needs no display
     with warnings.catch_warnings():
         # A class may be named in a script that the font lacks: boxes stand there then.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -262,13 +262,12 @@ def _listed(found: Sequence[str] | dict[str, str] | None, noun: str, what: str):
     """Yields a list of names, or of names with reasons, unless it is empty."""
     if not found:
         return
-    names = found
     if isinstance(found, dict):
-        names = [f"{name}: {reason}" for name, reason in found.items()]
+        found = [f"{name}: {reason}" for name, reason in found.items()]
     yield {
-        "summary": f"{len(names)} {noun}{'' if len(names) == 1 else 's'} {what}",
-        "names": names[:MOST_NAMES],
-        "num_cut": max(0, len(names) - MOST_NAMES),
+        "summary": f"{len(found)} {noun}{'' if len(found) == 1 else 's'} {what}",
+        "names": found[:MOST_NAMES],
+        "num_cut": max(0, len(found) - MOST_NAMES),
     }
 
 

@@ -94,7 +94,7 @@ def triptych(
     cut = canvas.copy()
     if mask is not None:
         outside = ~_fit_mask(mask, height, width)
-        gray = cut[outside] @ np.float32([0.299, 0.587, 0.114])
+        gray = cut[outside] @ np.array([0.299, 0.587, 0.114], np.float32)
         cut[outside] = (gray[:, None] * 0.35 + 18).astype(np.uint8)
         _draw_contour(cut, mask)
     _draw_boxes(cut, scale, box, true_boxes)
