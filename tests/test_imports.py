@@ -10,10 +10,11 @@ FILES = sorted([*ROOT.glob("wsol_tf/**/*.py"), *ROOT.glob("edge/**/*.py")])
 
 # What the modules of each room may import of ours; every room may import itself. A module is a
 # room where it is named here, else it belongs to its folder's.
-GROUND = ("wsol_tf.config", "wsol_tf.files")  # what everything may stand on
+GROUND = ("wsol_tf.config", "wsol_tf.files", "wsol_tf.lazy")  # what everything may stand on
 ROOMS = {
     "wsol_tf.config": (),
     "wsol_tf.files": (),
+    "wsol_tf.lazy": (),
     "wsol_tf.programs": GROUND,
     "wsol_tf.data": GROUND,
     # What the network needs of the data: how a picture is resized to what it sees.
