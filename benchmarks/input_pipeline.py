@@ -95,20 +95,37 @@ def seconds(dataset):
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
+def stream_of(source, cache):
+    """The stream of all training samples of a source."""
+    from wsol_tf.data.cache import cached_reader
+    from wsol_tf.data.stream import TrainingStream
+
+    positions = range(len(source))
+    read = cached_reader(source, positions, VIEW["resize_size"], cache)
+    return TrainingStream(source, positions, read=read, **VIEW)
+
+
 def measure_speed(source, paths, repeats):
     """Runs all rows in turn; returns row -> float [repeats, 2], wall and CPU seconds a pass."""
     from wsol_tf.data.batches import evaluation_batches, training_batches
+    from wsol_tf.data.transforms import View
 
-    def training(**options):
-        return training_batches(source, range(len(source)), seed=0, **VIEW, **options)
+    class Evaluation:
+        def __iter__(self):
+            view = View(VIEW["input_size"], VIEW["resize_size"])
+            for batch in evaluation_batches(source, range(len(source)), view, VIEW["batch_size"]):
+                yield np.stack([example.image for example in batch])
+
+    def training(cache, **options):
+        return training_batches(stream_of(source, cache), **options)
 
     rows = {
         "decode_jpeg alone (the limit)": decode_only(paths),
-        "training, no cache": training(cache="none"),
-        "training, no cache, order free": training(cache="none", deterministic=False),
-        "evaluation": evaluation_batches(source, range(len(source)), **VIEW),
-        "training, in memory": training(cache="memory"),
-        "training, on disk": training(cache="disk"),
+        "training, no cache": training("none"),
+        "training, no cache, order free": training("none", deterministic=False),
+        "evaluation": Evaluation(),
+        "training, in memory": training("memory"),
+        "training, on disk": training("disk"),
     }
     for dataset in rows.values():
         seconds(dataset)  # fills the caches, traces
@@ -121,7 +138,7 @@ def measure_speed(source, paths, repeats):
     return {name: np.array(values) for name, values in times.items()}
 
 
-def report(times, number):
+def speed_table(times, number):
     """Renders the measurements as lines of text."""
     limit = next(iter(times.values()))
     lines = [f"{'':34}{'images/s':>10}{'of the limit':>14}{'paired':>8}{'by CPU time':>13}"]
@@ -145,7 +162,7 @@ def measure_memory(source, every=10):
     """Reads a whole epoch without a cache; prints resident memory at each tenth of it."""
     from wsol_tf.data.batches import training_batches
 
-    batches = training_batches(source, range(len(source)), seed=0, cache="none", **VIEW)
+    batches = training_batches(stream_of(source, "none"))
     total, started = int(batches.cardinality()), time.perf_counter()
     print(f"{len(source)} files, {total} batches; before the first: {memory_now():.0f} MiB")
     for i, _ in enumerate(batches, start=1):
@@ -180,7 +197,7 @@ def main(argv):
         else:
             source = open_dataset("image_folder", folder, "train", image_size=256)
             times = measure_speed(source, paths, values.repeats)
-            print(report(times, len(paths)))
+            print(speed_table(times, len(paths)))
 
 
 if __name__ == "__main__":

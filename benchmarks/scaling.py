@@ -27,7 +27,9 @@ from absl import app, flags  # noqa: E402
 
 from wsol_tf import programs  # noqa: E402
 from wsol_tf.data.batches import training_batches
+from wsol_tf.data.cache import cached_reader
 from wsol_tf.data.registry import open_dataset
+from wsol_tf.data.stream import TrainingStream
 from wsol_tf.model.build import (
     build_model,
     compile_model,  # noqa: E402
@@ -98,10 +100,11 @@ def measure(workers, folder):
 def input_speed(config, count=256):
     """Pictures per second that one process reads, resizes, crops and batches (drawn ones)."""
     source = open_dataset("shapes", "", "train", image_size=config.crop_from, num_examples=count)
-    batches = training_batches(
-        source, range(count), input_size=config.input_size, resize_size=config.crop_from,
-        batch_size=config.batch_size, seed=0, epochs=2, cache="memory",
+    stream = TrainingStream(
+        source, range(count), batch_size=config.batch_size, input_size=config.input_size,
+        resize_size=config.crop_from, read=cached_reader(source, range(count), config.crop_from),
     )  # fmt: skip
+    batches = training_batches(stream, epochs=2)
     seen, begun = 0, None
     for _, labels in batches:
         seen += len(labels)

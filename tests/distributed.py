@@ -23,6 +23,7 @@ import wsol_tf  # noqa: E402
 from helpers import AT_ONCE, CLASSES, toy  # noqa: E402
 from wsol_tf.data.batches import training_batches  # noqa: E402
 from wsol_tf.data.source import Report, Source  # noqa: E402
+from wsol_tf.data.stream import TrainingStream  # noqa: E402
 from wsol_tf.training import loop, strategies  # noqa: E402
 
 
@@ -71,12 +72,13 @@ def train(
             **{**AT_ONCE, "warmup": 0.5},
         )
         model.optimizer.build(model.trainable_variables)
-    source = drawn(pictures)
+    stream = TrainingStream(
+        drawn(pictures), range(pictures), batch_size=batch, input_size=32, resize_size=36, seed=3
+    )
 
     def batches(context):
         return training_batches(
-            source, range(pictures), input_size=32, resize_size=36, batch_size=batch, parts=parts,
-            seed=3, epochs=epochs, replicas=strategy.num_replicas_in_sync,
+            stream, epochs=epochs, parts=parts, replicas=strategy.num_replicas_in_sync,
             worker=context.input_pipeline_id, workers=context.num_input_pipelines,
         )  # fmt: skip
 

@@ -13,8 +13,10 @@ from helpers import TINY, run
 from wsol_tf import config, datasets, train
 from wsol_tf.data import shapes
 from wsol_tf.data.batches import training_batches
-from wsol_tf.data.registry import DATASETS, FOLDERS, PUBLIC, open_dataset
+from wsol_tf.data.public_kinds import KINDS
+from wsol_tf.data.registry import FILE_KINDS, PUBLIC, open_dataset
 from wsol_tf.data.source import Source, StopAtBadImage
+from wsol_tf.data.stream import TrainingStream
 from wsol_tf.training.run import train as train_model
 
 # --- data sets that hold the same drawn pictures -------------------------------------------------
@@ -72,7 +74,7 @@ def test_the_layouts_agree(kinds):
                 np.testing.assert_array_equal(example.boxes, expected.boxes)
 
 
-@pytest.mark.parametrize("kind", ["shapes", *FOLDERS])
+@pytest.mark.parametrize("kind", ["shapes", *FILE_KINDS])
 def test_no_box_and_no_mask_reaches_training(kinds, kind):
     """Training works on a source that has none, and makes the same batches."""
     source = open_dataset(kind, kinds.get(kind, ""), "train", num_examples=24, image_size=48)
@@ -84,7 +86,9 @@ def test_no_box_and_no_mask_reaches_training(kinds, kind):
         **{**vars(source), "read_example": refuse, "has_boxes": False, "has_masks": False}
     )
     batches = [
-        training_batches(one, range(24), input_size=32, resize_size=40, batch_size=8, seed=0)
+        training_batches(
+            TrainingStream(one, range(24), batch_size=8, input_size=32, resize_size=40)
+        )
         for one in (source, blind)
     ]
     for dataset in batches:
@@ -97,15 +101,14 @@ def test_no_box_and_no_mask_reaches_training(kinds, kind):
 
 def test_settings_and_data_sets_have_the_same_names():
     names = config.Config.__dataclass_fields__["dataset"].metadata["choices"]
-    assert names == DATASETS
-    tfds_sources = pytest.importorskip("wsol_tf.data.public")
-    assert tuple(tfds_sources.KINDS) == PUBLIC
+    assert names == ("shapes", *FILE_KINDS, *KINDS)
+    assert tuple(KINDS) == PUBLIC
 
 
 # --- slices and single classes -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", list(FOLDERS))
+@pytest.mark.parametrize("kind", list(FILE_KINDS))
 def test_slices_are_parts_of_one_random_order(kinds, kind):
     whole = set(open_dataset(kind, kinds[kind], "train").image_ids)
     parts = [open_dataset(kind, kinds[kind], f"train[{part}]") for part in (":75%", "75%:")]
@@ -173,9 +176,8 @@ def damaged(tmp_path):
 def test_broken_pictures_are_all_named_and_training_goes_on(damaged):
     folder, broken = damaged
     source = open_dataset("image_folder", folder, "train")
-    batches = training_batches(
-        source, range(200), input_size=32, resize_size=36, batch_size=20, seed=0
-    )
+    stream = TrainingStream(source, range(200), batch_size=20, input_size=32, resize_size=36)
+    batches = training_batches(stream)
     for _ in range(2):
         assert [len(labels) for _, labels in batches] == [20] * 10
     assert source.report.skipped.keys() == broken.keys()
@@ -217,7 +219,7 @@ def test_unreadable_permissions_are_named(tmp_path, monkeypatch):
     if os.access(tmp_path / "a.png", os.R_OK):  # root may read everything
         monkeypatch.setattr(Image, "open", _denied)
     source = open_dataset("csv", tmp_path, "train")
-    assert list(source.examples([0])) == []
+    assert list(source.read_examples([0])) == []
     assert source.report.skipped == {"a.png": "the file may not be read (permission denied)"}
 
 
@@ -232,7 +234,7 @@ def describe(*arguments):
     return run(datasets, *arguments)
 
 
-@pytest.mark.parametrize("kind", list(FOLDERS))
+@pytest.mark.parametrize("kind", list(FILE_KINDS))
 def test_describes_a_data_set(kinds, kind, tmp_path, capsys):
     assert (
         describe(f"--dataset={kind}", f"--data_dir={kinds[kind]}", f"--output_dir={tmp_path}") == 0
@@ -256,7 +258,7 @@ def test_a_single_class_is_warned_of(tmp_path, capsys):
     Image.new("RGB", (20, 20)).save(tmp_path / "data" / "cat" / "a.png")
     arguments = (f"--data_dir={tmp_path / 'data'}", f"--output_dir={tmp_path / 'out'}")
     assert describe("--dataset=image_folder", *arguments) == 0
-    assert "There is one class only, cat" in capsys.readouterr().out
+    assert "There is only one class, cat" in capsys.readouterr().out
 
 
 def test_description_names_what_is_broken(damaged, tmp_path, capsys):
@@ -285,7 +287,7 @@ def test_description_sees_pictures_of_two_splits(kinds, tmp_path, capsys):
     folder = f"--data_dir={tmp_path / 'voc'}"
     assert describe("--dataset=voc_folder", folder, f"--output_dir={tmp_path / 'out'}") == 0
     text = capsys.readouterr().out
-    assert "1 pictures are in train and in val" in text and "too good: train_00003." in text
+    assert "1 pictures are both in train and in val" in text and "too good: train_00003." in text
 
 
 def test_nothing_to_describe_is_refused(tmp_path, capsys):
@@ -301,7 +303,7 @@ def test_many_classes_are_cut_in_the_table():
         "boxes": 0, "most_boxes": 0, "without_box": 99, "median_box_area": None, "masks": 0,
         "smallest": [1, 2], "median": [3, 4], "largest": [5, 6], "skipped": {}, "repaired": {},
     }  # fmt: skip
-    lines = datasets.table({"train": figures}).splitlines()
+    lines = datasets.statistics_table({"train": figures}).splitlines()
     assert any(line.split() == ["c019", "19"] for line in lines)
     assert not any(line.startswith("c020") for line in lines)
     assert any(line.split() == ["c099", "99"] for line in lines)

@@ -13,6 +13,7 @@ from wsol_tf.data.batches import training_batches
 from wsol_tf.data.images import BadImage
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import Source
+from wsol_tf.data.stream import TrainingStream
 
 BUILDERS = {
     "voc": public_kinds.PascalVoc,
@@ -251,16 +252,15 @@ def test_single_class_pictures_only(prepared):
 def test_no_box_and_no_mask_reaches_training(prepared, dataset, monkeypatch):
     source = open_dataset(dataset, prepared(dataset), "train")
     wanted = []
-    parse = tfrecords._parse
+    parse = public.parse_record
 
     def watched(data, features):
         wanted.append(list(features))
         return parse(data, features)
 
-    monkeypatch.setattr(public, "_parse", watched)
-    batches = training_batches(
-        source, range(len(source)), input_size=24, resize_size=28, batch_size=2, seed=0
-    )
+    monkeypatch.setattr(public, "parse_record", watched)
+    stream = TrainingStream(source, range(len(source)), batch_size=2, input_size=24, resize_size=28)
+    batches = training_batches(stream)
     several = any(len(labels) > 1 for labels in source.labels)
     # Picture, label and, where pictures have several classes, which of them compete.
     assert [spec.shape[1:].as_list() for spec in batches.element_spec] == [
@@ -283,7 +283,7 @@ def test_missing_archives_are_named_with_their_place(dataset, tmp_path):
     assert (
         str(tmp_path / "downloads" / "manual") in text and public_kinds.KINDS[dataset].page in text
     )
-    assert ("--download" in text) == (dataset != "imagenet2012")
+    assert ("`download`" in text) == (dataset != "imagenet2012")
 
 
 def test_no_network_is_said_before_tfds_tries_for_minutes(tmp_path):
@@ -300,13 +300,13 @@ def test_only_what_is_missing_is_asked_for(tmp_path):
 
 def test_archives_with_another_checksum_are_refused(tmp_path):
     archives.voc_trainval(tmp_path / "VOCtrainval_11-May-2012.tar")
-    with pytest.raises(ValueError, match="not the published one.*--dataset=voc_folder"):
+    with pytest.raises(ValueError, match="not the published one.*`dataset=voc_folder`"):
         open_dataset("voc", tmp_path, "train", download=False)
 
 
 def test_unpacked_voc_is_sent_to_voc_folder(tmp_path):
     (tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages").mkdir(parents=True)
-    with pytest.raises(ValueError, match="--dataset=voc_folder --data_dir='.*VOC2012'"):
+    with pytest.raises(ValueError, match="`dataset=voc_folder` `data_dir='.*VOC2012'`"):
         open_dataset("voc", tmp_path, "train", download=False)
 
 
@@ -353,7 +353,7 @@ def test_damaged_records_are_bad_pictures(prepared, tmp_path):
     with pytest.raises(BadImage, match="not a picture in a known format"):
         source.read_image(0)
     np.testing.assert_array_equal(source.read_image(1), whole)
-    assert len(list(source.examples([0, 1]))) == 1
+    assert len(list(source.read_examples([0, 1]))) == 1
     assert list(source.report.skipped) == [source.image_ids[0]]
     with pytest.raises(ValueError, match=f"{source.image_ids[0]} in .*tfrecord"):
         strict = open_dataset("oxford_iiit_pet", folder, "train", on_bad_image="fail")

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsol_tf.data.coco import _draw, _polygons, _runs, _unpack
+from wsol_tf.data.coco import (
+    CocoObject,
+    decode_runs,
+    draw_mask,
+    fill_polygons,
+    unpack_counts,
+)
 from wsol_tf.data.registry import open_dataset
 
 
@@ -274,12 +280,12 @@ def test_coco_that_cannot_be_used_is_refused(tmp_path, text, message):
 def test_run_lengths_as_pycocotools_writes_them():
     # pycocotools 2.0.11: mask.encode of the identity of 5, and of a block with one row cut out.
     eye = {"size": [5, 5], "counts": "0150000000"}
-    np.testing.assert_array_equal(_runs(eye, (5, 5)), np.eye(5, dtype=bool))
+    np.testing.assert_array_equal(decode_runs(eye, (5, 5)), np.eye(5, dtype=bool))
     block = np.zeros((40, 60), bool)
     block[5:35, 10:50] = True
     block[20] = False
     packed = {"size": [40, 60], "counts": "e<?1O91GO" + "91GO" * 38 + "d<"}
-    np.testing.assert_array_equal(_runs(packed, (40, 60)), block)
+    np.testing.assert_array_equal(decode_runs(packed, (40, 60)), block)
 
 
 def pack(counts):
@@ -299,14 +305,15 @@ def pack(counts):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=30))
 def test_packed_run_lengths_are_unpacked(counts):
-    assert _unpack(pack(counts)) == counts
+    assert unpack_counts(pack(counts)) == counts
 
 
 def test_overlapping_objects_show_the_smaller_one():
     big = [np.float32([[0, 0], [20, 0], [20, 20], [0, 20]])]
     small = [np.float32([[5, 5], [10, 5], [10, 10], [5, 10]])]
-    for outlines in ([(0, False, big), (1, False, small)], [(1, False, small), (0, False, big)]):
-        mask = _draw(outlines, (20, 20))
+    one, other = CocoObject(0, None, False, big), CocoObject(1, None, False, small)
+    for objects in ([one, other], [other, one]):
+        mask = draw_mask(objects, (20, 20))
         assert (mask[5:10, 5:10] == 2).all() and (mask == 1).sum() == 375
 
 
@@ -316,7 +323,7 @@ def test_rectangles_cover_their_pixels(x0, y0, x1, y1):
     """Against the exact cover of each pixel; within the eighth that is drawn."""
     x0, x1, y0, y1 = *sorted((x0, x1)), *sorted((y0, y1))
     polygon = np.float32([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
-    drawn = _polygons([polygon], (30, 40))
+    drawn = fill_polygons([polygon], (30, 40))
     columns = np.clip(np.minimum(np.arange(40) + 1, x1) - np.maximum(np.arange(40), x0), 0, 1)
     rows = np.clip(np.minimum(np.arange(30) + 1, y1) - np.maximum(np.arange(30), y0), 0, 1)
     cover = rows[:, None] * columns

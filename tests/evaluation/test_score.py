@@ -132,11 +132,8 @@ def test_unknown_kind_of_map_is_refused():
 def test_true_masks_as_maps_score_one_and_inverted_ones_zero(kind_of_view):
     source = open_dataset("shapes", "", "val", image_size=73, num_examples=12)
     view = transforms.View(64, 73, kind_of_view)
-    batches = evaluation_batches(
-        source, range(12), input_size=64, resize_size=73, batch_size=12, view=kind_of_view
-    )
-    truth = next(batches.as_numpy_iterator())
-    mask_of = {image.tobytes(): mask for image, mask in zip(truth.image, truth.mask, strict=True)}
+    (truth,) = evaluation_batches(source, range(12), view, 12)
+    mask_of = {example.image.tobytes(): example.mask for example in truth}
 
     def predictor(invert):
         def predict(images):

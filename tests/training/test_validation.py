@@ -58,9 +58,10 @@ def test_a_look_adds_figures_and_draws_the_same_pictures(model, tmp_path):
 def test_the_held_out_loss_is_that_of_evaluate(model, tmp_path):
     source = open_dataset("shapes", "", "train", image_size=73, num_examples=5)
     row = look(model, tmp_path, source, np.arange(5))[0]
-    batches = evaluation_batches(source, np.arange(5), input_size=64, resize_size=73, batch_size=5)
-    batch = next(batches.as_numpy_iterator())
-    expected = model.evaluate(batch.image, batch.labels[:, 0], return_dict=True, verbose=0)
+    (batch,) = evaluation_batches(source, np.arange(5), transforms.View(64, 73), 5)
+    images = np.stack([example.image for example in batch])
+    labels = np.array([example.labels[0] for example in batch])
+    expected = model.evaluate(images, labels, return_dict=True, verbose=0)
     assert row["held_loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert row["held_area"] == pytest.approx(expected["ac"], rel=1e-5)
 

@@ -1,17 +1,16 @@
 """Annotations of any kind, and the Source of picture files that they make."""
 
-import os
+import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from wsol_tf.data import images
-from wsol_tf.data.example import Example, make_example
+from wsol_tf.data.example import IGNORE, Example, make_example
 from wsol_tf.data.source import Report, Source
-
-# --- what several kinds of data sets share -------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,12 @@ class Annotation:
     size: tuple[int, int] | None = None
 
 
-def make_annotation(labels, boxes=(), box_labels=(), size=None) -> Annotation:
+def make_annotation(
+    labels: Iterable[int],
+    boxes: ArrayLike = (),
+    box_labels: ArrayLike = (),
+    size: tuple[int, int] | None = None,
+) -> Annotation:
     """Builds an Annotation with the right dtypes and shapes; labels are sorted, each once."""
     return Annotation(
         labels=np.array(sorted(set(labels)), np.int32),
@@ -46,15 +50,17 @@ def file_source(
     classes: tuple[str, ...],
     image_size: int,
     report: Report,
-    items: Sequence[tuple[str, str, Annotation]],
+    items: Sequence[tuple[str, images.PathLike, Annotation]],
     *,
     read_mask: Callable[[int, tuple[int, int]], np.ndarray | None] | None = None,
 ) -> Source:
-    """A Source of picture files whose annotations are already in memory.
+    """Makes a Source of picture files whose annotations are already in memory.
 
     Args:
-        name, classes, report: as in Source.
-        image_size: as in `datasets.load`.
+        name: data set and split, for messages.
+        classes: class names; the position is the class id.
+        image_size: side in pixels that views are cut from, see `registry.open_dataset`.
+        report: takes what is left out.
         items: per picture its id, its path and its annotation.
         read_mask: where there are masks, position and (height, width) of the stored picture ->
             uint8 [height, width] with 0, 1 + class id and 255, or None.
@@ -87,14 +93,21 @@ def file_source(
     )
 
 
-def annotated_example(image_id, image, size, annotation, mask, report) -> Example:
-    """Puts a picture, read reduced or not, and its annotation together.
+def annotated_example(
+    image_id: str,
+    image: np.ndarray,
+    size: tuple[int, int],
+    annotation: Annotation,
+    mask: np.ndarray | None,
+    report: Report,
+) -> Example:
+    """Puts a picture, reduced or not, and its annotation together.
 
     Args:
         image_id: name of the picture.
         image: uint8 [height, width, 3].
         size: height and width of the picture as it is stored.
-        annotation: an Annotation in pixels of the stored picture.
+        annotation: in pixels of the stored picture.
         mask: None, or uint8 of the stored picture's size.
         report: takes the boxes that do not fit.
     """
@@ -127,10 +140,18 @@ def _boxes_in_picture(image_id, annotation, size, report):
     return clipped[keep], annotation.box_labels[keep]
 
 
+# --- classes -------------------------------------------------------------------------------------
+
+
 def check_classes(
-    classes: tuple[str, ...], own_classes: tuple[str, ...], where: str
+    classes: tuple[str, ...], own_classes: tuple[str, ...], where: object
 ) -> tuple[str, ...]:
     """Returns the classes asked for.
+
+    Args:
+        classes: names asked for.
+        own_classes: names that the data set has.
+        where: the data set, for the message.
 
     Raises:
         ValueError: a name comes twice, or the data set has none of them.
@@ -141,16 +162,77 @@ def check_classes(
     if not set(classes) & set(own_classes):
         raise ValueError(
             f"None of the classes asked for ({first_ten(classes)}) is in {where}, which has "
-            f"{first_ten(own_classes)}. Use the data set that the model was trained for, or rename."
+            f"{first_ten(own_classes)}. Use the data set that the model was trained for, or rename "
+            "the classes."
         )
     return classes
 
 
+def new_class_ids(own_classes: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Maps a data set's own class ids to ids in a list of names.
+
+    Args:
+        own_classes: names of the data set; the position is its own id.
+        classes: the list.
+
+    Returns:
+        int32 [own classes], -1 for those that are not in the list.
+    """
+    ids = {name: i for i, name in enumerate(classes)}
+    return np.array([ids.get(name, -1) for name in own_classes], np.int32)
+
+
 def first_ten(names: Sequence[str]) -> str:
-    """Names the first ten."""
+    """Lists the first ten names in a message, and how many more there are."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def is_picture(path) -> bool:
-    """Whether a file is taken for a picture by its suffix."""
-    return os.path.splitext(path)[1].lower() in images.SUFFIXES
+# --- masks ---------------------------------------------------------------------------------------
+
+
+def read_mask_file(
+    file: images.PathLike | bytes, size: tuple[int, int] | None = None, *, convert: bool = False
+) -> np.ndarray:
+    """Reads the values of a mask PNG: palette indices or gray levels.
+
+    Args:
+        file: a path, or the bytes of a file.
+        size: height and width that the mask must have.
+        convert: turn a mask in colours or of 1 bit into gray levels.
+
+    Returns:
+        uint8 [height, width].
+
+    Raises:
+        ValueError: a mask in colours that is not to be converted, or of another size; what Pillow
+            raises for damaged files comes through.
+    """
+    with images.open_picture(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
+        if picture.mode not in ("P", "L", "1") and not convert:
+            raise ValueError(f"the mask must be a palette or gray PNG, not {picture.mode}")
+        if size and picture.size != (size[1], size[0]):
+            raise ValueError(
+                f"the mask has {picture.width} x {picture.height} pixels, the picture "
+                f"{size[1]} x {size[0]}"
+            )
+        if convert and picture.mode not in ("P", "L"):
+            return np.asarray(picture.convert("L"), np.uint8)
+        return np.asarray(picture, np.uint8)
+
+
+def mask_values(new_ids: Sequence[int]) -> np.ndarray:
+    """Maps values of a mask file to those of an Example: `mask_values(new_ids)[mask]`.
+
+    Args:
+        new_ids: per class of the data set its id in the list, or -1, see `new_class_ids`.
+
+    Returns:
+        uint8 [256]: background stays 0, 1 + own id becomes 1 + new id, and all else is ignored:
+        classes that are not in the list or have no room in a byte, and 255.
+    """
+    values = np.full(256, IGNORE, np.uint8)
+    values[0] = 0
+    for own, new in enumerate(new_ids[: IGNORE - 1]):
+        if 0 <= new < IGNORE - 1:
+            values[1 + own] = 1 + new
+    return values

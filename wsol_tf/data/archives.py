@@ -6,13 +6,15 @@ import tempfile
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from wsol_tf.data.annotation import make_annotation
 from wsol_tf.data.folders import BadAnnotation, read_annotation
-from wsol_tf.data.public_kinds import KINDS
+from wsol_tf.data.public_kinds import KINDS, Annotate
+from wsol_tf.data.source import Report
 
 IMAGENET_BOXES = {
     "train": "ILSVRC2012_bbox_train_v2.tar.gz",
@@ -20,11 +22,20 @@ IMAGENET_BOXES = {
 }
 
 
-# --- archives ------------------------------------------------------------------------------------
+def prepared_builder(
+    dataset: str, data_dir: Path, download: bool, report: Report
+) -> tfds.core.DatasetBuilder:
+    """Returns the tfds builder of a data set, after preparing the data set where needed.
 
+    Args:
+        dataset: a key of `KINDS`.
+        data_dir: tfds's folder, and the place of archives.
+        download: whether missing archives may be downloaded.
+        report: takes what could be better.
 
-def _prepared(dataset, data_dir, download, report):
-    """The tfds builder of a prepared data set; it is prepared first where it is not yet."""
+    Raises:
+        ValueError: with a sentence that says which file to put where.
+    """
     kind = KINDS[dataset]
     found = _prepared_folders(data_dir, kind)
     if found and found[0].is_relative_to(data_dir / kind.prepared[0]):
@@ -68,12 +79,12 @@ def _find_archives(data_dir, archives):
 
 
 def _check_download(dataset, kind, data_dir, missing, download):
-    """Refuses, in a sentence, what tfds would try in vain for minutes."""
+    """Refuses at once, in a sentence, what tfds would try in vain for minutes."""
     for folder in (data_dir, *data_dir.glob("VOC20??"), *data_dir.glob("VOCdevkit/VOC20??")):
         if (folder / "JPEGImages").is_dir():
             raise ValueError(
-                f"{folder} is an unpacked VOC. Read it with --dataset=voc_folder "
-                f"--data_dir='{folder}'."
+                f"{folder} is an unpacked VOC. Read it with `dataset=voc_folder` "
+                f"`data_dir='{folder}'`."
             )
     sentence = (
         f"Data set {dataset!r} is not prepared in {data_dir}, and {' and '.join(missing)} "
@@ -84,7 +95,7 @@ def _check_download(dataset, kind, data_dir, missing, download):
     if dataset == "imagenet2012":
         raise ValueError(f"{sentence}: ILSVRC has no open download.")
     if not download:
-        raise ValueError(f"{sentence}, or let it be downloaded: --download.")
+        raise ValueError(f"{sentence}, or let it be downloaded: `download`.")
     try:
         head = urllib.request.Request(kind.host, method="HEAD")
         urllib.request.urlopen(head, timeout=20).close()
@@ -108,8 +119,8 @@ def _prepare(dataset, kind, data_dir, folder):
     except tfds.core.download.download_manager.NonMatchingChecksumError as error:
         raise ValueError(
             f"An archive of {dataset!r} is not the published one: it is cut off, or was packed "
-            f"anew. Get it again from {kind.page}."
-            + (" An unpacked VOC is read by --dataset=voc_folder." if "voc" in dataset else "")
+            f"again. Get it from {kind.page}."
+            + (" An unpacked VOC is read by `dataset=voc_folder`." if "voc" in dataset else "")
             + f"\n{error}"
         ) from error
     except Exception as error:  # tfds and what it calls raise many types
@@ -123,11 +134,26 @@ def _prepare(dataset, kind, data_dir, folder):
 # --- boxes of ILSVRC -----------------------------------------------------------------------------
 
 
-def _imagenet_annotations(data_dir, indexes, classes, report):
-    """Returns the function that reads boxes from XML, or None where there are no boxes."""
+def imagenet_annotations(
+    data_dir: Path, splits: Iterable[str], classes: tuple[str, ...], report: Report
+) -> Annotate | None:
+    """Returns the function that reads ILSVRC's boxes from XML, see `Kind.annotate`.
+
+    Args:
+        data_dir: the folder that holds the archives of boxes, packed or unpacked.
+        splits: the splits that are read.
+        classes: the data set's own classes.
+        report: takes the files that cannot be read.
+
+    Returns:
+        The function, or None where there are no boxes.
+
+    Raises:
+        ValueError: an archive cannot be unpacked.
+    """
     folders = [
         folder
-        for split in indexes
+        for split in splits
         if split in IMAGENET_BOXES and (folder := _imagenet_boxes(data_dir, IMAGENET_BOXES[split]))
     ]
     if not folders:

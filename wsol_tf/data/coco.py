@@ -3,83 +3,68 @@
 import glob
 import json
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from wsol_tf.data.annotation import check_classes, file_source, make_annotation
-from wsol_tf.data.csv_table import _stem
 from wsol_tf.data.example import IGNORE
 from wsol_tf.data.images import BadImage
 from wsol_tf.data.source import Report, Source
 
 
-def coco(
-    data_dir: str, split: str, *, classes: tuple | None, image_size: int, report: Report
+def open_coco(
+    data_dir: str,
+    split: str,
+    *,
+    classes: tuple[str, ...] | None,
+    image_size: int,
+    report: Report,
 ) -> Source:
-    """COCO JSON with boxes, polygons and run lengths; only crowds of a class: it is not there.
+    """Opens COCO JSON with boxes, polygons and run lengths.
 
     The JSON of a split is annotations/instances_<split>*.json, annotations/<split>.json,
     <split>.json or <split>/_annotations.coco.json; pictures are looked for in the folders
-    <split>*, images/<split>*, images, data_dir and that of the JSON.
+    <split>*, images/<split>*, images, data_dir and that of the JSON. A class that a picture shows
+    only as a crowd counts as absent.
+
+    Args:
+        data_dir: the folder, or the JSON file itself.
+        split: the split that is read.
+        classes: class names that fix the ids; by default the categories in use, by their ids.
+        image_size: side in pixels that views are cut from, see `registry.open_dataset`.
+        report: takes what is left out.
+
+    Raises:
+        ValueError: there is no such split, the file is not in COCO format, or nothing can be used.
     """
     file = _coco_file(data_dir, split)
     data = _coco_json(file)
-    used = {entry.get("category_id") for entry in data["annotations"]}
-    categories = {}  # id -> name
-    for entry in sorted(data["categories"], key=lambda entry: entry["id"]):
-        if entry["id"] in used:
-            categories[entry["id"]] = str(entry["name"])
-        else:
-            report.note(f"category {entry['name']}", "no annotation uses it, left out")
-    if not categories:
-        raise ValueError(f"{file} has no annotation of a category, so there is nothing to learn.")
+    categories = _used_categories(file, data, report)
     own_classes = tuple(categories.values())
     classes = check_classes(classes or own_classes, own_classes, file)
-    ids = {key: classes.index(name) for key, name in categories.items() if name in classes}
-    pictures = {entry["id"]: entry for entry in data["images"]}
-    objects = {key: [] for key in pictures}  # picture -> (label, box, crowd, segmentation)
-    for number, entry in enumerate(data["annotations"]):
-        name = f"annotation {entry.get('id', number)}"
-        if entry.get("image_id") not in pictures:
-            report.skip(name, "its picture is not in the file")
-        elif entry.get("category_id") not in ids:
-            known = categories.get(entry.get("category_id"), entry.get("category_id"))
-            report.skip(name, f"class {known!r} is not in the list")
-        else:
-            box = _coco_box(entry.get("bbox"))
-            if box is None:
-                report.skip(name, "no readable box, only the label is used")
-            outline = _coco_outline(entry.get("segmentation"))
-            crowd = bool(entry.get("iscrowd"))
-            objects[entry["image_id"]].append((ids[entry["category_id"]], box, crowd, outline))
+    objects = _objects_by_picture(data, categories, classes, report)
     find = _coco_finder(data_dir, split, file)
     items, outlines = [], []
-    for key, entry in pictures.items():
-        name = str(entry["file_name"])
-        whole = [known for known in objects[key] if not known[2]]
+    for entry in {entry["id"]: entry for entry in data["images"]}.values():
+        name, found = str(entry["file_name"]), objects[entry["id"]]
         path = find(name)
-        if not whole:
+        if all(known.crowd for known in found):
             report.skip(name, "no object of a class in the list that is not a crowd")
         elif path is None:
             report.bad_image(name, BadImage(name, "there is no such file"))
         else:
-            boxed = [known for known in whole if known[1] is not None]
-            size = entry.get("height"), entry.get("width")
-            annotation = make_annotation(
-                [known[0] for known in whole],
-                [known[1] for known in boxed],
-                [known[0] for known in boxed],
-                size if all(isinstance(side, int) and side > 0 for side in size) else None,
-            )
-            items.append((name, path, annotation))
-            outlines.append([(label, crowd, o) for label, _, crowd, o in objects[key] if o])
+            items.append((name, path, _annotation(entry, found)))
+            outlines.append([known for known in found if known.outline])
 
     def read_mask(position, size):
         if not outlines[position]:
             return None
         try:
-            return _draw(outlines[position], size)
+            return draw_mask(outlines[position], size)
         except (ValueError, TypeError, cv2.error) as error:
             report.skip(f"{items[position][0]} mask", f"mask not used ({error})")
             return None
@@ -91,6 +76,70 @@ def coco(
         report,
         items,
         read_mask=read_mask if any(outlines) else None,
+    )
+
+
+class CocoObject(NamedTuple):
+    """An object of a picture.
+
+    Attributes:
+        label: its class id.
+        box: edges x0, y0, x1, y1 in pixels, or None.
+        crowd: whether it stands for many objects.
+        outline: polygons, a list of float32 [points, 2]; run lengths as COCO has them; or None.
+    """
+
+    label: int
+    box: tuple[float, float, float, float] | None
+    crowd: bool
+    outline: list[np.ndarray] | dict | None
+
+
+def _used_categories(file, data, report):
+    """Category id -> name of those that an annotation uses, by their ids."""
+    used = {entry.get("category_id") for entry in data["annotations"]}
+    categories = {}
+    for entry in sorted(data["categories"], key=lambda entry: entry["id"]):
+        if entry["id"] in used:
+            categories[entry["id"]] = str(entry["name"])
+        else:
+            report.note(f"category {entry['name']}", "no annotation uses it, left out")
+    if not categories:
+        raise ValueError(f"{file} has no annotation of a category, so there is nothing to learn.")
+    return categories
+
+
+def _objects_by_picture(data, categories, classes, report):
+    """Picture id -> its objects of classes in the list."""
+    ids = {key: classes.index(name) for key, name in categories.items() if name in classes}
+    objects = {entry["id"]: [] for entry in data["images"]}
+    for number, entry in enumerate(data["annotations"]):
+        name = f"annotation {entry.get('id', number)}"
+        if entry.get("image_id") not in objects:
+            report.skip(name, "its picture is not in the file")
+        elif entry.get("category_id") not in ids:
+            known = categories.get(entry.get("category_id"), entry.get("category_id"))
+            report.skip(name, f"class {known!r} is not in the list")
+        else:
+            box = _coco_box(entry.get("bbox"))
+            if box is None:
+                report.skip(name, "no readable box, only the label is used")
+            outline = _coco_outline(entry.get("segmentation"))
+            found = CocoObject(ids[entry["category_id"]], box, bool(entry.get("iscrowd")), outline)
+            objects[entry["image_id"]].append(found)
+    return objects
+
+
+def _annotation(entry, objects):
+    """The labels and boxes of a picture's objects that are not crowds."""
+    whole = [known for known in objects if not known.crowd]
+    boxed = [known for known in whole if known.box is not None]
+    size = entry.get("height"), entry.get("width")
+    return make_annotation(
+        [known.label for known in whole],
+        [known.box for known in boxed],
+        [known.label for known in boxed],
+        size if all(isinstance(side, int) and side > 0 for side in size) else None,
     )
 
 
@@ -111,7 +160,7 @@ def _coco_file(data_dir, split):
             return found[0]
     raise ValueError(
         f"No COCO JSON of split {split!r} in {data_dir}. Looked for: {', '.join(patterns)}. "
-        "--data_dir may name the JSON file itself."
+        "`data_dir` may name the JSON file itself."
     )
 
 
@@ -167,7 +216,7 @@ def _coco_finder(data_dir, split, file):
     root = beside if os.path.isfile(data_dir) else str(data_dir)
     if os.path.basename(root) == "annotations":
         root = os.path.dirname(root)
-    names = dict.fromkeys((_stem(file).removeprefix("instances_"), split))
+    names = dict.fromkeys((Path(file).stem.removeprefix("instances_"), split))
     folders = [os.path.join(root, *parent, name) for name in names for parent in ([], ["images"])]
     folders += [os.path.join(root, "images"), root, beside]
 
@@ -183,12 +232,24 @@ def _coco_finder(data_dir, split, file):
     return find
 
 
-def _draw(outlines, size):
-    """Paints a mask uint8 [height, width] of 1 + class id, larger objects first, crowds as 255."""
+def draw_mask(objects: Sequence[CocoObject], size: tuple[int, int]) -> np.ndarray:
+    """Paints the outlines of a picture's objects: larger ones first, crowds as ignored pixels.
+
+    Args:
+        objects: all with an outline.
+        size: height and width in pixels.
+
+    Returns:
+        uint8 [height, width], 0 background, 1 + class id, 255 ignored.
+
+    Raises:
+        ValueError: run lengths do not cover the picture.
+    """
     layers = []
-    for label, crowd, outline in outlines:
-        inside = _runs(outline, size) if isinstance(outline, dict) else _polygons(outline, size)
-        value = IGNORE if crowd or label + 1 >= IGNORE else label + 1
+    for known in objects:
+        is_runs = isinstance(known.outline, dict)
+        inside = (decode_runs if is_runs else fill_polygons)(known.outline, size)
+        value = IGNORE if known.crowd or known.label + 1 >= IGNORE else known.label + 1
         layers.append((value == IGNORE, int(inside.sum()), value, inside))
     mask = np.zeros(size, np.uint8)
     for _, _, value, inside in sorted(layers, key=lambda layer: (not layer[0], -layer[1])):
@@ -196,10 +257,18 @@ def _draw(outlines, size):
     return mask
 
 
-def _polygons(polygons, size):
-    """Bool [height, width]: pixels that some polygon covers by half or more.
+def fill_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Returns the pixels that some polygon covers by half or more.
 
-    Drawn 8 times as large and reduced, because OpenCV fills every pixel that an edge touches.
+    Polygons are drawn 8 times as large and reduced, because OpenCV fills every pixel that an edge
+    touches.
+
+    Args:
+        polygons: float32 [points, 2] each, x and y in pixels.
+        size: height and width.
+
+    Returns:
+        bool [height, width].
     """
     inside = np.zeros(size, bool)
     for points in polygons:
@@ -216,11 +285,22 @@ def _polygons(polygons, size):
     return inside
 
 
-def _runs(segmentation, size):
-    """Decodes COCO's run lengths, which go down the columns and start with background."""
+def decode_runs(segmentation: dict, size: tuple[int, int]) -> np.ndarray:
+    """Decodes COCO's run lengths, which go down the columns and start with background.
+
+    Args:
+        segmentation: `counts`, a list or a compressed string, and `size`, height and width.
+        size: height and width of the picture.
+
+    Returns:
+        bool [height, width].
+
+    Raises:
+        ValueError: the runs do not cover the picture.
+    """
     counts = segmentation.get("counts")
     if isinstance(counts, str):
-        counts = _unpack(counts)
+        counts = unpack_counts(counts)
     height, width = segmentation.get("size", (0, 0))
     values = np.arange(len(counts)) % 2 == 1
     flat = np.repeat(values, np.array(counts, np.int64))
@@ -232,8 +312,12 @@ def _runs(segmentation, size):
     return flat.reshape(width, height).T
 
 
-def _unpack(text):
-    """Decodes COCO's compressed run lengths: 5 bits a character, least first, in differences."""
+def unpack_counts(text: str) -> list[int]:
+    """Decodes COCO's compressed run lengths.
+
+    A character holds 5 bits, the least significant first. From the fourth count on, what is stored
+    is the difference from the count two places before.
+    """
     counts = []
     value = shift = 0
     for character in text:

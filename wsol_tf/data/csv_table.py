@@ -3,6 +3,7 @@
 import csv
 import glob
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -20,36 +21,69 @@ COLUMNS = {
 BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
-def csv_table(
-    data_dir: str, split: str, *, classes: tuple | None, image_size: int, report: Report
+def open_csv(
+    data_dir: str,
+    split: str,
+    *,
+    classes: tuple[str, ...] | None,
+    image_size: int,
+    report: Report,
 ) -> Source:
-    """A table with the columns path and label, and optionally a box and a split in each row.
+    """Opens a table with the columns path and label, and optionally a box and a split in each row.
 
     Boxes are edges in pixels, half-open, as everywhere in the code. Several rows of one path make
     one picture. Paths are relative to the table's folder.
+
+    Args:
+        data_dir: the folder of the table, or the table itself.
+        split: the split that is read.
+        classes: class names that fix the ids; by default the table's labels, sorted.
+        image_size: side in pixels that views are cut from, see `registry.open_dataset`.
+        report: takes what is left out.
+
+    Raises:
+        ValueError: there is no such split, the table cannot be read, or nothing in it can be used.
     """
     file = _csv_file(data_dir, split)
     rows = _csv_rows(file)
+    own = _rows_of_split(rows, file, split)
+    own_classes = tuple(sorted({row["label"] for row in rows} - {""}))
+    if not own_classes:
+        raise ValueError(f"{file} has no label in any row. Fill the column 'label'.")
+    classes = check_classes(classes or own_classes, own_classes, file)
+    _refuse_relative(file, own)
+    items = []
+    for path, annotation in _annotations_by_path(own, classes, report).items():
+        found = _find(os.path.dirname(file), path)
+        if found:
+            items.append((path, found, annotation))
+        else:
+            full = os.path.join(os.path.dirname(file), path.replace("\\", "/"))
+            report.bad_image(path, BadImage(full, "there is no such file"))
+    return file_source(f"csv {file} {split}", classes, image_size, report, items)
+
+
+def _rows_of_split(rows, file, split):
+    """The rows of a split: those that name it, or all rows of a table without the column."""
     if "split" in rows[0]:
         own = [row for row in rows if row["split"] == split]
         if not own:
             legal = ", ".join(sorted({row["split"] for row in rows} - {""})) or "none"
             raise ValueError(f"{file} has no row of split {split!r}. Legal: {legal}.")
-    elif _stem(file) != split and split != "train":
+        return own
+    if Path(file).stem != split and split != "train":
         raise ValueError(
             f"{file} has no column 'split', so only split 'train' (all rows) exists. Received: "
             f"{split!r}. Add the column, or write one table per split: train.csv, {split}.csv."
         )
-    else:
-        own = rows
-    own_classes = tuple(sorted({row["label"] for row in rows} - {""}))
-    if not own_classes:
-        raise ValueError(f"{file} has no label in any row. Fill the column 'label'.")
-    classes = check_classes(classes or own_classes, own_classes, file)
+    return rows
+
+
+def _annotations_by_path(rows, classes, report):
+    """Path -> Annotation, in the order in which the paths first come."""
     ids = {name: i for i, name in enumerate(classes)}
-    _refuse_relative(file, own)
     pictures = {}  # path -> (labels, boxes, box labels)
-    for row in own:
+    for row in rows:
         name = f"line {row['line']}"
         if not row["path"] or not row["label"]:
             report.skip(name, "no path" if not row["path"] else "no label")
@@ -67,17 +101,16 @@ def csv_table(
             else:
                 boxes.append(box)
                 box_labels.append(ids[row["label"]])
-    folder = os.path.dirname(file)
-    items = []
-    for path, known in pictures.items():
-        full = os.path.join(folder, path)
-        if not os.path.isfile(full):
-            full = os.path.join(folder, path.replace("\\", "/"))
-        if not os.path.isfile(full):
-            report.bad_image(path, BadImage(full, "there is no such file"))
-            continue
-        items.append((path, full, make_annotation(*known)))
-    return file_source(f"csv {file} {split}", classes, image_size, report, items)
+    return {path: make_annotation(*known) for path, known in pictures.items()}
+
+
+def _find(folder, path):
+    """The file of a picture, also where the table was written on Windows; None if there is none."""
+    for name in (path, path.replace("\\", "/")):
+        full = os.path.join(folder, name)
+        if os.path.isfile(full):
+            return full
+    return None
 
 
 def _csv_file(data_dir, split):
@@ -93,12 +126,8 @@ def _csv_file(data_dir, split):
         f"Split {split!r} of a CSV data set is the table {own}, or the rows with this split in a "
         f"single table with a column 'split'. Found in {data_dir}: "
         f"{first_ten([os.path.basename(path) for path in found]) or 'no .csv file'}. "
-        "--data_dir may name the table itself."
+        "`data_dir` may name the table itself."
     )
-
-
-def _stem(path):
-    return os.path.splitext(os.path.basename(path))[0]
 
 
 def _csv_rows(file):
@@ -109,26 +138,11 @@ def _csv_rows(file):
             stream.seek(0)
             reader = csv.DictReader(stream, delimiter=max(",;\t", key=head.count))
             header = [(name or "").strip().lower() for name in reader.fieldnames or ()]
-            names = {
-                ours: header.index(known)
-                for ours, legal in COLUMNS.items()
-                for known in legal[::-1]
-                if known in header
-            }
-            if "path" not in names or "label" not in names:
-                raise ValueError(
-                    f"{file} must start with a line that names the columns: path,label or "
-                    f"path,label,xmin,ymin,xmax,ymax, and split if wanted. Received: "
-                    f"{head.strip()[:200]!r}."
-                )
-            if 0 < len(names.keys() & set(BOX)) < 4:
-                raise ValueError(
-                    f"{file} has some of the columns {', '.join(BOX)}, but not all four."
-                )
+            places = _csv_columns(file, header, head)
             reader.fieldnames = header
             rows = []
             for row in reader:
-                values = {ours: (row[header[i]] or "").strip() for ours, i in names.items()}
+                values = {ours: (row[header[i]] or "").strip() for ours, i in places.items()}
                 rows.append({**values, "line": reader.line_num})
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not text in UTF-8 ({error}). Save it as CSV UTF-8.") from None
@@ -137,6 +151,25 @@ def _csv_rows(file):
     if not rows:
         raise ValueError(f"{file} has no row below its header.")
     return rows
+
+
+def _csv_columns(file, header, head):
+    """Our name of a column -> its place in the header."""
+    places = {
+        ours: header.index(known)
+        for ours, legal in COLUMNS.items()
+        for known in legal[::-1]
+        if known in header
+    }
+    if "path" not in places or "label" not in places:
+        raise ValueError(
+            f"{file} must start with a line that names the columns: path,label or "
+            f"path,label,xmin,ymin,xmax,ymax, and split if wanted. Received: "
+            f"{head.strip()[:200]!r}."
+        )
+    if 0 < len(places.keys() & set(BOX)) < 4:
+        raise ValueError(f"{file} has some of the columns {', '.join(BOX)}, but not all four.")
+    return places
 
 
 def _csv_box(row):

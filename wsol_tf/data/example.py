@@ -1,15 +1,16 @@
-"""Example: the one record that every data set yields."""
+"""Example: the one record of all data sets, and which classes a label competes with."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 IGNORE = 255  # the mask value of pixels that count neither as object nor as background
 
 
 class Example(NamedTuple):
-    """One picture with what is known about it, as numpy arrays or as a `tf.data` element.
+    """One picture with what is known about it, as numpy arrays.
 
     Attributes:
         image: uint8 [height, width, 3], RGB.
@@ -32,9 +33,18 @@ class Example(NamedTuple):
 
 
 def make_example(
-    image, labels=(), boxes=(), box_labels=(), mask=None, image_id="", size=None
+    image: ArrayLike,
+    labels: ArrayLike = (),
+    boxes: ArrayLike = (),
+    box_labels: ArrayLike = (),
+    mask: ArrayLike | None = None,
+    image_id: str = "",
+    size: ArrayLike | None = None,
 ) -> Example:
-    """Builds an Example with the right dtypes and shapes; what is not given is empty."""
+    """Builds an Example with the right dtypes and shapes; see its attributes for the arguments.
+
+    What is not given is empty, and `size` is that of the picture.
+    """
     image = np.asarray(image, np.uint8)
     return Example(
         image=image,
@@ -48,7 +58,7 @@ def make_example(
 
 
 def competing_classes(labels: Sequence[int], label: int, num_classes: int) -> np.ndarray:
-    """Which classes one label of a picture competes with, bool [num_classes].
+    """Returns which classes one label of a picture competes with.
 
     The other classes that are present in the picture are right too, so they take no part.
 
@@ -56,6 +66,9 @@ def competing_classes(labels: Sequence[int], label: int, num_classes: int) -> np
         labels: ids of the classes present.
         label: the one that is asked about.
         num_classes: number of classes.
+
+    Returns:
+        bool [num_classes], False for the other classes that are present.
     """
     competing = np.ones(num_classes, bool)
     competing[np.asarray(labels, int)] = False

@@ -5,30 +5,74 @@ from collections import Counter
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image
 
 from wsol_tf.data.annotation import (
     Annotation,
     check_classes,
     file_source,
-    is_picture,
     make_annotation,
+    mask_values,
+    new_class_ids,
+    read_mask_file,
 )
-from wsol_tf.data.example import IGNORE
-from wsol_tf.data.images import SUFFIXES, BadImage
+from wsol_tf.data.images import SUFFIXES, BadImage, is_picture
 from wsol_tf.data.source import Report, Source
 
 
-def voc_folder(
-    data_dir: str, split: str, *, classes: tuple | None, image_size: int, report: Report
+def open_voc_folder(
+    data_dir: str,
+    split: str,
+    *,
+    classes: tuple[str, ...] | None,
+    image_size: int,
+    report: Report,
 ) -> Source:
-    """JPEGImages, Annotations, ImageSets/Main and optionally SegmentationClass, classes.txt."""
+    """Opens a split of a folder in VOC layout.
+
+    It has JPEGImages, Annotations, ImageSets/Main and optionally SegmentationClass and
+    classes.txt.
+
+    Args:
+        data_dir: the folder.
+        split: name of the file in ImageSets/Main.
+        classes: class names that fix the ids; by default the folder's own.
+        image_size: side in pixels that views are cut from, see `registry.open_dataset`.
+        report: takes what is left out.
+
+    Raises:
+        ValueError: there is no such split, or nothing in it can be used.
+    """
     ids = _read_split_file(data_dir, split, report)
     own_classes = _voc_classes(data_dir)
     classes = check_classes(classes or own_classes, own_classes, data_dir)
+    items = _voc_items(data_dir, ids, classes, report)
+    masks = _files_by_stem(os.path.join(data_dir, "SegmentationClass"), (".png",))
+    values = mask_values(new_class_ids(own_classes, classes))
+
+    def read_mask(position, size):
+        image_id = items[position][0]
+        if image_id not in masks:
+            return None
+        try:
+            return values[read_mask_file(masks[image_id], size)]
+        except Exception as error:  # decoders raise many types on damaged files
+            report.skip(f"{image_id} mask", f"mask not used ({error})")
+            return None
+
+    return file_source(
+        f"voc_folder {data_dir} {split}",
+        classes,
+        image_size,
+        report,
+        items,
+        read_mask=read_mask if any(item[0] in masks for item in items) else None,
+    )
+
+
+def _voc_items(data_dir, ids, classes, report):
+    """(image id, path, Annotation) of the pictures that can be used."""
     folder = os.path.join(data_dir, "JPEGImages")
     pictures = _files_by_stem(folder, SUFFIXES)
-    masks = _files_by_stem(os.path.join(data_dir, "SegmentationClass"), (".png",))
     items = []
     for image_id in ids:
         if image_id not in pictures:
@@ -43,22 +87,7 @@ def voc_folder(
             report.skip(image_id, str(error))
             continue
         items.append((image_id, pictures[image_id], annotation))
-    mask_values = _mask_values(own_classes, classes)
-
-    def read_mask(position, size):
-        path = masks.get(items[position][0])
-        if path is None:
-            return None
-        return _read_mask(items[position][0], path, size, mask_values, report)
-
-    return file_source(
-        f"voc_folder {data_dir} {split}",
-        classes,
-        image_size,
-        report,
-        items,
-        read_mask=read_mask if any(item[0] in masks for item in items) else None,
-    )
+    return items
 
 
 def _read_split_file(data_dir, split, report):
@@ -130,11 +159,19 @@ def _files_by_stem(folder, suffixes):
 
 
 class BadAnnotation(ValueError):
-    """The labels of a picture cannot be read; the text says why, without the file."""
+    """The labels of a picture cannot be read; the text gives the reason without the file."""
 
 
-def read_annotation(path: str, image_id: str, classes: tuple, report: Report) -> Annotation:
-    """Reads one XML file; a class that has only "difficult" objects is taken as not there.
+def read_annotation(
+    path: str | os.PathLike, image_id: str, classes: tuple[str, ...], report: Report
+) -> Annotation:
+    """Reads one XML file; a class that has only "difficult" objects counts as absent.
+
+    Args:
+        path: the XML file.
+        image_id: name of the picture, for the report.
+        classes: class names; the position is the class id.
+        report: takes the objects that are left out.
 
     Raises:
         BadAnnotation: no file, broken, or no usable object of a class in the list.
@@ -144,9 +181,9 @@ def read_annotation(path: str, image_id: str, classes: tuple, report: Report) ->
     except FileNotFoundError:
         raise BadAnnotation("no XML in Annotations") from None
     except OSError as error:
-        raise BadAnnotation(f"XML can't be read ({error.strerror})") from None
+        raise BadAnnotation(f"the XML can't be read ({error.strerror})") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise BadAnnotation(f"XML is broken ({error})") from None
+        raise BadAnnotation(f"the XML is broken ({error})") from None
     ids = {name: i for i, name in enumerate(classes)}
     boxes, box_labels, easy = [], [], set()
     for number, item in enumerate(root.findall("object"), start=1):
@@ -174,7 +211,7 @@ def read_annotation(path: str, image_id: str, classes: tuple, report: Report) ->
 
 
 def _read_box(element):
-    """VOC counts pixels from 1 and includes the last one: xmin..xmax becomes xmin - 1 .. xmax."""
+    """Edges of a box: VOC counts pixels from 1 and includes the last one."""
     if element is None:
         return None
     try:
@@ -198,37 +235,28 @@ def _read_size(element):
     return (height, width) if height > 0 and width > 0 else None
 
 
-def _mask_values(own_classes, classes):
-    """uint8 [256]: value in a mask file -> value in an Example; unknown classes are ignored."""
-    values = np.full(256, IGNORE, np.uint8)
-    values[0] = 0
-    ids = {name: i for i, name in enumerate(classes)}
-    for i, name in enumerate(own_classes[:254]):
-        if name in ids and ids[name] < 254:
-            values[i + 1] = ids[name] + 1
-    return values
-
-
-def _read_mask(image_id, path, size, values, report):
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("P", "L", "1"):
-                raise ValueError(f"the mask must be a palette or gray PNG, not {picture.mode}")
-            if picture.size != (size[1], size[0]):
-                raise ValueError(
-                    f"the mask has {picture.width} x {picture.height} pixels, the picture "
-                    f"{size[1]} x {size[0]}"
-                )
-            return values[np.asarray(picture, np.uint8)]
-    except Exception as error:  # decoders raise many types on damaged files
-        report.skip(f"{image_id} mask", f"mask not used ({error})")
-        return None
-
-
-def image_folder(
-    data_dir: str, split: str, *, classes: tuple | None, image_size: int, report: Report
+def open_image_folder(
+    data_dir: str,
+    split: str,
+    *,
+    classes: tuple[str, ...] | None,
+    image_size: int,
+    report: Report,
 ) -> Source:
-    """data_dir/<split>/<class>/* or, for the split `train` alone, data_dir/<class>/*."""
+    """Opens pictures in folders named by their class.
+
+    They are data_dir/<split>/<class>/* or, for the split `train` alone, data_dir/<class>/*.
+
+    Args:
+        data_dir: the folder.
+        split: name of the split.
+        classes: class names that fix the ids; by default the folders' names, sorted.
+        image_size: side in pixels that views are cut from, see `registry.open_dataset`.
+        report: takes what is left out.
+
+    Raises:
+        ValueError: there is no such split, or no picture in it.
+    """
     folder = _image_folder_of(data_dir, split)
     files = {
         name: sorted(n for n in os.listdir(os.path.join(folder, name)) if n[0] != ".")
@@ -237,7 +265,7 @@ def image_folder(
     pictures = {name: [n for n in names if is_picture(n)] for name, names in files.items()}
     own_classes = tuple(name for name in files if pictures[name]) or tuple(files)
     classes = check_classes(classes or own_classes, own_classes, folder)
-    annotations = [make_annotation([i]) for i in range(len(classes))]
+    annotations = {name: make_annotation([i]) for i, name in enumerate(classes)}
     items = []
     for name, found in pictures.items():
         if not found:
@@ -252,8 +280,7 @@ def image_folder(
                 f"{name}/{other}",
                 "a folder in a class folder" if is_folder else "not a picture by its suffix",
             )
-        annotation = annotations[classes.index(name)]
-        items += [(f"{name}/{n}", os.path.join(folder, name, n), annotation) for n in found]
+        items += [(f"{name}/{n}", os.path.join(folder, name, n), annotations[name]) for n in found]
     for file in sorted(os.listdir(folder)):
         if is_picture(file):
             report.skip(file, "a picture outside the class folders has no label")
@@ -265,7 +292,7 @@ def _image_folder_of(data_dir, split):
     if _subfolders(folder):
         return folder
     if os.path.isdir(os.path.join(data_dir, "JPEGImages")):
-        raise ValueError(f"{data_dir} is in VOC layout. Read it with --dataset=voc_folder.")
+        raise ValueError(f"{data_dir} is in VOC layout. Read it with `dataset=voc_folder`.")
     splits = [
         name for name in _subfolders(data_dir) if _holds_classes(os.path.join(data_dir, name))
     ]
@@ -291,7 +318,7 @@ def _image_folder_of(data_dir, split):
 
 
 def _holds_classes(folder):
-    """Whether it holds folders and no pictures; a class folder may hold folders beside its own."""
+    """Whether a folder holds folders and no pictures; class folders may hold both."""
     return bool(_subfolders(folder)) and not any(map(is_picture, os.listdir(folder)))
 
 

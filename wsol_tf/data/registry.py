@@ -2,36 +2,37 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from wsol_tf.data import folders
-from wsol_tf.data.coco import coco
-from wsol_tf.data.csv_table import csv_table
+from wsol_tf import config
+from wsol_tf.data.coco import open_coco
+from wsol_tf.data.csv_table import open_csv
+from wsol_tf.data.folders import open_image_folder, open_voc_folder
 from wsol_tf.data.shapes import open_shapes
 from wsol_tf.data.source import Report, Source, subset
 
-# Read from files of the user's own; a slice of a split is made here.
-FOLDERS = {
-    "image_folder": folders.image_folder,
-    "csv": csv_table,
-    "coco": coco,
-    "voc_folder": folders.voc_folder,
+# What is read from files of the user's own; a slice of a split is made here.
+FILE_KINDS: dict[str, Callable[..., Source]] = {
+    "image_folder": open_image_folder,
+    "csv": open_csv,
+    "coco": open_coco,
+    "voc_folder": open_voc_folder,
 }
-# Public ones, downloaded and sliced by tfds: the keys of `tfds_sources.KINDS`.
-PUBLIC = ("voc", "voc2007", "caltech_birds2011", "imagenet2012", "oxford_iiit_pet")
-DATASETS = ("shapes", *FOLDERS, *PUBLIC)
+# The other ones but the drawn pictures are public: prepared and sliced by tfds.
+PUBLIC = tuple(name for name in config.choices("dataset") if name not in ("shapes", *FILE_KINDS))
+_REGISTERED: dict[str, Callable[..., Source]] = {}
 
 
 def open_dataset(
-    dataset: str,
-    data_dir: str,
-    split: str,
+    kind: str,
+    data_dir: str | os.PathLike = "",
+    split: str = "train",
     *,
     classes: Sequence[str] | None = None,
     seed: int = 0,
-    image_size: int = 224,
+    image_size: int = 256,
     num_examples: int | None = None,
     download: bool = True,
     single_class: bool = False,
@@ -39,50 +40,57 @@ def open_dataset(
 ) -> Source:
     """Opens one split of a data set; pictures are read later, when they are asked for.
 
+        source = open_dataset("image_folder", "pictures")
+        source.classes                   # the names; the position is the class id
+        source.read_example(0)           # an Example: image, labels, boxes, mask
+        source.batches(32)               # a tf.data.Dataset for model.fit
+
     Args:
-        dataset: one of `DATASETS`.
+        kind: `shapes` (drawn, no files), `image_folder`, `csv`, `coco`, `voc_folder` (files of
+            your own, see docs/data.md), `voc`, `voc2007`, `caltech_birds2011`, `imagenet2012`,
+            `oxford_iiit_pet` (public), or what `register_dataset` made known.
         data_dir: the folder of the data set; not used by `shapes`. For public ones the folder of
-            tfds, '' for its default.
+            tensorflow_datasets, '' for its default.
         split: name of the split, such as `train` or `val`, or a slice of it, such as
             `train[:90%]` or `train[500:]`.
         classes: class names that fix the ids, such as those of a trained model. By default the
             data set's own.
-        seed: seed of drawn pictures and of the choice that `num_examples` makes.
-        image_size: side in pixels that views are cut from. Pictures are drawn at this size, or
-            read reduced by a whole factor where both sides stay at least as long.
+        seed: fixes drawn pictures, and the choice that `num_examples` makes.
+        image_size: side in pixels that crops are cut from, 8/7 of the network's input. Pictures
+            are drawn at this size, or read reduced by a whole factor if both sides stay at least
+            as long.
         num_examples: at most so many pictures, chosen by the seed; all by default.
-        download: whether public data sets that are not there may be downloaded.
+        download: whether a public data set that is not there may be downloaded.
         single_class: leave out pictures with several classes.
-        on_bad_image: `skip` pictures that cannot be read and name them in the report, or `fail`:
-            end with StopAtBadImage, a ValueError, at the first.
+        on_bad_image: `skip` pictures that cannot be read and name them in `source.report`, or
+            `fail` with StopAtBadImage, a ValueError, at the first.
 
     Returns:
-        A Source with at least one picture.
+        A Source with at least one picture. Images are uint8 [height, width, 3], RGB in 0..255;
+        boxes are edges x0, y0, x1, y1 in pixels, half-open; masks are uint8 [height, width] with
+        0 background, 1 + class id and 255 ignored, see `Example`.
 
     Raises:
-        ValueError: with a sentence that says what to do, where nothing can be read.
+        ValueError: nothing can be read; the sentence says what to do about it.
     """
-    if dataset not in DATASETS:
-        raise ValueError(f"Unknown dataset {dataset!r}. Legal: {', '.join(DATASETS)}.")
+    legal = config.choices("dataset")
+    if kind not in legal:
+        raise ValueError(f"Unknown dataset '{kind}'. Legal: {', '.join(legal)}.")
     if num_examples is not None and num_examples < 1:
         raise ValueError(f"num_examples must be at least 1 or None. Received: {num_examples}.")
     report = Report(on_bad_image)
     options = {"classes": None if classes is None else tuple(classes), "report": report}
-    if dataset == "shapes":
+    if kind == "shapes":
         return open_shapes(split, seed, image_size, num_examples, **options)
     options["image_size"] = image_size
-    if dataset in PUBLIC:
+    if kind in PUBLIC:
         from wsol_tf.data.public import open_public  # takes a while, and only these need it
 
-        source = open_public(dataset, data_dir, split, download=download, **options)
+        source = open_public(kind, data_dir, split, download=download, **options)
     else:
-        if not data_dir:
-            raise ValueError(f"Data set {dataset!r} is read from a folder: set --data_dir to it.")
-        is_file = dataset in ("csv", "coco") and os.path.isfile(data_dir)
-        if not is_file and not os.path.isdir(data_dir):
-            what = "not a folder" if dataset not in ("csv", "coco") else "not a folder or a file"
-            raise ValueError(f"--data_dir '{data_dir}' is {what}. Check the path.")
-        source = _sliced(FOLDERS[dataset], data_dir, split, options)
+        if kind in FILE_KINDS:
+            _check_data_dir(kind, data_dir)
+        source = _sliced((FILE_KINDS | _REGISTERED)[kind], data_dir, split, options)
     if single_class:
         single = [i for i, labels in enumerate(source.labels) if len(labels) == 1]
         if not single:
@@ -94,8 +102,44 @@ def open_dataset(
     return source
 
 
+def register_dataset(name: str, open_split: Callable[..., Source]) -> None:
+    """Makes a kind of data set of your own known to `open_dataset` and to `Config.dataset`.
+
+        def open_split(data_dir, split, *, classes, image_size, report):
+            paths = sorted(pathlib.Path(data_dir, split).glob("*.jpg"))
+            items = [(p.name, p, make_annotation([int(p.name[0] == "d")])) for p in paths]
+            return file_source("pets", classes or ("cat", "dog"), image_size, report, items)
+
+        wsol_tf.register_dataset("pets", open_split)
+
+    Args:
+        name: the new kind. Registering a name again replaces what it stood for.
+        open_split: function of (data_dir, split, *, classes, image_size, report) that returns a
+            Source, such as `data.file_source` makes: `classes` are the names that fix the ids, or
+            None; `image_size` is as in `open_dataset`; `report` takes what is left out. Slices
+            such as `train[:90%]` are made of the whole split that it returns.
+
+    Raises:
+        ValueError: the name belongs to a kind that comes with wsol_tf.
+    """
+    if name in config.choices("dataset") and name not in _REGISTERED:
+        raise ValueError(f"There is a data set '{name}' already. Choose another name.")
+    config.register_choice("dataset", name)
+    _REGISTERED[name] = open_split
+
+
+def _check_data_dir(kind, data_dir):
+    if not data_dir:
+        raise ValueError(f"Data set '{kind}' is read from a folder: set `data_dir` to it.")
+    may_be_file = kind in ("csv", "coco")
+    if os.path.isdir(data_dir) or (may_be_file and os.path.isfile(data_dir)):
+        return
+    what = "neither a folder nor a file" if may_be_file else "not a folder"
+    raise ValueError(f"`data_dir='{data_dir}'` is {what}. Check the path.")
+
+
 def _sliced(open_split, data_dir, split, options):
-    """Opens a split of files, or a slice of it in tfds's words: `train[:90%]`, `train[500:]`.
+    """Opens a split of files, or a slice of it in tfds's notation: `train[:90%]`, `train[500:]`.
 
     Files have an order, often by class, so slices are taken of a fixed random order. Slices that
     do not overlap share no picture.

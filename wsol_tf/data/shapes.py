@@ -17,9 +17,9 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from wsol_tf.data.annotation import check_classes
+from wsol_tf.data.annotation import check_classes, new_class_ids
 from wsol_tf.data.example import Example, make_example
-from wsol_tf.data.source import Source
+from wsol_tf.data.source import Report, Source
 
 CLASSES = ("stripe", "check", "dot", "ring")
 NUM_EXAMPLES = {"train": 1000, "val": 200, "test": 200}
@@ -253,7 +253,9 @@ def write_voc(output_dir: str, num_images: int, *, size: int, seed: int, split: 
         output_dir: the folder; JPEGImages, Annotations, SegmentationClass, ImageSets/Main and
             classes.txt are made in it.
         num_images: how many pictures, from index 0 on.
-        size, seed, split: as for `draw`.
+        size: side of the pictures in pixels.
+        seed: as for `draw`.
+        split: as for `draw`.
     """
     folders = {
         name: os.path.join(output_dir, *name.split("/"))
@@ -294,38 +296,37 @@ def _annotation(example):
     )
 
 
-def _main(_):
-    options = flags.FLAGS
-    write_voc(
-        options.output_dir,
-        options.num_images,
-        size=options.size,
-        seed=options.seed,
-        split=options.split,
-    )
-    print(f"Wrote {options.num_images} drawn pictures in VOC layout to {options.output_dir}.")
+def open_shapes(
+    split: str,
+    seed: int,
+    image_size: int,
+    num_examples: int | None,
+    *,
+    classes: tuple[str, ...] | None,
+    report: Report,
+) -> Source:
+    """Opens a split of drawn pictures; they are drawn when they are read.
 
+    Args:
+        split: `train`, `val` or `test`.
+        seed: another seed gives other pictures.
+        image_size: side of the pictures in pixels.
+        num_examples: how many pictures, from index 0 on; None: as many as the split has.
+        classes: class names that fix the ids; by default `CLASSES`.
+        report: takes the pictures whose class is not in the list.
 
-if __name__ == "__main__":
-    flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
-    flags.DEFINE_integer("num_images", 12, "How many pictures.", lower_bound=1)
-    flags.DEFINE_integer("size", 224, "Side of the pictures in pixels.", lower_bound=16)
-    flags.DEFINE_integer("seed", 0, "Another seed draws other pictures.", lower_bound=0)
-    flags.DEFINE_enum("split", "val", list(NUM_EXAMPLES), "Split to draw.")
-    app.run(_main)
-
-
-def open_shapes(split, seed, image_size, num_examples, *, classes, report) -> Source:
-    """Drawn pictures; see `shapes`."""
+    Raises:
+        ValueError: an unknown split, or no picture has a class of the list.
+    """
     if split not in NUM_EXAMPLES:
         raise ValueError(f"Unknown split {split!r} of shapes. Legal: {', '.join(NUM_EXAMPLES)}.")
     classes = check_classes(classes or CLASSES, CLASSES, "shapes")
     number = num_examples or NUM_EXAMPLES[split]
-    new_ids = [classes.index(n) if n in classes else None for n in CLASSES]
+    new_ids = new_class_ids(CLASSES, classes)
     indices = []
     for index in range(number):
         own = index % len(CLASSES)
-        if new_ids[own] is None:
+        if new_ids[own] < 0:
             report.skip(f"{split}_{index:05d}", f"class {CLASSES[own]!r} is not in the list")
         else:
             indices.append(index)
@@ -352,3 +353,24 @@ def open_shapes(split, seed, image_size, num_examples, *, classes, report) -> So
         read_image=lambda position: read_example(position).image,
         read_example=read_example,
     )
+
+
+def _main(_):
+    options = flags.FLAGS
+    write_voc(
+        options.output_dir,
+        options.num_images,
+        size=options.size,
+        seed=options.seed,
+        split=options.split,
+    )
+    print(f"Wrote {options.num_images} drawn pictures in VOC layout to {options.output_dir}.")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
+    flags.DEFINE_integer("num_images", 12, "How many pictures.", lower_bound=1)
+    flags.DEFINE_integer("size", 224, "Side of the pictures in pixels.", lower_bound=16)
+    flags.DEFINE_integer("seed", 0, "Another seed draws other pictures.", lower_bound=0)
+    flags.DEFINE_enum("split", "val", list(NUM_EXAMPLES), "Split to draw.")
+    app.run(_main)

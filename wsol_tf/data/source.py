@@ -1,17 +1,26 @@
 """Source: one split of a data set with random access, and the report of what was wrong in it."""
 
+from __future__ import annotations
+
+import collections
+import os
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
-from wsol_tf.data.example import Example, make_example
+from wsol_tf import config
+from wsol_tf.data.example import Example
 from wsol_tf.data.images import BadImage
 
-ON_BAD_IMAGE = ("skip", "fail")
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Decoding and resizing leave Python's lock, so threads share the cores.
+THREADS = min(2 * (os.cpu_count() or 1), 16)
 
 
 class StopAtBadImage(ValueError):
@@ -19,62 +28,52 @@ class StopAtBadImage(ValueError):
 
 
 class Report:
-    """Counts and names what was left out or changed while reading a data set.
+    """Counts and names what was left out or changed while a data set was read.
 
     Attributes:
         on_bad_image: `skip`, or `fail`: the first picture that cannot be read ends the reading.
-        failure: the sentence of that picture, else None.
+        failure: the sentence about that picture, else None.
         skipped: dict of name -> reason, what was left out.
         noted: dict of name -> reason, what was used after a repair.
     """
 
     def __init__(self, on_bad_image: str = "skip"):
-        if on_bad_image not in ON_BAD_IMAGE:
-            raise ValueError(
-                f"Unknown on_bad_image {on_bad_image!r}. Legal: {', '.join(ON_BAD_IMAGE)}."
-            )
+        legal = config.choices("on_bad_image")
+        if on_bad_image not in legal:
+            raise ValueError(f"Unknown on_bad_image '{on_bad_image}'. Legal: {', '.join(legal)}.")
         self.on_bad_image = on_bad_image
-        self.failure = None
-        self.skipped = {}
-        self.noted = {}
+        self.failure: str | None = None
+        self.skipped: dict[str, str] = {}
+        self.noted: dict[str, str] = {}
         self._lock = threading.Lock()  # pictures are read by several threads
 
-    def skip(self, name: str, reason: str):
+    def skip(self, name: str, reason: str) -> None:
         """Records that `name` is left out; each name counts once, with its first reason."""
         with self._lock:
             self.skipped.setdefault(name, reason)
 
-    def bad_image(self, name: str, error: BadImage):
+    def bad_image(self, name: str, error: BadImage) -> None:
         """Records a picture that cannot be read.
 
         Raises:
-            StopAtBadImage: where `on_bad_image` is `fail`.
+            StopAtBadImage: `on_bad_image` is `fail`.
         """
         if self.on_bad_image == "fail":
             with self._lock:
                 self.failure = self.failure or (
-                    f"{error} Mend or remove it, or let such pictures be skipped and named: "
-                    "--on_bad_image=skip."
+                    f"{error} Repair or remove it, or let such pictures be skipped and named: "
+                    "`on_bad_image=skip`."
                 )
             raise StopAtBadImage(self.failure)
         self.skip(name, error.reason)
 
-    def note(self, name: str, reason: str):
+    def note(self, name: str, reason: str) -> None:
         """Records that `name` is used, but not as it stands in the file."""
         with self._lock:
             self.noted.setdefault(name, reason)
 
-    def watch(self, batches: Iterable):
-        """Passes batches on; an error that tf.data makes of a failure becomes StopAtBadImage."""
-        try:
-            yield from batches
-        except tf.errors.OpError as error:
-            if self.failure is None:
-                raise
-            raise StopAtBadImage(self.failure) from error
-
     def summary(self) -> str:
-        """Returns what happened in lines to print: counts by reason and the first ten names."""
+        """Returns what happened as lines to print: counts by reason and the first ten names."""
         with self._lock:
             skipped, noted = dict(self.skipped), dict(self.noted)
         if not skipped and not noted:
@@ -83,7 +82,7 @@ class Report:
         for title, entries in (("Skipped", skipped), ("Repaired", noted)):
             if entries:
                 lines.append(f"{title}: {len(entries)}")
-            for reason, count in Counter(entries.values()).most_common():
+            for reason, count in collections.Counter(entries.values()).most_common():
                 names = sorted(name for name in entries if entries[name] == reason)
                 more = f" and {count - 10} more" if count > 10 else ""
                 lines.append(f"  {count} x {reason}: {', '.join(names[:10])}{more}")
@@ -99,9 +98,10 @@ class Source:
         classes: class names; the position is the class id.
         image_ids: one string per picture.
         labels: per picture int32 [num_labels], ascending class ids.
-        has_boxes, has_masks: whether any picture has them.
-        report: what was left out or repaired, so far.
-        read_image: position -> uint8 [height, width, 3]; raises BadImage. Touches no annotation.
+        has_boxes: whether any picture has boxes.
+        has_masks: whether any picture has a mask.
+        report: what was left out or repaired so far.
+        read_image: position -> uint8 [height, width, 3]; raises BadImage. It reads no annotation.
         read_example: position -> Example of numpy arrays; raises BadImage.
     """
 
@@ -115,16 +115,113 @@ class Source:
     read_image: Callable[[int], np.ndarray]
     read_example: Callable[[int], Example]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.image_ids)
 
-    def examples(self, positions: Sequence[int]) -> tf.data.Dataset:
-        """Examples at these positions, in that order; unreadable ones go to the report."""
-        return example_dataset(self, positions)
+    def read_examples(
+        self,
+        positions: Iterable[int] | None = None,
+        transform: Callable[[Example], Example] | None = None,
+        *,
+        ahead: int = 64,
+    ) -> Iterator[Example]:
+        """Yields Examples in order, read and transformed by several threads.
+
+        Pictures that cannot be read go to the report and are left out.
+
+        Args:
+            positions: which pictures, in which order; all of them by default.
+            transform: a pure function that each Example goes through, such as a resize.
+            ahead: how many Examples may be read before they are asked for.
+
+        Raises:
+            StopAtBadImage: a picture cannot be read, and the report says `fail`.
+        """
+
+        def read(position):
+            try:
+                example = self.read_example(position)
+                return transform(example) if transform else example
+            except BadImage as error:
+                self.report.bad_image(self.image_ids[position], error)
+                return None
+
+        positions = range(len(self)) if positions is None else positions
+        waiting = collections.deque()
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="read_examples")
+        try:
+            for position in positions:
+                waiting.append(pool.submit(read, int(position)))
+                if len(waiting) > ahead and (example := waiting.popleft().result()):
+                    yield example
+            while waiting:
+                if example := waiting.popleft().result():
+                    yield example
+        finally:  # also where the caller stops early, or a picture ends the reading
+            pool.shutdown(cancel_futures=True)
+
+    def batches(
+        self,
+        batch_size: int = 32,
+        *,
+        input_size: int = 224,
+        resize_size: int = 0,
+        seed: int = 0,
+        shuffle: bool = True,
+        augment: bool = True,
+        cache: str = "memory",
+        cache_dir: str | None = None,
+    ) -> tf.data.Dataset:
+        """Batches for `model.fit(dataset, epochs=N)`: each pass is the next epoch.
+
+        An epoch has one sample for each picture and class in it, in an order and with crops of its
+        own that the seed fixes. Boxes and masks are never read. For `validation_data` pass
+        `shuffle=False, augment=False`.
+
+        Args:
+            batch_size: samples of a batch.
+            input_size: side in pixels of the network's input.
+            resize_size: side in pixels that pictures are resized to before they are cropped; 0 is
+                8/7 of `input_size`. The aspect ratio is ignored.
+            seed: fixes the order and the augmentation of every epoch.
+            shuffle: give each epoch an order of its own, in full batches alone: the samples that
+                do not fill the last one are left out of this epoch. Otherwise the order is that of
+                the source, and the last batch may be smaller.
+            augment: crop at random and mirror half of the pictures; otherwise crop the centre.
+            cache: where resized pictures stay after the first pass: `memory` (if all of them take
+                at most 4 GiB), `disk` or `none`, see `cache.cached_reader`.
+            cache_dir: folder of the cache on the disk.
+
+        Returns:
+            A dataset, with a length, of (image uint8 [batch, input_size, input_size, 3] in 0..255,
+            label int32 [batch]) or, where some picture has several classes, (image, label, allowed
+            bool [batch, classes]): False for the other classes that are present.
+
+        Raises:
+            ValueError: fewer samples than in a batch, an unknown cache, too little room on the
+                disk, or `resize_size` below `input_size`.
+        """
+        from wsol_tf.data import batches, stream
+        from wsol_tf.data.cache import cached_reader
+
+        resize_size = config.resize_side(input_size, resize_size)
+        positions = range(len(self))
+        samples = stream.TrainingStream(
+            self,
+            positions,
+            batch_size=batch_size,
+            input_size=input_size,
+            resize_size=resize_size,
+            seed=seed,
+            shuffle=shuffle,
+            augment=augment,
+            read=cached_reader(self, positions, resize_size, cache, cache_dir),
+        )
+        return batches.epoch_batches(samples)
 
 
 def subset(source: Source, positions: Sequence[int]) -> Source:
-    """The same data set with the pictures at these positions only."""
+    """Returns the same data set with the pictures at these positions only."""
     positions = np.asarray(positions, np.int64)
     return Source(
         name=source.name,
@@ -137,42 +234,3 @@ def subset(source: Source, positions: Sequence[int]) -> Source:
         read_image=lambda i: source.read_image(int(positions[i])),
         read_example=lambda i: source.read_example(int(positions[i])),
     )
-
-
-def example_dataset(
-    source: Source,
-    positions: Sequence[int],
-    transform: Callable[[Example], Example] = lambda example: example,
-) -> tf.data.Dataset:
-    """Reads and transforms Examples in parallel, in order; pictures that fail are skipped.
-
-    Args:
-        source: where the Examples come from.
-        positions: which ones, in which order.
-        transform: a function of numpy Examples.
-
-    Returns:
-        A `tf.data.Dataset` of single Examples.
-    """
-    nothing = make_example(np.zeros((0, 0, 3)))
-
-    def read(position):
-        try:
-            example = transform(source.read_example(int(position)))
-        except BadImage as error:
-            source.report.bad_image(source.image_ids[position], error)
-            example = nothing
-        return example._replace(image_id=np.bytes_(example.image_id.encode()))
-
-    dtypes = Example(tf.uint8, tf.int32, tf.float32, tf.int32, tf.uint8, tf.string, tf.int32)
-    shapes = Example([None, None, 3], [None], [None, 4], [None], [None, None], [], [2])
-
-    def load_one(position):
-        tensors = tf.numpy_function(read, [position], list(dtypes))
-        for tensor, shape in zip(tensors, shapes, strict=True):
-            tensor.set_shape(shape)
-        return Example(*tensors)
-
-    dataset = tf.data.Dataset.from_tensor_slices(np.asarray(positions, np.int64))
-    dataset = dataset.map(load_one, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.filter(lambda example: tf.size(example.image) > 0)

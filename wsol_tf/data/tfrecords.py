@@ -5,19 +5,27 @@ import os
 import struct
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow_datasets as tfds
 
 from wsol_tf import files
+from wsol_tf.data.public_kinds import Kind
 
 INDEX_VERSION = 1
 
 
-def _parse(data, features):
-    """A record as nested dict of numpy values; pictures stay encoded, as bytes."""
+def parse_record(data: bytes, features: Mapping[str, Any]) -> dict[str, Any]:
+    """Parses a record into a nested dict of numpy values; pictures stay encoded, as bytes.
+
+    Args:
+        data: the record.
+        features: those that are wanted, as tfds describes them.
+    """
     skip = {
         name: tfds.decode.SkipDecoding()
         for name, feature in features.items()
@@ -26,13 +34,22 @@ def _parse(data, features):
     return features.deserialize_example_np(data, decoders=skip)
 
 
-# --- index ---------------------------------------------------------------------------------------
+def read_index(builder: tfds.core.DatasetBuilder, kind: Kind, split: str) -> dict[str, np.ndarray]:
+    """Reads the index of a split, or makes it where there is none yet.
 
+    It is kept in a file beside the shards, because reading all records takes minutes on ILSVRC.
 
-def _read_index(builder, kind, split):
-    """Arrays by record of a split: offset and length in its shard, image id and labels.
+    Args:
+        builder: of a prepared data set.
+        kind: which of the data sets it is.
+        split: name of a whole split.
 
-    They are kept in a file beside the shards, for reading all records takes minutes on ILSVRC.
+    Returns:
+        By record `offsets` and `lengths` in bytes within its shard and `ids`; `labels`, those of
+        record i from `label_starts[i]` to `label_starts[i + 1]`.
+
+    Raises:
+        ValueError: the files are not TFRecords, or one of them is cut off.
     """
     info = builder.info.splits[split]
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
@@ -65,7 +82,7 @@ def _make_index(builder, kind, info):
     for path, number in zip(info.filepaths, info.shard_lengths, strict=True):
         before = len(ids)
         for offset, data in _records(path):
-            image_id, own = kind.describe(features.deserialize_example_np(data))
+            image_id, own = kind.identify(features.deserialize_example_np(data))
             offsets.append(offset)
             lengths.append(len(data))
             ids.append(image_id.encode())

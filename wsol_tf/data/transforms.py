@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from wsol_tf.data.example import Example
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes uint8 [height, width, 3] to [size, size, 3]: bilinear, antialiased, no aspect.
+    """Resizes uint8 [height, width, 3] to [size, size, 3], whatever its aspect ratio.
 
-    That of Pillow, which evaluation, prediction and the device share to the byte.
+    Bilinear and antialiased, by Pillow: evaluation, prediction and the device share it to the byte.
     """
     if image.shape[:2] == (size, size):
         return image
@@ -25,8 +26,9 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
 def resize_fast(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes as `resize_image` does, several times faster, for training.
 
-    Sides that shrink are smoothed first, see `antialiasing`. Within a gray level of `resize_image`
-    on average: less than what random crops change, and models score the same with either.
+    Sides that shrink are smoothed first, see `antialiasing`. The result is on average within one
+    gray level of `resize_image`'s: less than a random crop changes, and models score the same with
+    either.
     """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
@@ -39,7 +41,7 @@ def resize_fast(image: np.ndarray, size: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1024)
 def antialiasing(scale: float) -> np.ndarray:
-    """Filter, float32 [taps], that makes bilinear sampling every `scale` pixels antialiased.
+    """Returns the filter, float32 [taps], that antialiases bilinear sampling every `scale` pixels.
 
     An antialiased bilinear resize weighs pixels by a triangle of half-width `scale`. Bilinear
     sampling brings a triangle of half-width 1; with a discrete triangle of a whole half-width n
@@ -60,7 +62,7 @@ def antialiasing(scale: float) -> np.ndarray:
 
 
 def resize(example: Example, size: int) -> Example:
-    """Resizes picture (bilinear, antialiased), boxes and mask (nearest) to [size, size]."""
+    """Resizes a picture (`resize_image`), its boxes and its mask (nearest) to [size, size]."""
     height, width = example.image.shape[:2]
     scale = np.array([size / width, size / height] * 2, np.float32)
     mask = example.mask
@@ -73,7 +75,7 @@ def resize(example: Example, size: int) -> Example:
 
 
 def crop(example: Example, top: int, left: int, size: int) -> Example:
-    """Cuts out a square; boxes are clipped to it, and those with no area left are dropped.
+    """Cuts out a square of `size` pixels; boxes are clipped to it and dropped if nothing is left.
 
     Raises:
         ValueError: the square is not inside the picture.
@@ -103,10 +105,20 @@ def center_crop(example: Example, size: int) -> Example:
 
 
 def crop_image(image: np.ndarray, top: int, left: int, size: int, resize_size: int) -> np.ndarray:
-    """Cuts the square (top, left, size) out of what the picture is at resize_size x resize_size.
+    """Resizes a picture to a square and crops that, but resizes only what the crop shows.
 
-    Only that part of a larger picture is resized, uint8 [height, width, 3] -> [size, size, 3].
-    Its edges are moved to whole pixels, so it may lie half a pixel beside the square.
+    The edges of the crop are moved to whole pixels of the picture, so it may be off by half a
+    pixel.
+
+    Args:
+        image: uint8 [height, width, 3].
+        top: first row of the crop in the resized picture.
+        left: its first column.
+        size: its side in pixels.
+        resize_size: side of the resized picture.
+
+    Returns:
+        uint8 [size, size, 3].
     """
     height, width = image.shape[:2]
     rows = [round(edge * height / resize_size) for edge in (top, top + size)]
@@ -122,7 +134,7 @@ def ten_crops(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
         size: side in pixels of the crops.
 
     Yields:
-        ten times uint8 `[batch, size, size, 3]`.
+        uint8 `[batch, size, size, 3]`, ten times.
 
     Raises:
         ValueError: the pictures are smaller than the crops.
@@ -160,24 +172,55 @@ def ten_crop_probabilities(
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What of a picture the network sees: sizes in pixels, and which part.
+    """Which part of a picture the network sees; the aspect ratio is ignored.
 
-    `crop`: resized to resize_size, then the centre square of input_size (as the papers score);
-    `whole`: resized to input_size (as predict shows it). The aspect is ignored in both.
+    Attributes:
+        input_size: side of the view in pixels.
+        resize_size: side in pixels that a picture is resized to before it is cropped.
+        kind: `crop`, the centre square of the picture resized to `resize_size` (as the papers
+            score), or `whole`, the picture resized to `input_size` (as predict shows it).
+
+    Raises:
+        ValueError: an unknown kind, or a crop larger than the resized picture.
     """
 
     input_size: int
     resize_size: int
     kind: str = "crop"
 
-    def offset_and_side(self):
-        """Where the view begins in the resized picture, and that picture's side."""
+    def __post_init__(self):
+        if self.kind not in ("crop", "whole"):
+            raise ValueError(f"Unknown view '{self.kind}'. Legal: crop, whole.")
+        if self.kind == "crop" and self.resize_size < self.input_size:
+            raise ValueError(
+                "`resize_size` must be at least `input_size`. Received: "
+                f"{self.resize_size} < {self.input_size}."
+            )
+
+    def offset_and_side(self) -> tuple[int, int]:
+        """Where the view begins in the resized picture, and that picture's side, in pixels."""
         if self.kind == "crop":
             return (self.resize_size - self.input_size) // 2, self.resize_size
         return 0, self.input_size
 
-    def to_picture(self, box, height, width):
-        """Maps a box in the view to pixels of the picture, clipped to it, `[4]`."""
+    def to_picture(self, box: ArrayLike, height: int, width: int) -> np.ndarray:
+        """Maps a box from pixels of the view to pixels of the picture.
+
+        Args:
+            box: edges x0, y0, x1, y1, `[4]`.
+            height: height of the picture in pixels.
+            width: its width.
+
+        Returns:
+            float64 `[4]`, clipped to the picture.
+        """
         offset, side = self.offset_and_side()
         scale = np.array([width, height] * 2) / side
         return np.clip((np.asarray(box) + offset) * scale, 0, [width, height] * 2)
+
+
+def view_example(example: Example, view: View) -> Example:
+    """Resizes and crops an Example to what a View shows; boxes and mask follow the picture."""
+    if view.kind == "whole":
+        return resize(example, view.input_size)
+    return center_crop(resize(example, view.resize_size), view.input_size)

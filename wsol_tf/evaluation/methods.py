@@ -95,7 +95,7 @@ def _stored(values, threshold):
         arrays.check_ids(source.image_ids)
 
     def own_maps(batch):
-        ids = [image_id.decode() for image_id in batch.image_id]
+        ids = [example.image_id for example in batch]
         found = {"stored": [stored["score_maps"].read_map(image_id) for image_id in ids]}
         if values.class_scores:
             read = [stored["class_scores"].read(image_id) for image_id in ids]
@@ -120,13 +120,12 @@ def _baseline(method, kind, threshold, feature_extractor, classifier):
 
     def own_maps(batch):
         if kind == "center":
-            return {kind: [center] * len(batch.image)}
-        rows, columns = np.nonzero(batch.labels >= 0)
-        labels = batch.labels[rows, columns]
-        found = [{} for _ in batch.image]
-        for row, label, drawn in zip(
-            rows, labels, gradients(batch.image[rows], labels).numpy(), strict=True
-        ):
+            return {kind: [center] * len(batch)}
+        rows = np.repeat(np.arange(len(batch)), [len(example.labels) for example in batch])
+        labels = np.concatenate([example.labels for example in batch])
+        images = np.stack([batch[row].image for row in rows])
+        found = [{} for _ in batch]
+        for row, label, drawn in zip(rows, labels, gradients(images, labels).numpy(), strict=True):
             found[row][int(label)] = drawn
         return {kind: found}
 

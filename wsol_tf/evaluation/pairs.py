@@ -7,6 +7,7 @@ import numpy as np
 
 from wsol_tf.data import transforms
 from wsol_tf.data.batches import evaluation_batches
+from wsol_tf.data.example import competing_classes
 from wsol_tf.data.transforms import View
 from wsol_tf.model.score_maps import map_of
 
@@ -136,58 +137,47 @@ def predict_pairs(
         kinds: kinds of map to pick, see `score_maps.map_of`.
         view: a View.
         top_k: classes that the map "topk" averages over.
-        own_maps: optional function of a batch (Example of arrays) that returns a dict kind -> one
+        own_maps: optional function of a batch (list of Examples) that returns a dict kind -> one
             map per picture: `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`. These kinds
             come from it, and `logits` as well if it names them.
         ten_crop: whether a Pair's logits are those of ten crops together, as BAS classifies, see
             `pipeline.ten_crop_probabilities`; maps are of the view all the same.
         progress: optional function of the number of pictures done.
     """
-    batches = evaluation_batches(
-        source,
-        positions,
-        input_size=view.input_size,
-        resize_size=view.resize_size,
-        batch_size=batch_size,
-        view=view.kind,
-    )
     position_of = {source.image_ids[position]: int(position) for position in positions}
     done = 0
-    for batch in source.report.watch(batches.as_numpy_iterator()):
-        outputs = {name: np.asarray(value) for name, value in predict(batch.image).items()}
+    for batch in evaluation_batches(source, positions, view, batch_size):
+        images = np.stack([example.image for example in batch])
+        outputs = {name: np.asarray(value) for name, value in predict(images).items()}
         outputs |= own_maps(batch) if own_maps else {}
         logits = outputs.get("logits")
         if ten_crop:
-            read = (source.read_image(position_of[name.decode()]) for name in batch.image_id)
+            read = (source.read_image(position_of[example.image_id]) for example in batch)
             resized = np.stack([transforms.resize_image(image, view.resize_size) for image in read])
             logits = np.log(
                 transforms.ten_crop_probabilities(
                     lambda crops: predict(crops)["logits"], resized, view.input_size
                 )
             )
-        for i, image in enumerate(batch.image):
-            image_id = batch.image_id[i].decode()
+        for i, example in enumerate(batch):
             given = {name: value[i] for name, value in outputs.items()}
-            labels = batch.labels[i][batch.labels[i] >= 0]
-            for label in labels.tolist():
-                allowed = np.ones(len(source.classes), bool)
-                allowed[labels] = False
-                allowed[label] = True
-                own = batch.box_labels[i] == label
+            for label in example.labels.tolist():
+                allowed = competing_classes(example.labels, label, len(source.classes))
+                own = example.box_labels == label
                 yield Pair(
-                    position=position_of[image_id],
-                    image=image,
-                    image_id=image_id,
-                    size=tuple(batch.size[i].tolist()),
+                    position=position_of[example.image_id],
+                    image=example.image,
+                    image_id=example.image_id,
+                    size=tuple(example.size.tolist()),
                     label=label,
-                    boxes=batch.boxes[i][own] if source.has_boxes else None,
-                    mask=_of_class(batch.mask[i], label) if batch.mask[i].size else None,
+                    boxes=example.boxes[own] if source.has_boxes else None,
+                    mask=_of_class(example.mask, label) if example.mask.size else None,
                     allowed=allowed,
                     logits=None if logits is None else logits[i],
                     maps={kind: _map(given, kind, label, top_k, allowed) for kind in kinds},
                     activation=_activation(given, label),
                 )
-        done += len(batch.image)
+        done += len(batch)
         if progress:
             progress(done)
 

@@ -17,9 +17,11 @@ from PIL import Image
 from wsol_tf import files, programs
 from wsol_tf.config import MAPS
 from wsol_tf.data import transforms
-from wsol_tf.data.batches import num_samples, training_batches
+from wsol_tf.data.batches import training_batches
+from wsol_tf.data.cache import cached_reader
 from wsol_tf.data.registry import holdout, open_dataset
 from wsol_tf.data.source import StopAtBadImage
+from wsol_tf.data.stream import TrainingStream
 from wsol_tf.evaluation.pairs import method_of, predict_pairs
 from wsol_tf.evaluation.score import accumulate, choose_thresholds, score_and_draw
 from wsol_tf.model import losses
@@ -91,7 +93,16 @@ def _train(config, strategy, saved, path, log):
         )
     scored = _load_scored(config, source.classes, log) if chief else None
     kept, held = holdout(source.labels, config.holdout, config.seed)
-    steps_per_epoch = num_samples(source, kept) / config.batch_size
+    stream = TrainingStream(
+        source,
+        kept,
+        batch_size=config.batch_size,
+        input_size=config.input_size,
+        resize_size=config.crop_from,
+        seed=config.seed,
+        read=cached_reader(source, kept, config.crop_from, config.cache, config.output_dir),
+    )
+    steps_per_epoch = stream.num_samples / config.batch_size
     parts = config.gradient_accumulation
     state = loop.State(data=_digest(source, kept))
     if saved:
@@ -100,20 +111,13 @@ def _train(config, strategy, saved, path, log):
 
     def batches_of(context):
         return training_batches(
-            source,
-            kept,
-            input_size=config.input_size,
-            resize_size=config.crop_from,
-            batch_size=config.batch_size,
-            seed=config.seed,
+            stream,
             epochs=config.epochs,
             start=state.step,
             parts=parts,
             replicas=strategy.num_replicas_in_sync,
             worker=context.input_pipeline_id,
             workers=context.num_input_pipelines,
-            cache=config.cache,
-            cache_dir=config.output_dir,
         )
 
     batches = strategy.distribute_datasets_from_function(batches_of)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from wsol_tf.data.batches import evaluation_batches
+from wsol_tf.data.example import competing_classes
 from wsol_tf.evaluation.pairs import predict_pairs
 from wsol_tf.evaluation.score import accumulate, choose_thresholds
 from wsol_tf.model.score_maps import localize
@@ -91,21 +92,18 @@ class Validation(keras.callbacks.Callback):
 
     def _losses(self):
         """The total loss with all terms at their full weights, and the mask's area."""
-        batches = evaluation_batches(
-            self.source,
-            self.positions,
-            input_size=self.view.input_size,
-            resize_size=self.view.resize_size,
-            batch_size=32,
-        )
         sums, count = np.zeros(2), 0
-        for batch in batches.as_numpy_iterator():
-            labels = batch.labels[:, 0]  # the first class present, as one sample of training
-            allowed = np.ones((len(labels), len(self.source.classes)), bool)
-            for row, present in enumerate(batch.labels):
-                allowed[row, present[present >= 0]] = False
-                allowed[row, labels[row]] = True
-            values = self.measure((tf.constant(batch.image), labels, tf.constant(allowed)))
+        for batch in evaluation_batches(self.source, self.positions, self.view):
+            images = np.stack([example.image for example in batch])
+            # The first class present, as one sample of training.
+            labels = np.array([example.labels[0] for example in batch], np.int32)
+            allowed = np.stack(
+                [
+                    competing_classes(example.labels, example.labels[0], len(self.source.classes))
+                    for example in batch
+                ]
+            )
+            values = self.measure((tf.constant(images), labels, tf.constant(allowed)))
             means = [float(np.mean(values[name])) for name in ("loss", "ac")]
             sums += np.multiply(means, len(labels))
             count += len(labels)

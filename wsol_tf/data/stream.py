@@ -1,0 +1,141 @@
+"""Training samples as one endless stream with random access, by seed and place alone."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+from wsol_tf import config
+from wsol_tf.data.example import competing_classes
+from wsol_tf.data.images import BadImage
+from wsol_tf.data.source import Source
+from wsol_tf.data.transforms import crop_image
+
+
+class TrainingStream:
+    """An endless stream of training samples: `stream[i]` is the i-th batch, as numpy arrays.
+
+    A sample is a picture and one class that is present in it; it has no boxes and no mask. All
+    epochs are one stream, so a batch may run across the end of an epoch into the next one. The
+    order and the crops of each epoch are functions of the seed and the place in the stream alone:
+    reading can start anywhere, and any number of readers together see the same batches. A sample
+    whose picture cannot be read is reported, and the next readable sample takes its place.
+
+    Attributes:
+        source: the data set.
+        input_size: side in pixels of the crops.
+        resize_size: side in pixels that pictures are resized to before they are cropped.
+        batch_size: samples of a batch.
+        seed: fixes the order and the augmentation.
+        num_samples: samples of an epoch.
+        several: whether some picture of the source has several classes.
+        shuffle: whether each epoch has an order of its own; otherwise that of the positions.
+        augment: whether crops are random and half of them mirrored; otherwise from the centre.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        positions: Sequence[int],
+        *,
+        batch_size: int,
+        input_size: int = 224,
+        resize_size: int = 0,
+        seed: int = 0,
+        shuffle: bool = True,
+        augment: bool = True,
+        read: Callable[[int], np.ndarray] | None = None,
+    ):
+        """Makes the stream; no picture is read yet.
+
+        Args:
+            source, batch_size, input_size, seed, shuffle, augment: see the attributes.
+            positions: positions in the source of the pictures to train on.
+            resize_size: see the attributes; 0 is 8/7 of `input_size`.
+            read: position -> picture uint8 [height, width, 3], see `cache.cached_reader`; by
+                default the source's own `read_image`.
+
+        Raises:
+            ValueError: `resize_size` is smaller than `input_size`, or there are fewer samples than
+                in a batch.
+        """
+        resize_size = config.resize_side(input_size, resize_size)
+        if resize_size < input_size:
+            raise ValueError(
+                "`resize_size` must be at least `input_size`. Received: "
+                f"{resize_size} < {input_size}."
+            )
+        self.source = source
+        self.batch_size, self.input_size, self.resize_size = batch_size, input_size, resize_size
+        self.seed, self.shuffle, self.augment = seed, shuffle, augment
+        self.several = any(len(labels) > 1 for labels in source.labels)
+        self._samples = [(int(i), int(label)) for i in positions for label in source.labels[i]]
+        self.num_samples = len(self._samples)
+        if self.num_samples < (batch_size if shuffle else 1):
+            raise ValueError(
+                f"{source.name}: {self.num_samples} training samples do not fill a batch of "
+                f"{batch_size}. Lower `batch_size`, or add pictures."
+            )
+        self._read = read or source.read_image
+        # The last batches of an epoch reach into the next, and several are made at a time.
+        self._order = functools.lru_cache(maxsize=3)(self._order_of)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        """Returns batch `index` of the stream, see `samples`; any index from 0 on is legal."""
+        if index < 0:
+            raise IndexError(f"Batches are counted from 0. Received: {index}.")
+        return self.samples(index * self.batch_size, self.batch_size)
+
+    def samples(self, first: int, count: int) -> tuple[np.ndarray, ...]:
+        """Reads `count` samples from place `first` of the stream on.
+
+        Returns:
+            (image uint8 [count, input_size, input_size, 3], label int32 [count]) or, where some
+            picture of the source has several classes, (image, label, allowed bool
+            [count, classes]): False for the other classes that are present.
+
+        Raises:
+            ValueError: no picture can be read.
+            StopAtBadImage: a picture cannot be read, and the report says `fail`.
+        """
+        num_classes = len(self.source.classes)
+        images = np.empty((count, self.input_size, self.input_size, 3), np.uint8)
+        labels = np.empty(count, np.int32)
+        allowed = np.empty((count, num_classes), bool)
+        for i in range(count):
+            epoch, place = divmod(int(first) + i, self.num_samples)
+            image, position, label = self._next_readable(int(self._order(epoch)[place]))
+            images[i] = self._crop(image, epoch, place)
+            labels[i] = label
+            allowed[i] = competing_classes(self.source.labels[position], label, num_classes)
+        return (images, labels, allowed) if self.several else (images, labels)
+
+    def _order_of(self, epoch):
+        if not self.shuffle:
+            return np.arange(self.num_samples)
+        return np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+
+    def _crop(self, image, epoch, place):
+        places = self.resize_size - self.input_size + 1
+        top = left = (places - 1) // 2
+        mirrored = False
+        if self.augment:
+            rng = np.random.default_rng([self.seed, epoch, place])
+            top, left, mirrored = rng.integers([places, places, 2]).tolist()
+        image = crop_image(image, top, left, self.input_size, self.resize_size)
+        return cv2.flip(image, 1) if mirrored else image
+
+    def _next_readable(self, start):
+        """The picture, position and label of the first readable sample from `start` on."""
+        source = self.source
+        for offset in range(self.num_samples):
+            position, label = self._samples[(start + offset) % self.num_samples]
+            image_id = source.image_ids[position]
+            if image_id in source.report.skipped:
+                continue
+            try:
+                return self._read(position), position, label
+            except BadImage as error:
+                source.report.bad_image(image_id, error)
+        raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
