@@ -157,7 +157,7 @@ def huge_png_header():
     return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + bytes(4)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -175,6 +175,18 @@ def test_bad_files_are_named_with_the_reason(tmp_path, content, reason):
         read_image(path)
     assert str(path) in str(caught.value)
     assert str(path) not in caught.value.reason
+
+
+def test_pillows_own_limit_stays_as_it_is(tmp_path, monkeypatch):
+    """Pictures of up to 200 million pixels are read, whatever limit the rest of a program has."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    assert read_image(save(tmp_path, np.zeros((20, 20, 3), np.uint8))).shape == (20, 20, 3)
+    (tmp_path / "bad.png").write_bytes(b"nonsense" * 20)
+    with pytest.raises(BadImage, match="not a picture"):
+        read_image(tmp_path / "bad.png")
+    assert Image.MAX_IMAGE_PIXELS == 50
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / "picture.png")
 
 
 def test_every_cut_of_a_picture_is_bad_image_or_a_picture(tmp_path):

@@ -1,5 +1,6 @@
 """The public data sets, prepared by tfds's own builders from small archives made here."""
 
+import logging
 import os
 import shutil
 
@@ -357,7 +358,13 @@ def test_damaged_records_are_bad_pictures(prepared, tmp_path):
     assert list(source.report.skipped) == [source.image_ids[0]]
     with pytest.raises(ValueError, match=f"{source.image_ids[0]} in .*tfrecord"):
         strict = open_dataset("oxford_iiit_pet", folder, "train", on_bad_image="fail")
-        strict.report.bad_image("x", pytest.raises(BadImage, strict.read_image, 0).value)
+        strict.report.bad_image("x", _bad_image_of(strict.read_image))
+
+
+def _bad_image_of(read):
+    with pytest.raises(BadImage) as caught:
+        read(0)
+    return caught.value
 
 
 def test_cut_off_shards_are_refused_when_they_are_indexed(prepared, tmp_path):
@@ -382,6 +389,28 @@ def test_index_is_kept_and_checked(prepared, tmp_path, monkeypatch):
     again = open_dataset("oxford_iiit_pet", folder, "train")
     assert made and again.image_ids == first.image_ids
     assert not [name for name in os.listdir(index.parent) if name.endswith("partial")]
+
+
+def test_absls_log_is_quiet_only_while_a_data_set_is_opened(prepared, monkeypatch):
+    log = logging.getLogger("absl")
+    before, during = list(log.filters), []
+    read = public.read_index
+
+    def watched(*arguments):
+        during.extend(log.filters)
+        return read(*arguments)
+
+    monkeypatch.setattr(public, "read_index", watched)
+    open_dataset("oxford_iiit_pet", prepared("oxford_iiit_pet"), "train")
+    (quiet,) = set(during) - set(before)
+    assert log.filters == before
+
+    def record(level, path):
+        return logging.LogRecord("absl", level, path, 1, "text", (), None)
+
+    assert not quiet(record(logging.WARNING, "/x/tensorflow_datasets/core/a.py"))
+    assert quiet(record(logging.ERROR, "/x/tensorflow_datasets/core/a.py"))
+    assert quiet(record(logging.WARNING, "/x/my_program.py"))
 
 
 def test_labels_of_equal_pictures_share_one_array(prepared):

@@ -46,7 +46,7 @@ def test_objects_are_small_and_anywhere():
         boxes = shapes.draw(index, size=128).boxes / 128
         widths += list(np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]))
         centers += list((boxes[:, :2] + boxes[:, 2:]) / 2)
-    assert 0.24 < min(widths) and max(widths) < 0.63
+    assert min(widths) > 0.24 and max(widths) < 0.63
     # A box in the middle must not be the answer.
     assert np.std(centers, axis=0).min() > 0.15
     assert len(widths) > 130

@@ -53,7 +53,8 @@ def cached_reader(
                 f"The resized pictures of {source.name} take {num_bytes / 2**30:.1f} GiB, more "
                 f"than is free in {folder}. Use `cache=none`, or another folder."
             )
-        pictures = np.memmap(tempfile.TemporaryFile(dir=folder), np.uint8, shape=shape)
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        pictures = np.memmap(file, np.uint8, shape=shape)
     known = np.zeros(len(row_of), bool)
 
     def read(position):

@@ -131,7 +131,7 @@ def _annotate_pet(record, size):
 
 
 def _pixels(box, size):
-    """Turns tfds's y0, x0, y1, x1 in shares into x0, y0, x1, y1 in pixels, without float32's noise."""
+    """Turns y0, x0, y1, x1 in shares into x0, y0, x1, y1 in pixels, without float32's noise."""
     y0, x0, y1, x1 = (float(edge) for edge in box)
     height, width = size
     return tuple(round(edge, 2) for edge in (x0 * width, y0 * height, x1 * width, y1 * height))

@@ -23,15 +23,9 @@ class TrainingStream:
     whose picture cannot be read is reported, and the next readable sample takes its place.
 
     Attributes:
-        source: the data set.
-        input_size: side in pixels of the crops.
-        resize_size: side in pixels that pictures are resized to before they are cropped.
-        batch_size: samples of a batch.
-        seed: fixes the order and the augmentation.
         num_samples: samples of an epoch.
         several: whether some picture of the source has several classes.
-        shuffle: whether each epoch has an order of its own; otherwise that of the positions.
-        augment: whether crops are random and half of them mirrored; otherwise from the centre.
+        source, batch_size, input_size, resize_size, seed, shuffle, augment: as they were given.
     """
 
     def __init__(
@@ -50,9 +44,15 @@ class TrainingStream:
         """Makes the stream; no picture is read yet.
 
         Args:
-            source, batch_size, input_size, seed, shuffle, augment: see the attributes.
+            source: the data set.
             positions: positions in the source of the pictures to train on.
-            resize_size: see the attributes; 0 is 8/7 of `input_size`.
+            batch_size: samples of a batch.
+            input_size: side in pixels of the crops.
+            resize_size: side in pixels that pictures are resized to before they are cropped; 0 is
+                8/7 of `input_size`.
+            seed: fixes the order and the augmentation.
+            shuffle: give each epoch an order of its own.
+            augment: crop at random and mirror half of the crops.
             read: position -> picture uint8 [height, width, 3], see `cache.cached_reader`; by
                 default the source's own `read_image`.
 
