@@ -48,17 +48,7 @@ def open_coco(
     classes = check_classes(classes or own_classes, own_classes, file)
     objects = _objects_by_picture(data, categories, classes, report)
     find = _coco_finder(data_dir, split, file)
-    items, outlines = [], []
-    for entry in {entry["id"]: entry for entry in data["images"]}.values():
-        name, found = str(entry["file_name"]), objects[entry["id"]]
-        path = find(name)
-        if all(known.crowd for known in found):
-            report.skip(name, "no object of a class in the list that is not a crowd")
-        elif path is None:
-            report.bad_image(name, BadImage(name, "there is no such file"))
-        else:
-            items.append((name, path, _annotation(entry, found)))
-            outlines.append([known for known in found if known.outline])
+    items, outlines = _items(data, objects, find, report)
 
     def read_mask(position, size):
         if not outlines[position]:
@@ -128,6 +118,22 @@ def _objects_by_picture(data, categories, classes, report):
             found = CocoObject(ids[entry["category_id"]], box, bool(entry.get("iscrowd")), outline)
             objects[entry["image_id"]].append(found)
     return objects
+
+
+def _items(data, objects, find, report):
+    """(name, path, Annotation) of the pictures that can be used, and their objects with outline."""
+    items, outlines = [], []
+    for entry in {entry["id"]: entry for entry in data["images"]}.values():
+        name, found = str(entry["file_name"]), objects[entry["id"]]
+        path = find(name)
+        if all(known.crowd for known in found):
+            report.skip(name, "no object of a class in the list that is not a crowd")
+        elif path is None:
+            report.bad_image(name, BadImage(name, "there is no such file"))
+        else:
+            items.append((name, path, _annotation(entry, found)))
+            outlines.append([known for known in found if known.outline])
+    return items, outlines
 
 
 def _annotation(entry, objects):

@@ -76,8 +76,8 @@ def open_public(
         ValueError: with a sentence that says which file to put where.
     """
     kind = KINDS[dataset]
-    data_dir = Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
-    data_dir = data_dir.expanduser()
+    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    data_dir = Path(data_dir or default).expanduser()
     split = re.sub(r"\bval\b", "validation", split)
     builder = prepared_builder(dataset, data_dir, download, report)
     parts = _parts(builder, dataset, split)
@@ -91,16 +91,9 @@ def open_public(
     annotate = kind.annotate
     if dataset == "imagenet2012":
         annotate = imagenet_annotations(data_dir, indexes, own_classes, report)
+    paths, features = [path for _, path, _, _ in parts], builder.info.features
     records = _Records(
-        paths=[path for _, path, _, _ in parts],
-        places=places,
-        image_ids=image_ids,
-        labels=labels,
-        features=builder.info.features,
-        new_ids=new_ids,
-        annotate=annotate,
-        image_size=image_size,
-        report=report,
+        paths, places, image_ids, labels, features, new_ids, annotate, image_size, report
     )
     return Source(
         name=f"{dataset} {split}",
@@ -108,7 +101,7 @@ def open_public(
         image_ids=image_ids,
         labels=labels,
         has_boxes=annotate is not None,
-        has_masks="segmentation_mask" in builder.info.features,
+        has_masks="segmentation_mask" in features,
         report=report,
         read_image=records.read_image,
         read_example=records.read_example,

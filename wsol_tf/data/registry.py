@@ -46,9 +46,9 @@ def open_dataset(
         source.batches(32)               # a tf.data.Dataset for model.fit
 
     Args:
-        kind: `shapes` (drawn, no files), `image_folder`, `csv`, `coco`, `voc_folder` (files of
-            your own, see docs/data.md), `voc`, `voc2007`, `caltech_birds2011`, `imagenet2012`,
-            `oxford_iiit_pet` (public), or what `register_dataset` made known.
+        kind: `shapes` (drawn), `image_folder`, `csv`, `coco`, `voc_folder` (your own files),
+            `voc`, `voc2007`, `caltech_birds2011`, `imagenet2012`, `oxford_iiit_pet` (public), or
+            what `register_dataset` made known; docs/data.md describes each.
         data_dir: the folder of the data set; not used by `shapes`. For public ones the folder of
             tensorflow_datasets, '' for its default.
         split: name of the split, such as `train` or `val`, or a slice of it, such as
@@ -57,8 +57,7 @@ def open_dataset(
             data set's own.
         seed: fixes drawn pictures, and the choice that `num_examples` makes.
         image_size: side in pixels that crops are cut from, 8/7 of the network's input. Pictures
-            are drawn at this size, or read reduced by a whole factor if both sides stay at least
-            as long.
+            are drawn at it, or reduced by a whole factor if both sides stay at least as long.
         num_examples: at most so many pictures, chosen by the seed; all by default.
         download: whether a public data set that is not there may be downloaded.
         single_class: leave out pictures with several classes.
@@ -73,33 +72,23 @@ def open_dataset(
     Raises:
         ValueError: nothing can be read; the sentence says what to do about it.
     """
-    legal = config.choices("dataset")
-    if kind not in legal:
-        raise ValueError(f"Unknown dataset '{kind}'. Legal: {', '.join(legal)}.")
+    if kind not in config.choices("dataset"):
+        legal = ", ".join(config.choices("dataset"))
+        raise ValueError(f"Unknown dataset '{kind}'. Legal: {legal}.")
     if num_examples is not None and num_examples < 1:
         raise ValueError(f"num_examples must be at least 1 or None. Received: {num_examples}.")
-    report = Report(on_bad_image)
-    options = {"classes": None if classes is None else tuple(classes), "report": report}
+    classes = None if classes is None else tuple(classes)
+    options = {"classes": classes, "image_size": image_size, "report": Report(on_bad_image)}
     if kind == "shapes":
-        return open_shapes(split, seed, image_size, num_examples, **options)
-    options["image_size"] = image_size
+        return open_shapes(split, seed=seed, num_examples=num_examples, **options)
     if kind in PUBLIC:
         from wsol_tf.data.public import open_public  # takes a while, and only these need it
 
         source = open_public(kind, data_dir, split, download=download, **options)
     else:
-        if kind in FILE_KINDS:
-            _check_data_dir(kind, data_dir)
+        _check_data_dir(kind, data_dir)
         source = _sliced((FILE_KINDS | _REGISTERED)[kind], data_dir, split, options)
-    if single_class:
-        single = [i for i, labels in enumerate(source.labels) if len(labels) == 1]
-        if not single:
-            raise ValueError(f"{source.name} has no picture with a single class.")
-        source = subset(source, single)
-    if num_examples is not None and num_examples < len(source):
-        chosen = np.random.default_rng(seed).permutation(len(source))[:num_examples]
-        source = subset(source, np.sort(chosen))
-    return source
+    return _chosen(source, single_class, num_examples, seed)
 
 
 def register_dataset(name: str, open_split: Callable[..., Source]) -> None:
@@ -128,7 +117,22 @@ def register_dataset(name: str, open_split: Callable[..., Source]) -> None:
     _REGISTERED[name] = open_split
 
 
+def _chosen(source, single_class, num_examples, seed):
+    """The pictures of a Source that are asked for."""
+    if single_class:
+        single = [i for i, labels in enumerate(source.labels) if len(labels) == 1]
+        if not single:
+            raise ValueError(f"{source.name} has no picture with a single class.")
+        source = subset(source, single)
+    if num_examples is not None and num_examples < len(source):
+        chosen = np.random.default_rng(seed).permutation(len(source))[:num_examples]
+        source = subset(source, np.sort(chosen))
+    return source
+
+
 def _check_data_dir(kind, data_dir):
+    if kind in _REGISTERED:  # it knows itself what it reads
+        return
     if not data_dir:
         raise ValueError(f"Data set '{kind}' is read from a folder: set `data_dir` to it.")
     may_be_file = kind in ("csv", "coco")

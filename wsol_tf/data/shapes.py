@@ -298,11 +298,11 @@ def _annotation(example):
 
 def open_shapes(
     split: str,
-    seed: int,
-    image_size: int,
-    num_examples: int | None,
     *,
+    seed: int,
+    num_examples: int | None,
     classes: tuple[str, ...] | None,
+    image_size: int,
     report: Report,
 ) -> Source:
     """Opens a split of drawn pictures; they are drawn when they are read.
@@ -310,9 +310,9 @@ def open_shapes(
     Args:
         split: `train`, `val` or `test`.
         seed: another seed gives other pictures.
-        image_size: side of the pictures in pixels.
         num_examples: how many pictures, from index 0 on; None: as many as the split has.
         classes: class names that fix the ids; by default `CLASSES`.
+        image_size: side of the pictures in pixels.
         report: takes the pictures whose class is not in the list.
 
     Raises:
