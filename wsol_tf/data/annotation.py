@@ -220,7 +220,7 @@ def read_mask_file(
         return np.asarray(picture, np.uint8)
 
 
-def mask_values(new_ids: Sequence[int]) -> np.ndarray:
+def mask_values(new_ids: Sequence[int] | np.ndarray) -> np.ndarray:
     """Maps values of a mask file to those of an Example: `mask_values(new_ids)[mask]`.
 
     Args:

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -253,8 +253,10 @@ def draw_mask(objects: Sequence[CocoObject], size: tuple[int, int]) -> np.ndarra
     """
     layers = []
     for known in objects:
-        is_runs = isinstance(known.outline, dict)
-        inside = (decode_runs if is_runs else fill_polygons)(known.outline, size)
+        if isinstance(known.outline, dict):
+            inside = decode_runs(known.outline, size)
+        else:
+            inside = fill_polygons(known.outline or (), size)
         value = IGNORE if known.crowd or known.label + 1 >= IGNORE else known.label + 1
         layers.append((value == IGNORE, int(inside.sum()), value, inside))
     mask = np.zeros(size, np.uint8)
@@ -304,7 +306,7 @@ def decode_runs(segmentation: dict, size: tuple[int, int]) -> np.ndarray:
     Raises:
         ValueError: the runs do not cover the picture.
     """
-    counts = segmentation.get("counts")
+    counts: Any = segmentation.get("counts")
     if isinstance(counts, str):
         counts = unpack_counts(counts)
     height, width = segmentation.get("size", (0, 0))
@@ -324,7 +326,7 @@ def unpack_counts(text: str) -> list[int]:
     A character holds 5 bits, the least significant first. From the fourth count on, what is stored
     is the difference from the count two places before.
     """
-    counts = []
+    counts: list[int] = []
     value = shift = 0
     for character in text:
         bits = ord(character) - 48

@@ -39,7 +39,7 @@ def files_in(folder: PathLike) -> list[str]:
     """Lists the paths of all pictures in a folder, at any depth, sorted."""
     return sorted(
         os.path.join(inside, name)
-        for inside, _, names in os.walk(folder)
+        for inside, _, names in os.walk(os.fspath(folder))
         for name in names
         if name.lower().endswith(SUFFIXES)
     )

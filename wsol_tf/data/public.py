@@ -52,7 +52,7 @@ def quiet_tfds() -> Iterator[None]:
 @quiet_tfds()
 def open_public(
     dataset: str,
-    data_dir: str,
+    data_dir: str | os.PathLike,
     split: str,
     *,
     classes: tuple[str, ...] | None,
@@ -77,9 +77,9 @@ def open_public(
     """
     kind = KINDS[dataset]
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    data_dir = Path(data_dir or default).expanduser()
+    folder = Path(data_dir or default).expanduser()
     split = re.sub(r"\bval\b", "validation", split)
-    builder = prepared_builder(dataset, data_dir, download, report)
+    builder = prepared_builder(dataset, folder, download, report)
     parts = _parts(builder, dataset, split)
     indexes = {name: read_index(builder, kind, name) for name in dict.fromkeys(p[0] for p in parts)}
     own_classes = _class_names(builder, kind, indexes)
@@ -90,7 +90,7 @@ def open_public(
         raise ValueError(f"{dataset} {split} has no usable picture.\n{report.summary()}")
     annotate = kind.annotate
     if dataset == "imagenet2012":
-        annotate = imagenet_annotations(data_dir, indexes, own_classes, report)
+        annotate = imagenet_annotations(folder, indexes, own_classes, report)
     paths, features = [path for _, path, _, _ in parts], builder.info.features
     records = _Records(
         paths, places, image_ids, labels, features, new_ids, annotate, image_size, report

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -77,8 +78,11 @@ def open_dataset(
         raise ValueError(f"Unknown dataset '{kind}'. Legal: {legal}.")
     if num_examples is not None and num_examples < 1:
         raise ValueError(f"num_examples must be at least 1 or None. Received: {num_examples}.")
-    classes = None if classes is None else tuple(classes)
-    options = {"classes": classes, "image_size": image_size, "report": Report(on_bad_image)}
+    options: dict[str, Any] = {
+        "classes": None if classes is None else tuple(classes),
+        "image_size": image_size,
+        "report": Report(on_bad_image),
+    }
     if kind == "shapes":
         return open_shapes(split, seed=seed, num_examples=num_examples, **options)
     if kind in PUBLIC:
@@ -196,6 +200,6 @@ def holdout(
         ties = rng.random(len(members))
         candidates += list(zip(ranks, ties, members, strict=True))[:-1]
     candidates.sort()
-    held = [position for _, _, position in candidates[: round(fraction * len(first))]]
-    held = np.sort(np.array(held, np.int64))
+    chosen = [position for _, _, position in candidates[: round(fraction * len(first))]]
+    held = np.sort(np.array(chosen, np.int64))
     return np.setdiff1d(np.arange(len(first)), held), held

@@ -6,7 +6,7 @@ import collections
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -147,7 +147,7 @@ class Source:
                 return None
 
         positions = range(len(self)) if positions is None else positions
-        waiting = collections.deque()
+        waiting: collections.deque[Future] = collections.deque()
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="read_examples")
         try:
             for position in positions:
@@ -222,15 +222,15 @@ class Source:
 
 def subset(source: Source, positions: Sequence[int]) -> Source:
     """Returns the same data set with the pictures at these positions only."""
-    positions = np.asarray(positions, np.int64)
+    chosen = np.asarray(positions, np.int64)
     return Source(
         name=source.name,
         classes=source.classes,
-        image_ids=tuple(source.image_ids[i] for i in positions),
-        labels=tuple(source.labels[i] for i in positions),
+        image_ids=tuple(source.image_ids[i] for i in chosen),
+        labels=tuple(source.labels[i] for i in chosen),
         has_boxes=source.has_boxes,
         has_masks=source.has_masks,
         report=source.report,
-        read_image=lambda i: source.read_image(int(positions[i])),
-        read_example=lambda i: source.read_example(int(positions[i])),
+        read_image=lambda i: source.read_image(int(chosen[i])),
+        read_example=lambda i: source.read_example(int(chosen[i])),
     )

@@ -5,7 +5,6 @@ import os
 import struct
 import sys
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from wsol_tf.data.public_kinds import Kind
 INDEX_VERSION = 1
 
 
-def parse_record(data: bytes, features: Mapping[str, Any]) -> dict[str, Any]:
+def parse_record(data: bytes, features: tfds.features.FeaturesDict) -> dict[str, Any]:
     """Parses a record into a nested dict of numpy values; pictures stay encoded, as bytes.
 
     Args:

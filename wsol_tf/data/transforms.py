@@ -162,7 +162,7 @@ def ten_crop_probabilities(
     Returns:
         float64 `[batch, classes]`.
     """
-    total = 0.0
+    total = np.zeros(())
     for crops in ten_crops(images, size):
         logits = np.asarray(classify(crops), np.float64)
         exponents = np.exp(logits - logits.max(-1, keepdims=True))
