@@ -1,4 +1,6 @@
 import hashlib
+import subprocess
+import sys
 import threading
 
 import keras
@@ -657,3 +659,15 @@ def test_evaluation_skips_and_reports_unreadable_pictures():
     assert found == ["p0", "p2", "p3", "p4"]
     assert source.report.skipped == {"p1": "the file is empty"}
     assert evaluate(source, []) == []
+
+
+def test_reading_needs_no_tensorflow():
+    code = """
+import sys
+from wsol_tf.data import batches, registry, transforms
+source = registry.open_dataset("shapes", split="val", image_size=32, num_examples=4)
+(batch,) = batches.evaluation_batches(source, range(4), transforms.View(28, 32))
+assert len(batch) == 4
+assert not {"tensorflow", "keras"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
