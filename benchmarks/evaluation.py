@@ -28,15 +28,9 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from absl import app, flags  # noqa: E402
 
-from wsol_tf.evaluation import (
-    workers,
-    wsolevaluation,  # noqa: E402
-)
-from wsol_tf.evaluation.wsolevaluation import (
-    IOU_LEVELS,
-    THRESHOLDS,  # noqa: E402
-    BoxAccuracy,
-)
+from wsol_tf.evaluation import workers  # noqa: E402
+from wsol_tf.evaluation.contour_boxes import THRESHOLDS, inclusive_iou  # noqa: E402
+from wsol_tf.evaluation.wsolevaluation import IOU_LEVELS, BoxAccuracy, standard_map  # noqa: E402
 
 SIZE = 224
 BOXES = np.array([[40, 50, 160, 170], [100, 20, 200, 120]])
@@ -54,7 +48,7 @@ def draw_map(kind, rng):
         (cx, cy), (sx, sy) = rng.uniform(8, 20, 2), rng.uniform(3, 6, 2)
         bump = np.exp(-(((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) / 2)
         noise = bump + 0.2 * cv2.GaussianBlur(noise, (0, 0), 1.5)
-    return wsolevaluation.standard_map(noise)
+    return standard_map(noise)
 
 
 class DirectBoxAccuracy:
@@ -81,7 +75,7 @@ class DirectBoxAccuracy:
             if not contours:
                 found.append([0, 0, 0, 0])
             counts.append(max(len(contours), 1))
-        ious = wsolevaluation.inclusive_iou(np.array(found), boxes).max(1)
+        ious = inclusive_iou(np.array(found), boxes).max(1)
         ious = np.maximum.reduceat(ious, np.cumsum([0, *counts[:-1]]))
         self.num_correct += ious >= np.array(IOU_LEVELS)[:, None]
 

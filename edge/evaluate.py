@@ -16,7 +16,6 @@ from edge.runtime import LocalizerRuntime
 from wsol_tf import evaluate as desk
 from wsol_tf import programs
 from wsol_tf.data import transforms
-from wsol_tf.evaluation.methods import open_scored
 from wsol_tf.evaluation.pairs import Method
 
 
@@ -69,7 +68,7 @@ def make(values, threshold):
     localizer = LocalizerRuntime(values.model, values.num_threads)
     size, map_ = localizer.input_size[0], localizer.metadata["map"]
     resize_size = values.resize_size or round(size * 8 / 7)
-    source = open_scored(values, tuple(localizer.labels), resize_size)
+    source = desk.open_scored(values, tuple(localizer.labels), resize_size)
     # A file of all maps is scored as a model is: with the map of the true class, the mean beside.
     kinds = ("true", "mean") if map_ == "all" else (map_,)
     if map_.startswith("class:"):

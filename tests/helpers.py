@@ -17,6 +17,8 @@ from PIL import Image
 
 from wsol_tf import config, programs
 from wsol_tf.config import MAPS
+from wsol_tf.evaluation.localized_map import LocalizedMap
+from wsol_tf.evaluation.pairs import Pair
 from wsol_tf.model import heads
 from wsol_tf.model.build import build_model
 from wsol_tf.model.localization import Localization
@@ -180,3 +182,25 @@ def add_picture(folder, image_id, objects, *, size=(40, 30), mask=None):
         Image.fromarray(mask).save(folder / "SegmentationClass" / f"{image_id}.png")
     with open(folder / "ImageSets" / "Main" / "val.txt", "a") as file:
         file.write(f"{image_id}\n")
+
+
+def add_map(
+    scored, image_id, label, scores, score_map, boxes, view_size, *, mask=None, allowed=None,
+    activation=None,
+):  # fmt: skip
+    """Adds the map of a class in a picture, the view being all of it, to a LocalizationMetrics."""
+    height, width = np.broadcast_to(view_size, 2).tolist()
+    pair = Pair(
+        position=0,
+        image=np.zeros((height, width, 0), np.uint8),
+        image_id=image_id,
+        size=(height, width),
+        label=label,
+        boxes=None if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4),
+        mask=mask,
+        allowed=allowed,
+        logits=scores,
+        maps={"own": score_map},
+        activation=activation,
+    )
+    scored.add(LocalizedMap(pair, "own", "otsu", scored.thresholds, scored.box_iou))

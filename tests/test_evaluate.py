@@ -15,6 +15,7 @@ from wsol_tf.data import shapes, transforms
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.evaluation import pairs, wsolevaluation
 from wsol_tf.evaluation import score as scoring
+from wsol_tf.evaluation.standard_metrics import whole_pixel_boxes
 from wsol_tf.model.build import load_model
 
 KEYS = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls", "miou_box", "threshold",
@@ -83,7 +84,7 @@ def test_files_and_keys_of_the_contract(score, tmp_path, capsys):
         assert line["size"] == {"height": 80, "width": 80}
         assert line["label"] == shapes.CLASSES[index % 4]
         assert line["class"] in shapes.CLASSES and 0 < line["probability"] <= 1
-        assert len(line["box"]) == 4 and 0 <= min(line["box"]) and max(line["box"]) <= 80
+        assert len(line["box"]) == 4 and min(line["box"]) >= 0 and max(line["box"]) <= 80
         assert 0 <= line["iou"] <= 1
     assert figures["miou_box"] == pytest.approx(np.mean([line["iou"] for line in lines]))
     output = capsys.readouterr().out
@@ -187,7 +188,7 @@ def test_keyboard_interrupt_ends_without_a_traceback(score, monkeypatch, capsys)
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scoring, "report", interrupt)
+    monkeypatch.setattr(scoring, "compute_figures", interrupt)
     assert score()[0] == 130
     assert "Interrupted" in capsys.readouterr().err
 
@@ -323,11 +324,9 @@ def test_metrics_are_chosen(score, capsys):
 def test_the_crop_moves_boxes_of_whole_pixels():
     view = transforms.View(28, 32, "crop")  # a picture of 64 x 32: scaled by 1/2 and 1, less 2
     inside = [[2.0, 2.0, 6.0, 6.0]]  # edges in the view: pixels 8..15 of 64, 4..7 of 32
-    np.testing.assert_array_equal(wsolevaluation._inclusive(inside, (32, 64), view), [[2, 2, 5, 5]])
+    np.testing.assert_array_equal(whole_pixel_boxes(inside, (32, 64), view), [[2, 2, 5, 5]])
     whole = transforms.View(32, 32, "whole")
-    np.testing.assert_array_equal(
-        wsolevaluation._inclusive(inside, (32, 64), whole), [[2, 2, 5, 5]]
-    )
+    np.testing.assert_array_equal(whole_pixel_boxes(inside, (32, 64), whole), [[2, 2, 5, 5]])
 
 
 def test_pictures_with_a_single_class_stand_beside_the_whole(model_path, tmp_path, capsys):

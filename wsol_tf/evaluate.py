@@ -12,17 +12,35 @@ a trained model it takes `--score_maps=DIR` (or .npz) from any program, and as a
 
 import json
 import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags
 from PIL import Image
 
-from wsol_tf import programs
-from wsol_tf.config import MAPS
-from wsol_tf.evaluation import workers, wsolevaluation
-from wsol_tf.evaluation.methods import BASELINES, _classifier, _model, _stored
-from wsol_tf.evaluation.score import score_and_draw
-from wsol_tf.report import contact_sheets, definitions
+from wsol_tf import files, programs
+from wsol_tf.config import MAPS, resize_side
+from wsol_tf.data.registry import open_dataset
+from wsol_tf.data.source import Source
+from wsol_tf.data.transforms import View
+from wsol_tf.evaluation import baselines, stored_maps, workers, wsolevaluation
+from wsol_tf.evaluation.methods import (
+    BASELINES,
+    method_of_classifier,
+    method_of_stored_maps,
+    with_baseline,
+)
+from wsol_tf.evaluation.pairs import Method, method_of
+from wsol_tf.evaluation.score import score
+from wsol_tf.evaluation.stored_maps import StoredArrays
+from wsol_tf.model.build import load_model
+from wsol_tf.report import contact_sheets, definitions, terminal
 from wsol_tf.report.page import draw_charts, write_report
+
+# What a function returns that makes what is scored of (parsed flags, threshold): the method, the
+# data set, and stored arrays by the name that their findings have in metrics.json.
+Scored = tuple[Method, Source, dict[str, StoredArrays]]
 
 DATA = (
     "dataset",
@@ -102,8 +120,12 @@ def define_flags():
     )
 
 
-def parse_metrics(names):
-    """Reads --metrics: a list of names, or 'all' or 'none' alone."""
+def parse_metrics(names: Sequence[str]) -> tuple[str, ...]:
+    """Reads --metrics: a list of names, or 'all' or 'none' alone.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
     if names in (["all"], ["none"], []):
         return wsolevaluation.METRICS if names == ["all"] else ()
     unknown = sorted(set(names) - set(wsolevaluation.METRICS))
@@ -115,27 +137,40 @@ def parse_metrics(names):
     return tuple(names)
 
 
-def evaluate(values, make=None, program="wsol_tf.evaluate"):
-    """Does what the command does with parsed flags; returns the figures.
+def evaluate(
+    values: flags.FlagValues,
+    make_scored: Callable[[flags.FlagValues, float | str], Scored] | None = None,
+    program: str = "wsol_tf.evaluate",
+) -> dict[str, Any]:
+    """Does what the command does with parsed flags.
 
-    make: function of (flags, threshold) that returns what is scored, as `_model` does; None: what
-    the flags name. program: the module that was called, for the command in the report.
+    Args:
+        values: parsed flags of `define_data_flags`, and `model` and `threshold`.
+        make_scored: makes what is scored of (values, threshold); None: what the flags name.
+        program: the module that was called, for the command in the report.
+
+    Returns:
+        The figures, as in metrics.json.
+
+    Raises:
+        ValueError: for flags that can't work.
     """
     threshold = programs.parse_threshold(values.threshold)
     metrics = parse_metrics(values.metrics)
-    make = make or _named(values)
+    make_scored = make_scored or _named(values)
     programs.make_output_dir(values.output_dir)
-    method, source, stored = make(values, threshold)
-    title = contact_sheets.sheet_title(values.dataset, values.data_dir, values.split)
+    method, source, stored = make_scored(values, threshold)
     with workers.mapper(values.workers) as map_chunks:
-        figures, lines, tiles = score_and_draw(
+        figures, predictions = score(
             method,
             source,
-            sheet_path=os.path.join(values.output_dir, "contact_sheet.png"),
-            title=title,
             metrics=metrics,
             map_chunks=map_chunks,
+            progress=terminal.progress_bar(len(source)),
         )
+    print(terminal.figures_table(figures))
+    if source.report.skipped or source.report.noted:
+        print(source.report.summary())
     for arrays in stored.values():
         if arrays.summary():
             print(arrays.summary())
@@ -146,31 +181,42 @@ def evaluate(values, make=None, program="wsol_tf.evaluate"):
         **{name: arrays.findings() for name, arrays in stored.items()},
     }
     figures["definitions"] = definitions.definitions_of(figures)
-    with open(os.path.join(values.output_dir, "metrics.json"), "w") as file:
-        json.dump(figures, file, indent=2)
-    with open(os.path.join(values.output_dir, "predictions.jsonl"), "w") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-    drawn = draw_charts(figures)
-    for name, chart in drawn.items():
-        Image.fromarray(chart).save(os.path.join(values.output_dir, f"{name}.png"))
-    write_report(
-        os.path.join(values.output_dir, "report.html"),
-        figures,
-        drawn,
-        tiles,
-        title=title,
-        command=programs.command_line(program, values),
-    )
+    written = _write(values, program, figures, predictions, method, source)
     if not source.has_boxes and not source.has_masks:
         print(
             "This data has no boxes and no masks, so only the classification is scored. To score "
             "localization, give boxes: --dataset=csv, --dataset=coco or --dataset=voc_folder, "
             "see docs/data.md."
         )
-    written = ["report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png"]
-    written += [f"{name}.png" for name in drawn]
     print(f"Wrote {', '.join(written)} to {values.output_dir}.")
     return figures
+
+
+def _write(values, program, figures, predictions, method, source):
+    """Writes the files of an evaluation; returns their names."""
+
+    def path(name):
+        return os.path.join(values.output_dir, name)
+
+    title = contact_sheets.sheet_title(values.dataset, values.data_dir, values.split)
+    files.write_json(path("metrics.json"), figures)
+    lines = [json.dumps(line) + "\n" for line in predictions]
+    files.write(path("predictions.jsonl"), "".join(lines))
+    tiles = contact_sheets.draw_tiles(method, source, predictions)
+    contact_sheets.write_contact_sheet(path("contact_sheet.png"), tiles, title)
+    charts = draw_charts(figures)
+    for name, chart in charts.items():
+        Image.fromarray(chart).save(path(f"{name}.png"))
+    write_report(
+        path("report.html"),
+        figures,
+        charts,
+        tiles,
+        title=title,
+        command=programs.command_line(program, values),
+    )
+    written = ["report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png"]
+    return [*written, *(f"{name}.png" for name in charts)]
 
 
 def _named(values):
@@ -183,11 +229,106 @@ def _named(values):
         raise ValueError("--class_scores go with --score_maps; a model has its own.")
     if values.ten_crop and values.score_maps:
         raise ValueError("--ten_crop needs a model that classifies; stored maps have no crops.")
+    if values.map and values.score_maps:
+        raise ValueError("--map picks a map of a model; stored score maps are scored as they are.")
     if values.score_maps:
-        return _stored
+        return _scored_maps
     if values.model == "imagenet" or values.model.endswith(".h5"):
-        return _classifier
-    return _model
+        return _scored_classifier
+    return _scored_model
+
+
+def _scored_model(values, threshold):
+    """A trained model of ours."""
+    model = load_model(values.model)
+    own_map = None if values.map in BASELINES else values.map
+    method = method_of(
+        model,
+        kind=own_map,
+        threshold=threshold if own_map == values.map else "stored",
+        view=values.view or "crop",
+        top_k=values.top_k,
+        ten_crop=values.ten_crop,
+    )
+    source = open_scored(values, model.classes, model.resize_size)
+    if own_map != values.map:
+        method = with_baseline(
+            method, values.map, model.feature_extractor, model.classifier, threshold=threshold
+        )
+    return method, source, {}
+
+
+def _scored_classifier(values, threshold):
+    """A classifier of keras.applications as it was trained on ImageNet."""
+    resize_size = resize_side(values.input_size, values.resize_size)
+    source = open_scored(values, None, resize_size)
+    try:
+        feature_extractor, classifier, loaded = baselines.imagenet_classifier(
+            values.extractor,
+            width=values.width,
+            input_size=values.input_size,
+            output_stride=values.output_stride,
+            dilation=values.dilation,
+            weights=values.model,
+        )
+    except ValueError as error:  # --model names the weights here
+        sentence = re.sub("`?(--)?extractor_weights`?", "--model", str(error))
+        raise ValueError(sentence) from error
+    print(f"Classifier {loaded}.")
+    scores = classifier.output.shape[-1]
+    if len(source.classes) != scores:
+        raise ValueError(
+            f"The classifier tells {scores} classes apart and {source.name} has "
+            f"{len(source.classes)}. A classes.txt with all names in the order of the classifier's "
+            "scores is needed: for ImageNet its 1000 wnids, sorted."
+        )
+    method = method_of_classifier(
+        feature_extractor,
+        classifier,
+        view=View(values.input_size, resize_size, values.view or "crop"),
+        kind=values.map,
+        threshold=threshold,
+        ten_crop=values.ten_crop,
+    )
+    return method, source, {}
+
+
+def _scored_maps(values, threshold):
+    """Score maps that another program made."""
+    resize_size = resize_side(values.input_size, values.resize_size)
+    source = open_scored(values, None, resize_size)
+    stored = {"score_maps": stored_maps.open_maps(values.score_maps, source)}
+    if values.class_scores:
+        stored["class_scores"] = stored_maps.open_scores(values.class_scores, source)
+    method = method_of_stored_maps(
+        **stored,
+        num_classes=len(source.classes),
+        view=View(values.input_size, resize_size, values.view or "whole"),
+        threshold=threshold,
+    )
+    return method, source, stored
+
+
+def open_scored(values: flags.FlagValues, classes: Sequence[str] | None, image_size: int) -> Source:
+    """Opens the data set that the flags of `define_data_flags` name.
+
+    Args:
+        values: parsed flags.
+        classes: the classes of what is scored; None: those of the data set.
+        image_size: side in pixels of drawn pictures.
+    """
+    return open_dataset(
+        values.dataset,
+        values.data_dir,
+        values.split,
+        classes=classes,
+        seed=values.seed,
+        image_size=image_size,
+        num_examples=values.num_examples or None,
+        download=values.download,
+        single_class=values.single_class,
+        on_bad_image=values.on_bad_image,
+    )
 
 
 def main(argv):

@@ -10,10 +10,10 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from edge.export.convert import SIGNATURE
-from wsol_tf.evaluation import wsolevaluation
 from wsol_tf.evaluation.iou import box_iou, mask_iou
-from wsol_tf.evaluation.metrics import LOCALIZED
+from wsol_tf.evaluation.localized_map import LOCALIZED, LocalizedMap
 from wsol_tf.evaluation.pairs import predict_pairs
+from wsol_tf.evaluation.standard_metrics import StandardMetrics
 from wsol_tf.model.score_maps import localize
 
 REFERENCE = "keras"
@@ -86,7 +86,7 @@ def compare(runners, source, positions, *, view, threshold, kind, label=None, la
     ]
     rows = {name: [] for name in runners}
     shown = False
-    accuracies = {name: wsolevaluation.Standard(["max_box_acc_v2"], view) for name in runners}
+    accuracies = {name: StandardMetrics(["max_box_acc_v2"], view) for name in runners}
     for pairs in zip(*streams, strict=True):
         truth = None
         for name, pair in zip(runners, pairs, strict=True):
@@ -109,7 +109,7 @@ def compare(runners, source, positions, *, view, threshold, kind, label=None, la
                 row["same_class"] = pair.logits.argmax() == true_class
             if labelled and pair.boxes is not None and label in (None, pair.label):
                 row["box_iou"] = box_iou(box[None], pair.boxes).max(initial=0)
-                accuracies[name].add(pair, score_map)
+                accuracies[name].add(LocalizedMap(pair, kind))
             rows[name].append(row)
     if not rows[reference]:
         raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")

@@ -122,7 +122,7 @@ def test_an_imagenet_classifier_is_scored_by_the_same_command(weights, voc, tmp_
         f"--output_dir={tmp_path / 'out'}",
     )  # fmt: skip
     assert run(evaluate, *arguments, f"--data_dir={voc}") == 1
-    assert "tells 1000 classes and" in capsys.readouterr().err
+    assert "tells 1000 classes apart and" in capsys.readouterr().err
     names = [*shapes.CLASSES, *(f"n{i:08d}" for i in range(1000 - len(shapes.CLASSES)))]
     (voc / "classes.txt").write_text("\n".join(names))
     assert run(evaluate, *arguments, f"--data_dir={voc}") == 0

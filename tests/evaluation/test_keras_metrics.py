@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers import tiny_model
+from helpers import add_map, tiny_model
 from wsol_tf.data import transforms
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.evaluation import keras_metrics
@@ -46,7 +46,7 @@ def toy_batch(count=12, seed=0):
 def figures_of(maps, boxes, labels, logits, threshold):
     scored = LocalizationMetrics([0.3, 0.5])
     for i, (score_map, box, label, row) in enumerate(zip(maps, boxes, labels, logits, strict=True)):
-        scored.add(f"{i}", label, row, score_map, box[box[:, 2] > box[:, 0]], VIEW)
+        add_map(scored, f"{i}", label, row, score_map, box[box[:, 2] > box[:, 0]], VIEW)
     return scored.result(threshold)
 
 

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import add_map
 from wsol_tf.evaluation import metrics
 from wsol_tf.evaluation.iou import bas_box_iou, box_iou
+from wsol_tf.evaluation.localized_map import OUTCOMES, THRESHOLDS, outcomes_of
 from wsol_tf.evaluation.metrics import LocalizationMetrics
 from wsol_tf.model import score_maps
 
@@ -27,10 +29,10 @@ def _four_pairs():
     """Four pairs with IoU 1, 1/2, 1/4 and 0 at thresholds below 1; ranks 0, 1, 0, 5."""
     scored = LocalizationMetrics()
     six = np.arange(6, 0, -1)  # class 0 first, class 5 last
-    scored.add("a", 0, six, _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
-    scored.add("b", 1, six, _map_of([0, 0, 4, 4]), [[0, 0, 4, 2]], VIEW)
-    scored.add("c", 0, six, _map_of([0, 0, 2, 2]), [[0, 0, 4, 4]], VIEW)
-    scored.add("d", 5, six, _map_of([0, 0, 2, 2]), [[8, 8, 10, 10]], VIEW)
+    add_map(scored, "a", 0, six, _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
+    add_map(scored, "b", 1, six, _map_of([0, 0, 4, 4]), [[0, 0, 4, 2]], VIEW)
+    add_map(scored, "c", 0, six, _map_of([0, 0, 2, 2]), [[0, 0, 4, 4]], VIEW)
+    add_map(scored, "d", 5, six, _map_of([0, 0, 2, 2]), [[8, 8, 10, 10]], VIEW)
     return scored
 
 
@@ -76,23 +78,23 @@ def test_figures_by_hand():
 def test_outcomes_by_hand(box, true_boxes, outcome):
     true_boxes = np.reshape(true_boxes, (-1, 4))
     for swap in (1, -1):  # the order of the true boxes plays no part
-        found = metrics.outcomes([box], true_boxes[::swap], True)
-        assert metrics.OUTCOMES[found[0]] == outcome
-    wrong = metrics.outcomes([box], true_boxes, False)
+        found = outcomes_of([box], true_boxes[::swap], True)
+        assert OUTCOMES[found[0]] == outcome
+    wrong = outcomes_of([box], true_boxes, False)
     # A wrong class changes the name of a right box, and hides no wrong one.
     expected = "wrong_class" if outcome == "right" else outcome
-    assert metrics.OUTCOMES[wrong[0]] == expected
+    assert OUTCOMES[wrong[0]] == expected
 
 
 @given(st.integers(0, 99), st.sampled_from([0.0, 0.3, 0.6, "otsu"]))
 @settings(max_examples=25, deadline=None)
 def test_outcomes_count_each_pair_once_and_agree_with_the_figures(seed, threshold):
     scored = _random_metrics(8, seed)
-    scored.add("out of view", 0, [1.0, 0.0, 0.0], np.ones((4, 4)), np.zeros((0, 4)), 40)
-    scored.add("no box", 0, [1.0, 0.0, 0.0], np.ones((4, 4)), None, 40)
+    add_map(scored, "out of view", 0, [1.0, 0.0, 0.0], np.ones((4, 4)), np.zeros((0, 4)), 40)
+    add_map(scored, "no box", 0, [1.0, 0.0, 0.0], np.ones((4, 4)), None, 40)
     figures = scored.result(threshold)
     counts = figures["outcomes"]
-    assert tuple(counts) == metrics.OUTCOMES
+    assert tuple(counts) == OUTCOMES
     assert sum(counts.values()) == 9  # the pair without boxes is left out
     assert counts["right"] == round(9 * figures["top1_loc"])
     assert counts["right"] + counts["wrong_class"] == round(9 * figures["gt_known_loc"])
@@ -101,17 +103,17 @@ def test_outcomes_count_each_pair_once_and_agree_with_the_figures(seed, threshol
 
 def test_outcomes_of_bad_maps_are_misses_and_without_boxes_there_are_none():
     scored = LocalizationMetrics()
-    scored.add("a", 0, [1.0], np.full((4, 4), np.nan), [[0, 0, 10, 10]], VIEW)
+    add_map(scored, "a", 0, [1.0], np.full((4, 4), np.nan), [[0, 0, 10, 10]], VIEW)
     assert scored.result(0.3)["outcomes"]["missed"] == 1
     bare = LocalizationMetrics()
-    bare.add("a", 0, [1.0], np.ones((4, 4)), None, VIEW)
+    add_map(bare, "a", 0, [1.0], np.ones((4, 4)), None, VIEW)
     assert bare.result(0.3)["outcomes"] is None
     assert bare.threshold_curves() is None
 
 
 def test_without_class_scores_a_right_box_is_right():
     scored = LocalizationMetrics()
-    scored.add("a", 0, None, _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
+    add_map(scored, "a", 0, None, _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
     assert scored.result(0.3)["outcomes"]["right"] == 1
 
 
@@ -144,7 +146,7 @@ def test_map_is_resized_to_the_view():
     scored = LocalizationMetrics()
     score_map = np.zeros((7, 7), np.float32)
     score_map[2:5, 3:6] = 4.0  # a block of ones once stretched; each position covers 32 pixels
-    scored.add("a", 0, [1.0], score_map, [[96, 64, 192, 160]], 224)
+    add_map(scored, "a", 0, [1.0], score_map, [[96, 64, 192, 160]], 224)
     # Bilinear edges cross one half on the block's own edges.
     assert scored.result(0.5)["miou_box"] == 1.0
 
@@ -152,7 +154,7 @@ def test_map_is_resized_to_the_view():
 def test_best_of_several_boxes_counts():
     scored = LocalizationMetrics()
     boxes = [[8, 8, 10, 10], [2, 2, 6, 6], [0, 0, 10, 10]]
-    scored.add("a", 0, [1.0], _map_of([2, 2, 6, 6]), boxes, VIEW)
+    add_map(scored, "a", 0, [1.0], _map_of([2, 2, 6, 6]), boxes, VIEW)
     assert scored.result(0.3)["miou_box"] == 1.0
 
 
@@ -160,7 +162,7 @@ def test_view_that_is_not_square():
     scored = LocalizationMetrics()
     score_map = np.zeros((4, 8), np.float32)
     score_map[1:3, 5:8] = 1
-    scored.add("a", 0, [1.0], score_map, [[5, 1, 8, 3]], (4, 8))
+    add_map(scored, "a", 0, [1.0], score_map, [[5, 1, 8, 3]], (4, 8))
     figures = scored.result(0.3)
     assert figures["miou_box"] == 1.0
     assert figures["baselines"]["whole_view"]["miou_box"] == 6 / 32
@@ -169,7 +171,7 @@ def test_view_that_is_not_square():
 def test_oracle_is_the_best_threshold_and_is_named_apart():
     scored = LocalizationMetrics()
     # Right above one half; below it the faint surroundings give IoU 1/4.
-    scored.add("a", 0, [1.0], _map_of([2, 2, 6, 6], faint=[1, 1, 9, 9]), [[2, 2, 6, 6]], VIEW)
+    add_map(scored, "a", 0, [1.0], _map_of([2, 2, 6, 6], faint=[1, 1, 9, 9]), [[2, 2, 6, 6]], VIEW)
     low, high = scored.result(0.1), scored.result(0.8)
     assert (low["gt_known_loc"], high["gt_known_loc"]) == (0, 1)
     assert low["gt_known_loc_oracle"] == high["gt_known_loc_oracle"] == 1
@@ -198,7 +200,7 @@ def test_mask_iou_is_that_of_all_positions_above_the_threshold():
     score_map = _map_of([0, 0, 4, 2])
     score_map[6:9, 8] = 1  # a second component, of three pixels, counts too
     score_map[9] = 1  # ignored
-    scored.add("a", 0, [1.0], score_map, [[0, 0, 4, 4]], VIEW, mask=truth)
+    add_map(scored, "a", 0, [1.0], score_map, [[0, 0, 4, 4]], VIEW, mask=truth)
     assert scored.result(0.3)["miou_mask"] == pytest.approx(8 / (16 + 3))
 
 
@@ -207,7 +209,7 @@ def test_mask_iou_is_that_of_all_positions_above_the_threshold():
 )
 def test_pairs_without_a_mask_make_no_mask_figure(mask):
     scored = LocalizationMetrics()
-    scored.add("a", 0, [1.0], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW, mask=mask)
+    add_map(scored, "a", 0, [1.0], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW, mask=mask)
     assert scored.result(0.3)["miou_mask"] is None
 
 
@@ -232,7 +234,7 @@ def test_a_map_that_is_not_finite_is_named_and_a_miss(value):
     scored = LocalizationMetrics()
     whole = np.ones((VIEW, VIEW), np.uint8)
     # The whole view would be right here: a broken map must not profit from that.
-    scored.add("broken", 0, [1.0], score_map, [[0, 0, 10, 10]], VIEW, mask=whole)
+    add_map(scored, "broken", 0, [1.0], score_map, [[0, 0, 10, 10]], VIEW, mask=whole)
     for threshold in (0.3, "otsu"):
         figures = scored.result(threshold)
         assert figures["bad_maps"] == ["broken"]
@@ -243,7 +245,7 @@ def test_a_map_that_is_not_finite_is_named_and_a_miss(value):
 
 def test_a_constant_map_is_counted_and_its_box_is_the_whole_view():
     scored = LocalizationMetrics()
-    scored.add("flat", 0, [1.0], np.full((7, 7), 0.4), [[0, 0, 10, 10]], VIEW)
+    add_map(scored, "flat", 0, [1.0], np.full((7, 7), 0.4), [[0, 0, 10, 10]], VIEW)
     figures = scored.result(0.3)
     assert figures["constant_maps"] == ["flat"]
     assert figures["bad_maps"] == []
@@ -252,7 +254,7 @@ def test_a_constant_map_is_counted_and_its_box_is_the_whole_view():
 
 def test_scores_that_are_not_finite_are_named_and_never_right():
     scored = LocalizationMetrics()
-    scored.add("nan", 0, [1, np.nan], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
+    add_map(scored, "nan", 0, [1, np.nan], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
     figures = scored.result(0.3)
     assert figures["bad_scores"] == ["nan"]
     assert figures["top1_cls"] == figures["top5_cls"] == figures["top1_loc"] == 0
@@ -262,7 +264,7 @@ def test_scores_that_are_not_finite_are_named_and_never_right():
 def test_a_label_whose_own_score_is_nan_is_never_right():
     scored = LocalizationMetrics()
     scores = [1.0, np.nan]
-    scored.add("nan", 1, scores, _map_of([2, 2, 6, 6]), None, VIEW, allowed=[True, False])
+    add_map(scored, "nan", 1, scores, _map_of([2, 2, 6, 6]), None, VIEW, allowed=[True, False])
     figures = scored.result(0.3)
     assert figures["bad_scores"] == ["nan"]
     assert figures["top1_cls"] == 0
@@ -271,7 +273,7 @@ def test_a_label_whose_own_score_is_nan_is_never_right():
 def test_equal_scores_rank_as_argmax_does():
     scored = LocalizationMetrics()
     for label in range(3):
-        scored.add("same", label, np.zeros(3), _map_of([2, 2, 6, 6]), None, VIEW)
+        add_map(scored, "same", label, np.zeros(3), _map_of([2, 2, 6, 6]), None, VIEW)
     assert scored.result(0.3)["top1_cls"] == pytest.approx(1 / 3)
 
 
@@ -279,19 +281,19 @@ def test_only_allowed_classes_compete():
     box = [[2, 2, 6, 6]]
     score_map, scores = _map_of(*box), [1.0, 3.0, 2.0]
     alone, among = LocalizationMetrics(), LocalizationMetrics()
-    alone.add("a", 2, scores, score_map, box, VIEW)
-    among.add("a", 2, scores, score_map, box, VIEW, allowed=[True, False, True])
+    add_map(alone, "a", 2, scores, score_map, box, VIEW)
+    add_map(among, "a", 2, scores, score_map, box, VIEW, allowed=[True, False, True])
     assert (alone.result(0.3)["top1_cls"], among.result(0.3)["top1_cls"]) == (0, 1)
     # The label itself always takes part, whatever its own entry says.
     itself = LocalizationMetrics()
-    itself.add("a", 2, scores, score_map, box, VIEW, allowed=[True, False, False])
+    add_map(itself, "a", 2, scores, score_map, box, VIEW, allowed=[True, False, False])
     assert itself.result(0.3)["top1_cls"] == 1
 
 
 def test_a_pair_without_box_in_view_is_a_miss_and_counted():
     scored = LocalizationMetrics()
-    scored.add("a", 0, [1.0], _map_of([2, 2, 6, 6]), np.zeros((0, 4)), VIEW)
-    scored.add("b", 0, [1.0], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
+    add_map(scored, "a", 0, [1.0], _map_of([2, 2, 6, 6]), np.zeros((0, 4)), VIEW)
+    add_map(scored, "b", 0, [1.0], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
     figures = scored.result(0.3)
     assert figures["gt_known_loc"] == 0.5
     assert figures["pairs_without_box"] == ["a"]
@@ -300,7 +302,7 @@ def test_a_pair_without_box_in_view_is_a_miss_and_counted():
 @pytest.mark.parametrize("boxes", [None, np.zeros((0, 4))])
 def test_data_without_boxes_makes_no_box_figure(boxes):
     scored = LocalizationMetrics()
-    scored.add("a", 0, [1.0], _map_of([2, 2, 6, 6]), boxes, VIEW)
+    add_map(scored, "a", 0, [1.0], _map_of([2, 2, 6, 6]), boxes, VIEW)
     figures = scored.result(0.3)
     for name in ("gt_known_loc", "top1_loc", "miou_box", "gt_known_loc_oracle", "baselines"):
         assert figures[name] is None
@@ -312,8 +314,8 @@ def test_data_without_boxes_makes_no_box_figure(boxes):
 
 def test_pairs_with_and_without_boxes_mix():
     scored = LocalizationMetrics()
-    scored.add("a", 0, [2.0, 1.0], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
-    scored.add("b", 1, [1.0, 2.0], _map_of([2, 2, 6, 6]), None, VIEW)
+    add_map(scored, "a", 0, [2.0, 1.0], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
+    add_map(scored, "b", 1, [1.0, 2.0], _map_of([2, 2, 6, 6]), None, VIEW)
     figures = scored.result(0.3)
     assert figures["gt_known_loc"] == 1
     assert figures["per_class"]["gt_known_loc"] == 1
@@ -323,7 +325,7 @@ def test_pairs_with_and_without_boxes_mix():
 def test_duplicates_are_named_and_counted_once():
     scored = LocalizationMetrics()
     for box in ([2, 2, 6, 6], [0, 0, 2, 2]):
-        scored.add("twice", 0, [1.0], _map_of(box), [[2, 2, 6, 6]], VIEW)
+        add_map(scored, "twice", 0, [1.0], _map_of(box), [[2, 2, 6, 6]], VIEW)
     figures = scored.result(0.3)
     assert (figures["num_pairs"], figures["miou_box"]) == (1, 1)
     assert figures["duplicates"] == ["twice"]
@@ -332,7 +334,7 @@ def test_duplicates_are_named_and_counted_once():
 def test_two_classes_of_one_picture_are_two_pairs():
     scored = LocalizationMetrics()
     for label in (0, 1):
-        scored.add("a", label, [1.0, 2.0], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
+        add_map(scored, "a", label, [1.0, 2.0], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
     figures = scored.result(0.3)
     assert (figures["num_images"], figures["num_pairs"]) == (1, 2)
 
@@ -356,7 +358,7 @@ def _random_metrics(count, seed, order=None):
     for i in range(count) if order is None else order:
         image_id, label, score_map, boxes, mask = pairs[i]
         scores = np.random.default_rng(i).random(3)
-        scored.add(image_id, label, scores, score_map, boxes, 40, mask=mask)
+        add_map(scored, image_id, label, scores, score_map, boxes, 40, mask=mask)
     return scored
 
 
@@ -394,7 +396,7 @@ def test_merge_refuses_other_thresholds_and_another_iou():
 
 def test_result_is_json_without_nan():
     scored = _random_metrics(5, seed=0)
-    scored.add("no box", 2, [0.0, 0.0, 1.0], np.full((8, 8), np.nan), None, 40)
+    add_map(scored, "no box", 2, [0.0, 0.0, 1.0], np.full((8, 8), np.nan), None, 40)
     figures = scored.result(np.float64(0.3))
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
 
@@ -410,21 +412,21 @@ def test_result_refuses_a_threshold_that_was_not_measured():
 
 
 def test_own_thresholds_are_measured():
-    scored = LocalizationMetrics([*metrics.THRESHOLDS, 0.155])
-    scored.add("a", 0, [1.0], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
+    scored = LocalizationMetrics([*THRESHOLDS, 0.155])
+    add_map(scored, "a", 0, [1.0], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
     assert scored.result(0.155)["threshold"] == 0.155
     assert len(scored.thresholds) == 101
 
 
 def test_add_refuses_a_label_without_score():
     with pytest.raises(ValueError, match="Label 3 has no score. Received scores for 2 classes."):
-        LocalizationMetrics().add("a", 3, [1.0, 2.0], _map_of([0, 0, 2, 2]), None, VIEW)
+        add_map(LocalizationMetrics(), "a", 3, [1.0, 2.0], _map_of([0, 0, 2, 2]), None, VIEW)
 
 
 def test_chosen_threshold_is_the_middle_of_a_plateau():
     scored = LocalizationMetrics()
     # IoU 1 from .50 to .99 and 1/4 below; smoothing over five keeps .52 .. .99 near the top.
-    scored.add("a", 0, [1.0], _map_of([2, 2, 6, 6], faint=[1, 1, 9, 9]), [[2, 2, 6, 6]], VIEW)
+    add_map(scored, "a", 0, [1.0], _map_of([2, 2, 6, 6], faint=[1, 1, 9, 9]), [[2, 2, 6, 6]], VIEW)
     assert scored.choose_threshold_from_boxes() == pytest.approx((0.52 + 0.99) / 2, abs=0.0051)
 
 
@@ -432,9 +434,11 @@ def test_chosen_threshold_is_not_moved_by_one_lucky_picture():
     scored = LocalizationMetrics()
     for i in range(24):  # right from .50 on
         box = [2, 2, 6, 6]
-        scored.add(f"{i}", 0, [1.0], _map_of(box, faint=[1, 1, 9, 9]), [box], VIEW)
+        add_map(scored, f"{i}", 0, [1.0], _map_of(box, faint=[1, 1, 9, 9]), [box], VIEW)
     # One picture is right below .50 only; the accuracy of the others must decide.
-    scored.add("odd", 0, [1.0], _map_of([2, 2, 6, 6], faint=[1, 1, 9, 9]), [[1, 1, 9, 9]], VIEW)
+    add_map(
+        scored, "odd", 0, [1.0], _map_of([2, 2, 6, 6], faint=[1, 1, 9, 9]), [[1, 1, 9, 9]], VIEW
+    )
     assert scored.choose_threshold_from_boxes() > 0.5
 
 
@@ -442,8 +446,8 @@ def test_chosen_threshold_prefers_two_right_boxes_to_one_perfect_one():
     scored = LocalizationMetrics()
     # Below .50 the IoUs are 1 and 1/3, above 2/3 and 3/5: a lower mean, but both right.
     tall = [0, 0, 10, 9]
-    scored.add("a", 0, [1.0], _map_of([0, 0, 10, 6], faint=tall), [tall], VIEW)
-    scored.add("b", 0, [1.0], _map_of([0, 0, 10, 5], faint=tall), [[0, 0, 10, 3]], VIEW)
+    add_map(scored, "a", 0, [1.0], _map_of([0, 0, 10, 6], faint=tall), [tall], VIEW)
+    add_map(scored, "b", 0, [1.0], _map_of([0, 0, 10, 5], faint=tall), [[0, 0, 10, 3]], VIEW)
     assert scored.result(0.3)["miou_box"] > scored.result(0.7)["miou_box"]
     assert scored.choose_threshold_from_boxes() > 0.5
 
@@ -455,12 +459,12 @@ def test_threshold_without_boxes_goes_by_what_the_classifier_sees():
     score_map[3:6, 3:6] = 1
     for i, seen in enumerate([score_map > 0.2, score_map > 0.2, score_map > 0.6]):
         activation = np.float32(seen) * np.float32(1e30)  # how much it is says nothing
-        scored.add(f"{i}", 0, [1.0], score_map, None, VIEW, activation=activation)
-        plain.add(f"{i}", 0, [1.0], score_map, None, VIEW)
+        add_map(scored, f"{i}", 0, [1.0], score_map, None, VIEW, activation=activation)
+        add_map(plain, f"{i}", 0, [1.0], score_map, None, VIEW)
     assert scored.choose_threshold_from_maps() == pytest.approx(0.2, abs=0.006)  # the median
     for i, value in enumerate([0, np.nan, np.inf] * 2, 3):  # no activation to go by
         activation = np.full((VIEW, VIEW), value, np.float32)
-        scored.add(f"{i}", 0, [1.0], score_map, None, VIEW, activation=activation)
+        add_map(scored, f"{i}", 0, [1.0], score_map, None, VIEW, activation=activation)
     assert scored.choose_threshold_from_maps() == plain.choose_threshold_from_maps()
 
 
@@ -473,15 +477,15 @@ def test_threshold_without_boxes_is_the_median_of_least_cross_entropy():
         score_map[2:8, 2:8] = level
         score_map[0, 0] = 1
         maps.append(score_map)
-        scored.add(f"{i}", 0, [1.0], score_map, None, VIEW)
-    scored.add("broken", 0, [1.0], np.full((4, 4), np.nan), None, VIEW)
+        add_map(scored, f"{i}", 0, [1.0], score_map, None, VIEW)
+    add_map(scored, "broken", 0, [1.0], np.full((4, 4), np.nan), None, VIEW)
     median = np.median([score_maps.min_cross_entropy(score_map) for score_map in maps])
     assert abs(scored.choose_threshold_from_maps() - median) <= 0.005 + 1e-9
 
 
 def test_threshold_without_boxes_needs_one_finite_map():
     scored = LocalizationMetrics()
-    scored.add("broken", 0, [1.0], np.full((4, 4), np.nan), None, VIEW)
+    add_map(scored, "broken", 0, [1.0], np.full((4, 4), np.nan), None, VIEW)
     with pytest.raises(ValueError, match="no picture with a finite map"):
         scored.choose_threshold_from_maps()
 
@@ -494,8 +498,8 @@ def test_centered_box_has_the_area_and_the_middle():
 
 def test_baselines_by_hand():
     scored = LocalizationMetrics()
-    scored.add("a", 0, [1.0], _map_of([0, 0, 1, 1]), [[2.5, 2.5, 7.5, 7.5]], VIEW)
-    scored.add("b", 0, [1.0], _map_of([0, 0, 1, 1]), [[0, 0, 10, 6]], VIEW)
+    add_map(scored, "a", 0, [1.0], _map_of([0, 0, 1, 1]), [[2.5, 2.5, 7.5, 7.5]], VIEW)
+    add_map(scored, "b", 0, [1.0], _map_of([0, 0, 1, 1]), [[0, 0, 10, 6]], VIEW)
     baselines = scored.result(0.3)["baselines"]
     assert baselines["whole_view"]["gt_known_loc"] == 0.5
     assert baselines["whole_view"]["miou_box"] == pytest.approx((0.25 + 0.6) / 2)
@@ -509,7 +513,7 @@ def test_baselines_by_hand():
 def test_baselines_of_centred_objects():
     scored = LocalizationMetrics()
     box = metrics.centered_box(VIEW, 0.6)
-    scored.add("a", 0, [1.0], _map_of([0, 0, 1, 1]), [box], VIEW)
+    add_map(scored, "a", 0, [1.0], _map_of([0, 0, 1, 1]), [box], VIEW)
     baselines = scored.result(0.3)["baselines"]
     assert baselines["whole_view"]["miou_box"] == pytest.approx(0.6)
     assert baselines["centered_box_oracle"]["gt_known_loc"] == 1
@@ -522,7 +526,7 @@ def test_bas_boxes_give_the_same_accuracy(shared_dir):
     scored = LocalizationMetrics(thresholds)
     for i, score_map in enumerate(vectors["box_maps28"]):
         # A constant map is no broken one: BAS's NaN stands for the whole picture there.
-        scored.add(f"{i:03}", 0, [1.0], score_map, vectors["box_gt_xyxy"][i][None], 224)
+        add_map(scored, f"{i:03}", 0, [1.0], score_map, vectors["box_gt_xyxy"][i][None], 224)
     for column, threshold in enumerate(thresholds):
         boxes = vectors["box_xyxy"][:, column]
         pairs = zip(boxes, vectors["box_gt_xyxy"], strict=True)
@@ -540,7 +544,7 @@ def test_means_over_pictures_and_over_classes_equal_those_of_bas(shared_dir):
     scored = LocalizationMetrics(box_iou=bas_box_iou)
     for i, score_map in enumerate(vectors["box_maps28"]):
         label, scores = vectors["agg_class"][i], vectors["agg_scores"][i]
-        scored.add(f"{i}", label, scores, score_map, vectors["box_gt_xyxy"][i][None], 224)
+        add_map(scored, f"{i}", label, scores, score_map, vectors["box_gt_xyxy"][i][None], 224)
     figures = scored.result(expected["threshold"])
     for name, ours in (("gt_known", "gt_known_loc"), ("top1", "top1_loc"), ("top5", "top5_loc")):
         assert figures["per_class"][ours] == pytest.approx(expected[name], rel=1e-12)
@@ -550,9 +554,9 @@ def test_means_over_pictures_and_over_classes_equal_those_of_bas(shared_dir):
 def test_a_subset_has_the_pairs_of_its_pictures_alone():
     scored = LocalizationMetrics()
     box = [[2, 2, 6, 6]]
-    scored.add("a", 0, [1.0, 0.0], _map_of([2, 2, 6, 6]), box, VIEW)
-    scored.add("a", 1, [1.0, 0.0], _map_of([8, 8, 9, 9]), box, VIEW)
-    scored.add("b", 0, [1.0, 0.0], _map_of([8, 8, 9, 9]), box, VIEW)
+    add_map(scored, "a", 0, [1.0, 0.0], _map_of([2, 2, 6, 6]), box, VIEW)
+    add_map(scored, "a", 1, [1.0, 0.0], _map_of([8, 8, 9, 9]), box, VIEW)
+    add_map(scored, "b", 0, [1.0, 0.0], _map_of([8, 8, 9, 9]), box, VIEW)
     assert scored.subset(["a"]).result(0.3)["gt_known_loc"] == 0.5
     assert scored.subset(["b"]).result(0.3)["num_pairs"] == 1
     assert len(scored.subset([])) == 0 and len(scored) == 3

@@ -12,8 +12,9 @@ from wsol_tf.data import transforms
 from wsol_tf.data.batches import evaluation_batches
 from wsol_tf.data.example import make_example
 from wsol_tf.data.registry import open_dataset
+from wsol_tf.evaluation.localized_map import LocalizedMap
 from wsol_tf.evaluation.pairs import Method, predict_pairs
-from wsol_tf.evaluation.score import accumulate, choose_thresholds, prediction, report
+from wsol_tf.evaluation.score import accumulate, choose_thresholds, compute_figures, prediction
 from wsol_tf.model import score_maps
 from wsol_tf.model.score_maps import map_of
 from wsol_tf.report import contact_sheets, terminal
@@ -44,8 +45,10 @@ def score(predict, source, kind="true", *, view=None, thresholds=None):
         predict_pairs(predict, source, range(len(source)), kinds=kinds, view=view, batch_size=2)
     )
     accumulators = accumulate(found, kinds, thresholds=thresholds.values())
-    figures = report(accumulators, kind, thresholds, source.classes)
-    lines = [prediction(pair, kind, thresholds[kind], view, source.classes) for pair in found]
+    figures = compute_figures(accumulators, kind, thresholds, source.classes)
+    measured = accumulators[kind].thresholds
+    localized = [LocalizedMap(pair, kind, thresholds[kind], measured) for pair in found]
+    lines = [prediction(each, view, source.classes) for each in localized]
     json.dumps([figures, lines], allow_nan=False)
     return figures, lines, found
 

@@ -63,9 +63,9 @@ def test_errors_of_the_function_and_of_the_items_reach_the_caller(in_two):
 
 
 def test_the_loss_of_a_process_is_told():
-    with workers.mapper(1) as map_items:
-        with pytest.raises(OSError, match="ended from outside.*Take fewer processes, or none"):
-            list(map_items(die, range(8)))
+    ended = pytest.raises(OSError, match="ended from outside.*Take fewer processes, or none")
+    with workers.mapper(1) as map_items, ended:
+        list(map_items(die, range(8)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsol_tf.evaluation import wsolevaluation
+from wsol_tf.evaluation import contour_boxes, wsolevaluation
 from wsol_tf.evaluation.wsolevaluation import BoxAccuracy, PixelPrecision
 
 COARSE = np.arange(0, 1, 0.05)
@@ -122,7 +122,7 @@ def test_instances_win_over_what_is_ignored():
 
 def test_levels_by_hand():
     # .999 * 255 = 254.7 and .5 * 255 = 127.5 are cut down; the threshold is relative to 254.
-    image, level = wsolevaluation.to_levels([[0.999, 0.5]], [0, 0.5, 0.999, 1])
+    image, level = contour_boxes.to_levels([[0.999, 0.5]], [0, 0.5, 0.999, 1])
     assert image.tolist() == [[254, 127]]
     assert level.tolist() == [0, 127, 253, 254]
 
@@ -131,37 +131,37 @@ def test_boxes_by_hand():
     score_map = np.zeros((8, 8))
     score_map[1:4, 1:3] = 1.0
     score_map[5:8, 4:8] = 0.6
-    image, level = wsolevaluation.to_levels(score_map, [0.5, 0.7])
+    image, level = contour_boxes.to_levels(score_map, [0.5, 0.7])
     assert level.tolist() == [127, 178]
-    at, boxes = wsolevaluation.boxes_at(image, level, contours="multi")
+    at, boxes = contour_boxes.boxes_at(image, level, contours="multi")
     # The last corner is one past the contour, but not past the image.
     assert sorted(boxes[at == 127].tolist()) == [[1, 1, 3, 4], [4, 5, 7, 7]]
     assert boxes[at == 178].tolist() == [[1, 1, 3, 4]]
     # Areas between the centres of the corner pixels: 1 x 2 against 3 x 2.
-    at, boxes = wsolevaluation.boxes_at(image, level, contours="single")
+    at, boxes = contour_boxes.boxes_at(image, level, contours="single")
     assert boxes[at == 127].tolist() == [[4, 5, 7, 7]]
 
 
 def test_map_of_zeros_has_the_box_of_one_pixel():
-    image, level = wsolevaluation.to_levels(np.zeros((4, 4)), [0, 0.5])
+    image, level = contour_boxes.to_levels(np.zeros((4, 4)), [0, 0.5])
     for contours in ("single", "multi"):
-        at, boxes = wsolevaluation.boxes_at(image, level, contours=contours)
+        at, boxes = contour_boxes.boxes_at(image, level, contours=contours)
         assert (at.tolist(), boxes.tolist()) == ([0], [[0, 0, 0, 0]])
 
 
 def test_iou_counts_the_last_pixels():
     # 3 x 3 against 2 x 3, sharing 1 x 3 pixels.
-    assert wsolevaluation.inclusive_iou([[0, 0, 2, 2]], [[2, 0, 3, 2]])[0, 0] == 3 / 12
-    assert wsolevaluation.inclusive_iou([[0, 0, 2, 2]], [[3, 0, 3, 2]])[0, 0] == 0
-    assert wsolevaluation.inclusive_iou([[0, 0, 0, 0]], [[0, 0, 0, 0]])[0, 0] == 1
+    assert contour_boxes.inclusive_iou([[0, 0, 2, 2]], [[2, 0, 3, 2]])[0, 0] == 3 / 12
+    assert contour_boxes.inclusive_iou([[0, 0, 2, 2]], [[3, 0, 3, 2]])[0, 0] == 0
+    assert contour_boxes.inclusive_iou([[0, 0, 0, 0]], [[0, 0, 0, 0]])[0, 0] == 1
 
 
 @given(score_maps(), BOXES, st.sampled_from(["single", "multi"]))
 @settings(max_examples=200, deadline=None)
 def test_boxes_and_ious_equal_brute_force(score_map, boxes, contours):
-    image, level = wsolevaluation.to_levels(score_map, COARSE)
-    at, found = wsolevaluation.boxes_at(image, level, contours=contours)
-    ious = wsolevaluation.best_ious(score_map, boxes, COARSE, contours=contours)
+    image, level = contour_boxes.to_levels(score_map, COARSE)
+    at, found = contour_boxes.boxes_at(image, level, contours=contours)
+    ious = contour_boxes.best_ious(score_map, boxes, COARSE, contours=contours)
     for i, threshold in enumerate(COARSE):
         expected_boxes, expected_iou = brute_force(score_map, boxes, threshold, contours)
         assert sorted(found[at == level[i]].tolist()) == expected_boxes
@@ -459,16 +459,16 @@ def test_masks_equal_wsolevaluation(vectors):
 def test_boxes_and_ious_equal_wsolevaluation(vectors, step):
     thresholds = vectors[f"thresholds_{step}"]
     for i, score_map in enumerate(vectors["maps"]):
-        image, level = wsolevaluation.to_levels(score_map, thresholds)
-        at, boxes = wsolevaluation.boxes_at(image, level, contours="single")
+        image, level = contour_boxes.to_levels(score_map, thresholds)
+        at, boxes = contour_boxes.boxes_at(image, level, contours="single")
         table = np.zeros((256, 4), int)
         table[at] = boxes
         np.testing.assert_array_equal(table[level], vectors[f"box_single_{step}"][i])
         for kind in ("single", "multi"):
-            at, _ = wsolevaluation.boxes_at(image, level, contours=kind)
+            at, _ = contour_boxes.boxes_at(image, level, contours=kind)
             counts = np.bincount(at, minlength=256)[level]
             np.testing.assert_array_equal(counts, vectors[f"n_boxes_{kind}_{step}"][i])
-            ious = wsolevaluation.best_ious(
+            ious = contour_boxes.best_ious(
                 score_map, _boxes_of(vectors, i), thresholds, contours=kind
             )
             np.testing.assert_array_equal(ious, vectors[f"best_iou_{kind}_{step}"][i])

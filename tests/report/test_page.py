@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsol_tf.evaluation import metrics
+from helpers import add_map
+from wsol_tf.evaluation.localized_map import OUTCOMES
 from wsol_tf.evaluation.metrics import LocalizationMetrics
-from wsol_tf.evaluation.score import report
+from wsol_tf.evaluation.score import compute_figures
 from wsol_tf.evaluation.wsolevaluation import METRICS, BoxAccuracy, PixelPrecision
 from wsol_tf.report import definitions
 from wsol_tf.report import page as page_module
@@ -61,8 +62,8 @@ def _scored(classes, count=24, boxes=True, class_scores=True):
         for accumulator in kinds.values():
             score_map = rng.random((8, 8))
             score_map[y // 5 : y // 5 + 4, x // 5 : x // 5 + 4] += rng.random()
-            accumulator.add(f"{i}", i % len(classes), scores, score_map, box, 40)
-    figures = report(kinds, "mean", {"mean": 0.4, "cam": 0.3}, classes)
+            add_map(accumulator, f"{i}", i % len(classes), scores, score_map, box, 40)
+    figures = compute_figures(kinds, "mean", {"mean": 0.4, "cam": 0.3}, classes)
     figures |= {"threshold_from": "given", "view": "crop", "skipped": {}}
     return {"model": "model.keras", "scored_on": "drawn", **figures}
 
@@ -74,7 +75,7 @@ def _tiles(headings, each=6):
     return {name: [(tile, f"IoU 0.5, {WICKED}") for tile in large] for name in headings}
 
 
-HEADINGS = ("best", "median", "worst", *metrics.OUTCOMES[1:])
+HEADINGS = ("best", "median", "worst", *OUTCOMES[1:])
 
 
 @pytest.fixture(scope="module")

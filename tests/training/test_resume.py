@@ -59,7 +59,7 @@ def test_keyboard_interrupt_while_scoring_ends_without_a_traceback(
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(score, "report", interrupt)
+    monkeypatch.setattr(score, "compute_figures", interrupt)
     folder = tmp_path / "run"
     arguments = ("--num_examples=6", "--epochs=1", "--batch_size=4", f"--output_dir={folder}")
     assert run(train, *TINY, *arguments) == 130

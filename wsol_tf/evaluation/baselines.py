@@ -1,5 +1,7 @@
 """Score maps that need no training of ours: an ImageNet classifier's CAM, Grad-CAM, the centre."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -11,17 +13,26 @@ _TOPS = {"mobilenet_v1": "conv_preds", "inception_v3": "predictions"}
 
 
 def imagenet_classifier(
-    extractor, *, width=1.0, input_size=224, output_stride=16, dilation=True, weights="imagenet"
-):
+    extractor: str,
+    *,
+    width: float = 1.0,
+    input_size: int = 224,
+    output_stride: int = 16,
+    dilation: bool = True,
+    weights: str = "imagenet",
+) -> tuple[keras.Model, keras.Model, str]:
     """Builds a keras.applications classifier so that it gives its class activation map as well.
 
     Pooling and a linear layer commute, so that the layer, applied to each position, gives the map
     whose mean is the logit: CAM (Zhou et al., CVPR 2016, arXiv 1512.04150).
 
     Args:
-        extractor: see `extractors.build`, as width, input_size and dilation.
+        extractor: see `backbones.build_extractor`, as are width, input_size and dilation.
+        width: width multiplier of MobileNetV1.
+        input_size: side of the pictures in pixels.
         output_stride: 16 leaves the network as it was trained (maps of 7x7 from 224); 8 and 4
             give finer maps.
+        dilation: whether the convolutions behind a removed stride are dilated.
         weights: "imagenet" (downloaded) or the path of a weights file with the top.
 
     Returns:
@@ -66,8 +77,15 @@ def _top(extractor, width, weights):
     return [np.asarray(weight) for weight in whole.get_layer(_TOPS[extractor]).weights]
 
 
-def class_scores(feature_extractor, classifier):
-    """Makes a function of a uint8 batch -> dict of `logits` and `score_map`, as scoring wants."""
+def class_scores(
+    feature_extractor: keras.Model, classifier: keras.Model
+) -> Callable[[np.ndarray], dict[str, tf.Tensor]]:
+    """Makes the `predict` of a Method: uint8 batch -> dict of `logits` and `score_map`.
+
+    Args:
+        feature_extractor: functional model image -> F_f.
+        classifier: functional model F_f -> score map `[batch, h, w, classes]`.
+    """
 
     @tf.function
     def predict(images):
@@ -77,12 +95,18 @@ def class_scores(feature_extractor, classifier):
     return predict
 
 
-def grad_cam(feature_extractor, classifier):
-    """Makes a function (uint8 images, labels int32 [batch]) -> Grad-CAM float32 `[batch, h, w]`.
+def grad_cam(
+    feature_extractor: keras.Model, classifier: keras.Model
+) -> Callable[[np.ndarray, np.ndarray], tf.Tensor]:
+    """Makes a function (uint8 images, labels int32 `[batch]`) -> Grad-CAM float32 `[batch, h, w]`.
 
     The positive part of F_f, its channels weighted by their mean gradient of the label's logit
     (Selvaraju et al., ICCV 2017, arXiv 1610.02391). It is taken at the shared features F_f: at
     the last layer before the class scores it would be CAM's positive part again.
+
+    Args:
+        feature_extractor: functional model image -> F_f.
+        classifier: functional model F_f -> score map, whose mean over the positions are the logits.
     """
 
     @tf.function
@@ -98,7 +122,7 @@ def grad_cam(feature_extractor, classifier):
     return maps
 
 
-def center_map(side=56):
+def center_map(side: int = 56) -> np.ndarray:
     """Returns the map that looks at no picture: a Gaussian at the centre, float32 [side, side].
 
     The centre baseline of Choe et al. (CVPR 2020, arXiv 2007.04178): every method must beat it.

@@ -8,6 +8,7 @@ x1, y1 edges in pixels, half-open, and equal to those of OpenCV's contours.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -20,10 +21,11 @@ FEW = 40  # Tracing so many levels of a smooth map takes about as long as buildi
 class Components(NamedTuple):
     """The 8-connected components of `image > level` at all levels 0..254.
 
-    level: int `[num]`, the level of each.
-    boxes: int `[num, 4]`.
-    areas: int `[num]`, what was asked for, see `components`; else None.
-    num_holes: int `[255]`, holes at each level.
+    Attributes:
+        level: int `[num]`, the level of each.
+        boxes: int `[num, 4]`.
+        areas: int `[num]` of the kind that was asked for, see `components`; else None.
+        num_holes: int `[255]`, holes at each level.
     """
 
     level: np.ndarray
@@ -32,8 +34,12 @@ class Components(NamedTuple):
     num_holes: np.ndarray
 
 
-def traced(image, level):
+def traced(image: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
     """Traces the contours of `image > level`: the plain way, one level at a time.
+
+    Args:
+        image: uint8 `[height, width]`.
+        level: int in 0..255.
 
     Returns:
         (boxes int `[num_contours, 4]`, areas float `[num_contours]`), in OpenCV's order.
@@ -45,7 +51,9 @@ def traced(image, level):
     return boxes, np.array([cv2.contourArea(contour) for contour in contours])
 
 
-def all_boxes(image, found, levels):
+def all_boxes(
+    image: np.ndarray, found: Components, levels: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Finds the boxes of all contours at each level, those around holes included.
 
     Args:
@@ -72,7 +80,9 @@ def all_boxes(image, found, levels):
     return np.concatenate(level), np.concatenate(boxes)
 
 
-def largest_boxes(image, found, levels):
+def largest_boxes(
+    image: np.ndarray, found: Components, levels: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Finds the box of the contour with the largest area at each level, the first of equals.
 
     Args:
@@ -111,8 +121,8 @@ def _flags(levels):
     return flags[:255]
 
 
-def components(image, *, areas=None):
-    """Finds the components of `image > level` at all levels; image uint8 `[height, width]`.
+def components(image: np.ndarray, *, areas: str | None = None) -> Components:
+    """Finds the components of `image > level` at all levels.
 
     Args:
         image: uint8 `[height, width]`.
@@ -149,7 +159,7 @@ def components(image, *, areas=None):
     )
 
 
-def holes(image):
+def holes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Finds the boxes of the contours around the holes of `image > level` at all levels.
 
     A hole is a 4-connected component of the rest that does not reach the border; its contour runs
@@ -283,7 +293,9 @@ def _merges(one, other, value, num_pieces):
     piece from then on. (These are the steps of Boruvka's minimum spanning tree.)
 
     Args:
-        one, other, value: int arrays, the passes.
+        one: int `[num_passes]`, a piece at each pass.
+        other: int `[num_passes]`, the other piece.
+        value: int `[num_passes]`, the values of the passes.
         num_pieces: their number; pieces are numbered from the lowest peak to the highest.
 
     Returns:

@@ -1,121 +1,41 @@
-"""What can be scored: trained models, ImageNet classifiers, and score maps made elsewhere."""
+"""What can be scored besides a trained model's own maps: baselines, classifiers, stored maps."""
 
 import dataclasses
-import re
 
+import keras
 import numpy as np
 
-from wsol_tf.data import transforms
-from wsol_tf.data.registry import open_dataset
-from wsol_tf.evaluation import baselines, stored_maps
-from wsol_tf.evaluation.pairs import Method, method_of
-from wsol_tf.model.build import load_model
+from wsol_tf.data.transforms import View
+from wsol_tf.evaluation import baselines
+from wsol_tf.evaluation.pairs import Method
+from wsol_tf.evaluation.stored_maps import StoredArrays
 
-BASELINES = ("grad_cam", "center")
-
-
-def _model(values, threshold):
-    """A trained model of ours: (Method, Source, no stored arrays)."""
-    model = load_model(values.model)
-    own = None if values.map in BASELINES else values.map
-    stored = threshold if own == values.map else "stored"
-    method = method_of(
-        model,
-        kind=own,
-        threshold=stored,
-        view=values.view or "crop",
-        top_k=values.top_k,
-        ten_crop=values.ten_crop,
-    )
-    source = open_scored(values, model.classes, model.resize_size)
-    if own != values.map:
-        method = _baseline(method, values.map, threshold, model.feature_extractor, model.classifier)
-    return method, source, {}
+BASELINES = ("grad_cam", "center")  # kinds of map that need no localizer
 
 
-def _classifier(values, threshold):
-    """A classifier of keras.applications as it was trained on ImageNet."""
-    source = open_scored(values, None, values.resize_size or round(values.input_size * 8 / 7))
-    try:
-        feature_extractor, classifier, loaded = baselines.imagenet_classifier(
-            values.extractor,
-            width=values.width,
-            input_size=values.input_size,
-            output_stride=values.output_stride,
-            dilation=values.dilation,
-            weights=values.model,
-        )
-    except ValueError as error:  # --model names the weights here
-        sentence = re.sub("(--)?extractor_weights", "--model", str(error))
-        raise ValueError(sentence) from error
-    print(f"Classifier {loaded}.")
-    scores = classifier.output.shape[-1]
-    if len(source.classes) != scores:
-        raise ValueError(
-            f"The classifier tells {scores} classes and {source.name} has {len(source.classes)}. "
-            "A classes.txt with all names in the order of the classifier's scores is needed: for "
-            "ImageNet its 1000 wnids, sorted."
-        )
-    kind = values.map or "cam"
-    if kind not in ("cam", *BASELINES):
-        raise ValueError(
-            f"An ImageNet classifier has no map '{kind}'. Legal: cam, grad_cam, center."
-        )
-    method = Method(
-        predict=baselines.class_scores(feature_extractor, classifier),
-        view=_view(values, "crop"),
-        kinds=("cam",),
-        thresholds={"cam": "otsu" if threshold == "stored" else threshold},
-        threshold_from=_threshold_from(threshold),
-        ten_crop=values.ten_crop,
-    )
-    if kind != "cam":
-        method = _baseline(method, kind, threshold, feature_extractor, classifier)
-    return method, source, {}
+def with_baseline(
+    method: Method,
+    kind: str,
+    feature_extractor: keras.Model,
+    classifier: keras.Model,
+    *,
+    threshold: float | str = "stored",
+) -> Method:
+    """Makes a Method that is scored by a baseline's map, with its other maps beside it.
 
+    Args:
+        method: the Method that the baseline is set in front of.
+        kind: "grad_cam" or "center".
+        feature_extractor: functional model image -> F_f; Grad-CAM is taken at F_f.
+        classifier: functional model F_f -> score map, whose mean over the positions are the logits.
+        threshold: a number in 0..1 or "otsu"; "stored" is "otsu" as well, as nothing is stored.
 
-def _stored(values, threshold):
-    """Score maps that another program made."""
-    if values.map:
-        raise ValueError("--map picks a map of a model; stored score maps are scored as they are.")
-    source = open_scored(values, None, values.resize_size or round(values.input_size * 8 / 7))
-    count = len(source.classes)
-    stored = {
-        "score_maps": stored_maps.StoredArrays(
-            values.score_maps, "score maps", lambda array: stored_maps.check_map(array, count)
-        )
-    }
-    if values.class_scores:
-        stored["class_scores"] = stored_maps.StoredArrays(
-            values.class_scores,
-            "class scores",
-            lambda array: stored_maps.check_scores(array, count),
-        )
-    for arrays in stored.values():
-        arrays.check_ids(source.image_ids)
-
-    def own_maps(batch):
-        ids = [example.image_id for example in batch]
-        found = {"stored": [stored["score_maps"].read_map(image_id) for image_id in ids]}
-        if values.class_scores:
-            read = [stored["class_scores"].read(image_id) for image_id in ids]
-            found["logits"] = [np.full(count, np.nan) if row is None else row for row in read]
-        return found
-
-    method = Method(
-        predict=lambda images: {},
-        view=_view(values, "whole"),
-        kinds=("stored",),
-        thresholds={"stored": "otsu" if threshold == "stored" else threshold},
-        threshold_from=_threshold_from(threshold),
-        own_maps=own_maps,
-    )
-    return method, source, stored
-
-
-def _baseline(method, kind, threshold, feature_extractor, classifier):
-    """The same method with Grad-CAM or the centre as the map that is scored."""
-    gradients = baselines.grad_cam(feature_extractor, classifier)
+    Raises:
+        ValueError: for another kind.
+    """
+    if kind not in BASELINES:
+        raise ValueError(f"Unknown baseline '{kind}'. Legal: {', '.join(BASELINES)}.")
+    grad_cam = baselines.grad_cam(feature_extractor, classifier)
     center = baselines.center_map()
 
     def own_maps(batch):
@@ -125,38 +45,100 @@ def _baseline(method, kind, threshold, feature_extractor, classifier):
         labels = np.concatenate([example.labels for example in batch])
         images = np.stack([batch[row].image for row in rows])
         found = [{} for _ in batch]
-        for row, label, drawn in zip(rows, labels, gradients(images, labels).numpy(), strict=True):
-            found[row][int(label)] = drawn
+        for row, label, score_map in zip(
+            rows, labels, grad_cam(images, labels).numpy(), strict=True
+        ):
+            found[row][int(label)] = score_map
         return {kind: found}
 
     return dataclasses.replace(
         method,
         kinds=(kind, *method.kinds),
-        thresholds={**method.thresholds, kind: "otsu" if threshold == "stored" else threshold},
+        thresholds={**method.thresholds, kind: _or_otsu(threshold)},
         threshold_from=_threshold_from(threshold),
         own_maps=own_maps,
     )
 
 
-def open_scored(values, classes, image_size):
-    """Opens the data set that the flags name."""
-    return open_dataset(
-        values.dataset,
-        values.data_dir,
-        values.split,
-        classes=classes,
-        seed=values.seed,
-        image_size=image_size,
-        num_examples=values.num_examples or None,
-        download=values.download,
-        single_class=values.single_class,
-        on_bad_image=values.on_bad_image,
+def method_of_classifier(
+    feature_extractor: keras.Model,
+    classifier: keras.Model,
+    *,
+    view: View,
+    kind: str | None = None,
+    threshold: float | str = "stored",
+    ten_crop: bool = False,
+) -> Method:
+    """Makes a Method of a classifier that was never trained to localize, by its CAM.
+
+    Args:
+        feature_extractor: functional model image -> F_f, see `baselines.imagenet_classifier`.
+        classifier: functional model F_f -> score map `[batch, h, w, classes]`, whose mean over
+            the positions are the logits.
+        view: what of a picture the network sees.
+        kind: "cam", "grad_cam" or "center"; None: "cam".
+        threshold: a number in 0..1 or "otsu"; "stored" is "otsu" as well, as nothing is stored.
+        ten_crop: whether the class comes from ten crops together.
+
+    Raises:
+        ValueError: for another kind of map.
+    """
+    kind = kind or "cam"
+    if kind not in ("cam", *BASELINES):
+        raise ValueError(
+            f"An ImageNet classifier has no map '{kind}'. Legal: cam, {', '.join(BASELINES)}."
+        )
+    method = Method(
+        predict=baselines.class_scores(feature_extractor, classifier),
+        view=view,
+        kinds=("cam",),
+        thresholds={"cam": _or_otsu(threshold)},
+        threshold_from=_threshold_from(threshold),
+        ten_crop=ten_crop,
+    )
+    if kind == "cam":
+        return method
+    return with_baseline(method, kind, feature_extractor, classifier, threshold=threshold)
+
+
+def method_of_stored_maps(
+    score_maps: StoredArrays,
+    class_scores: StoredArrays | None = None,
+    *,
+    num_classes: int,
+    view: View,
+    threshold: float | str = "stored",
+) -> Method:
+    """Makes a Method of score maps, and perhaps class scores, that another program stored.
+
+    Args:
+        score_maps: the maps, see `stored_maps.open_maps`.
+        class_scores: the class scores, see `stored_maps.open_scores`; None: only the maps are
+            scored.
+        num_classes: number of classes of the data set.
+        view: what of a picture the maps cover.
+        threshold: a number in 0..1 or "otsu"; "stored" is "otsu" as well, as none is stored.
+    """
+
+    def own_maps(batch):
+        ids = [example.image_id for example in batch]
+        found = {"stored": [score_maps.read_map(image_id) for image_id in ids]}
+        if class_scores is not None:
+            found["logits"] = [class_scores.read_scores(name, num_classes) for name in ids]
+        return found
+
+    return Method(
+        predict=lambda images: {},
+        view=view,
+        kinds=("stored",),
+        thresholds={"stored": _or_otsu(threshold)},
+        threshold_from=_threshold_from(threshold),
+        own_maps=own_maps,
     )
 
 
-def _view(values, default):
-    resize_size = values.resize_size or round(values.input_size * 8 / 7)
-    return transforms.View(values.input_size, resize_size, values.view or default)
+def _or_otsu(threshold):
+    return "otsu" if threshold == "stored" else threshold
 
 
 def _threshold_from(threshold):

@@ -1,154 +1,149 @@
-"""Localization figures from score maps: one accumulator, fed one (image, class) pair at a time."""
+"""Localization figures from score maps: an accumulator of one (picture, class) pair at a time."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from wsol_tf.evaluation.iou import box_area, box_iou, box_overlap, boxes_at, mask_ious_at
-from wsol_tf.model import score_maps
+from wsol_tf.evaluation.iou import box_iou
+from wsol_tf.evaluation.localized_map import (
+    LOCALIZED,
+    OUTCOMES,
+    THRESHOLDS,
+    LocalizedMap,
+    column_of,
+    measured_thresholds,
+)
 
-THRESHOLDS = np.arange(0, 1, 0.01)
 CENTERED_AREAS = np.arange(0.05, 1.001, 0.05)
-LOCALIZED = 0.5  # The box IoU from which a picture counts as localized, as everywhere in the field.
 CURVE_LEVELS = (0.3, 0.5, 0.7)  # Box IoUs of the threshold curves, those of MaxBoxAccV2.
 
-# What became of a pair; `outcomes` tells them apart, definitions.py says each in a sentence.
-OUTCOMES = ("right", "wrong_class", "part_only", "too_big", "several_objects", "missed")
-SEVERAL, PART, BIG = 0.3, 0.5, 0.7
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScoredPair:
+    """What is kept of a LocalizedMap: figures about it, and no map.
+
+    Attributes:
+        rank: classes that score higher than the pair's; NaN where nothing says the class.
+        suggested_threshold: see `LocalizedMap.suggested_threshold`.
+        bad_map, constant_map, bad_scores: what was wrong with the map and the class scores.
+        num_boxes: true boxes in the view; None where the data has none.
+        box_ious, outcomes, mask_ious: at each threshold and then at Otsu's, see `LocalizedMap`.
+        centered_ious: IoUs of the centred boxes of CENTERED_AREAS; None without boxes.
+    """
+
+    rank: float
+    suggested_threshold: float
+    bad_map: bool
+    constant_map: bool
+    bad_scores: bool
+    num_boxes: int | None
+    box_ious: np.ndarray | None
+    outcomes: np.ndarray | None
+    mask_ious: np.ndarray | None
+    centered_ious: np.ndarray | None
 
 
-def centered_box(view_size, area_fraction):
-    """Returns the centred box, float64 [4], that covers a fraction of the view, in its aspect."""
-    height, width = _height_width(view_size)
+def _scored(localized: LocalizedMap) -> ScoredPair:
+    true_boxes, centered = localized.pair.boxes, None
+    if true_boxes is not None:
+        boxes = _centered_boxes(*localized.view_size)
+        centered = localized.box_iou(boxes, true_boxes).max(1, initial=0)
+    rank, finite_scores = localized.class_rank
+    return ScoredPair(
+        rank=rank,
+        suggested_threshold=localized.suggested_threshold,
+        bad_map=not localized.is_finite,
+        constant_map=localized.is_constant,
+        bad_scores=not finite_scores,
+        num_boxes=None if true_boxes is None else len(true_boxes),
+        box_ious=localized.box_ious,
+        outcomes=localized.outcomes,
+        mask_ious=localized.mask_ious,
+        centered_ious=centered,
+    )
+
+
+def centered_box(view_size: int | tuple[int, int], area_fraction: float) -> np.ndarray:
+    """Returns the centred box that covers a fraction of the view, in the view's aspect.
+
+    Args:
+        view_size: side, or (height, width), in pixels.
+        area_fraction: in 0..1.
+
+    Returns:
+        float64 `[4]` in pixels of the view.
+    """
+    height, width = np.broadcast_to(view_size, 2).tolist()
     side = np.sqrt(area_fraction)
     return np.array([1 - side, 1 - side, 1 + side, 1 + side]) / 2 * [width, height, width, height]
 
 
-def outcomes(boxes, true_boxes, class_is_right):
-    """Says what became of a pair, for each box that might be its answer.
-
-    A box with IoU 0.5 or more with a true one is right, or of the wrong class. Any other is, by
-    the first that holds: over more than one object (it covers more than 0.3 of each of two true
-    boxes), part only (more than 0.5 of it lies in the nearest true box), too big (it covers 0.7 or
-    more of that box), or a miss. The numbers and their order are those of TS-CAM's code (Gao et
-    al., ICCV 2021, arXiv 2103.14862), which differs in that a wrong class hides what the box does.
-
-    boxes: [N, 4]; true_boxes: [M, 4], the nearest is that with the largest IoU; class_is_right:
-    bool. Returns positions in OUTCOMES, int8 [N].
-    """
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    true_boxes = np.asarray(true_boxes, np.float64).reshape(-1, 4)
-    if not len(true_boxes):
-        return np.full(len(boxes), OUTCOMES.index("missed"), np.int8)
-    ious = box_iou(boxes, true_boxes)
-    overlap = box_overlap(boxes, true_boxes)
-    of_true = overlap / np.maximum(box_area(true_boxes), 1e-9)
-    of_box = overlap / np.maximum(box_area(boxes), 1e-9)[:, None]
-    nearest = np.arange(len(boxes)), ious.argmax(1)
-    found = np.select(
-        [
-            ious.max(1) >= LOCALIZED,
-            (of_true > SEVERAL).sum(1) > 1,
-            of_box[nearest] > PART,
-            of_true[nearest] >= BIG,
-        ],
-        [
-            OUTCOMES.index("right" if class_is_right else "wrong_class"),
-            OUTCOMES.index("several_objects"),
-            OUTCOMES.index("part_only"),
-            OUTCOMES.index("too_big"),
-        ],
-        OUTCOMES.index("missed"),
-    )
-    return found.astype(np.int8)
+@functools.lru_cache(maxsize=64)
+def _centered_boxes(height, width):
+    return np.stack([centered_box((height, width), area) for area in CENTERED_AREAS])
 
 
 class LocalizationMetrics:
     """Accumulates GT-known Loc, Top-1/5 Loc, Top-1/5 Cls, box and mask IoU over pairs.
 
-    A map is stretched to [0, 1], resized to the view and cut by `> threshold`; the box is that of
-    the largest component, and the best ground-truth box counts. The mask IoU is that of all
+    A map is stretched to 0..1, resized to the view and cut by `> threshold`; the box is that of
+    the largest component, and the true box that fits it best counts. The mask IoU is that of all
     positions above the threshold. Results do not depend on the order of `add` and `merge`.
 
-    thresholds: rising floats, [num_thresholds]; `result` answers for these.
-    box_iou: `score_maps.box_iou`, or `score_maps.bas_box_iou` to compare with BAS's own figures.
+    Args:
+        thresholds: `[num_thresholds]`; `result` answers for these.
+        box_iou: `iou.box_iou`, or `iou.bas_box_iou` to compare with BAS's own figures.
     """
 
-    def __init__(self, thresholds=THRESHOLDS, *, box_iou=box_iou):
-        self.thresholds = np.unique(np.round(np.asarray(thresholds, np.float64), 6))
-        self._box_iou = box_iou
-        self._pairs = {}
-        self._duplicates = []
+    def __init__(
+        self,
+        thresholds: Sequence[float] = THRESHOLDS,
+        *,
+        box_iou: Callable[[np.ndarray, np.ndarray], np.ndarray] = box_iou,
+    ):
+        self.thresholds = measured_thresholds(thresholds)
+        self.box_iou = box_iou
+        self._pairs: dict[tuple[str, int], ScoredPair] = {}
+        self._duplicates: list[str] = []
 
     def __len__(self):
         return len(self._pairs)
 
-    def add(
-        self, image_id, label, scores, score_map, boxes, view_size, *, mask=None, allowed=None,
-        activation=None,
-    ):  # fmt: skip
+    def add(self, localized: LocalizedMap) -> None:
         """Scores the map of one class in one picture.
 
-        image_id: string; label: class id; scores: logits or probabilities, [classes], None where
-        nothing says the class (Top-1 and Top-5 are then None);
-        score_map: [h, w] at the map's own resolution; boxes: [num_boxes, 4] of this class in pixels
-        of the view, None where the data has none, empty where the view shows none (a miss);
-        view_size: int or (height, width); mask: None or uint8 [height, width], 1 object, 0 not,
-        255 ignored (None, empty or all ignored: no figure); allowed: None or bool [classes],
-        the classes that compete with the label; activation: None or float [h, w], 0 or more,
-        where the classifier sees the class: `choose_threshold_from_maps` goes by it.
+        A map with a NaN or an infinity counts as a miss and is named in `bad_maps` of the result;
+        class scores like that count as wrong, in `bad_scores`. A view that shows no true box is a
+        miss. A pair seen before is not counted again, but named in `duplicates`.
 
-        A map with NaN or infinity counts as a miss and is named in `bad_maps` of the result; so
-        do scores, in `bad_scores`. A pair seen before is not counted again.
+        Raises:
+            ValueError: the map was localized at other thresholds or with another IoU, or its
+                label has no score.
         """
-        key = (str(image_id), int(label))
+        self._check_same("add a map that was localized", localized)
+        key = (str(localized.pair.image_id), int(localized.pair.label))
         if key in self._pairs:
             self._duplicates.append(key[0])
-            return
-        height, width = _height_width(view_size)
-        score_map = np.asarray(score_map, np.float32)
-        bad_map = not np.isfinite(score_map).all()
-        resized = score_maps.resize(score_maps.normalize(score_map), height, width)
-        otsu = score_maps.otsu(resized)
-        cuts = np.append(self.thresholds, otsu)
-        place, bad_scores = (np.nan, False) if scores is None else rank(scores, key[1], allowed)
-        pair = {
-            "rank": place,
-            "otsu": otsu,
-            "from_maps": _threshold_from_maps(resized, activation),
-            "bad_map": bad_map,
-            "bad_scores": bad_scores,
-            "constant_map": not bad_map and not resized.any(),
-            "without_box": boxes is not None and not len(boxes),
-            "box_ious": None,  # at each threshold, then at Otsu's
-            "outcomes": None,
-            "mask_ious": None,
-            "centered_ious": None,
-        }
-        if boxes is not None:
-            boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-            pair["num_boxes"] = len(boxes)
-            found = boxes_at(resized, cuts)
-            centered = [centered_box((height, width), area) for area in CENTERED_AREAS]
-            pair["box_ious"] = self._box_iou(found, boxes).max(1, initial=0) * (not bad_map)
-            pair["outcomes"] = outcomes(found, boxes[: 0 if bad_map else None], not place > 0)
-            pair["centered_ious"] = self._box_iou(centered, boxes).max(1, initial=0)
-        if mask is not None and np.any(np.not_equal(mask, 255)):
-            ious = mask_ious_at(resized, mask, cuts)
-            pair["mask_ious"] = ious * (not bad_map)
-        self._pairs[key] = pair
+        else:
+            self._pairs[key] = _scored(localized)
 
-    def subset(self, image_ids):
+    def subset(self, image_ids: Iterable[str]) -> "LocalizationMetrics":
         """Returns an accumulator of the pairs of these pictures alone."""
-        part = LocalizationMetrics(self.thresholds, box_iou=self._box_iou)
+        part = LocalizationMetrics(self.thresholds, box_iou=self.box_iou)
         chosen = set(map(str, image_ids))
         part._pairs = {key: pair for key, pair in self._pairs.items() if key[0] in chosen}
         return part
 
-    def merge(self, other):
-        """Adds the pairs of another accumulator with the same thresholds to this one."""
-        if not np.array_equal(self.thresholds, other.thresholds):
-            raise ValueError("Cannot merge metrics that were made with different thresholds.")
-        if self._box_iou is not other._box_iou:
-            raise ValueError("Cannot merge metrics that were made with different IoUs.")
+    def merge(self, other: "LocalizationMetrics") -> None:
+        """Adds the pairs of another accumulator to this one.
+
+        Raises:
+            ValueError: the other one was made with other thresholds or another IoU.
+        """
+        self._check_same("merge metrics that were made", other)
         self._duplicates += other._duplicates
         for key, pair in other._pairs.items():
             if key in self._pairs:
@@ -156,15 +151,18 @@ class LocalizationMetrics:
             else:
                 self._pairs[key] = pair
 
-    def choose_threshold_from_boxes(self):
+    def choose_threshold_from_boxes(self) -> float:
         """Chooses the score-map threshold for use elsewhere from the boxes of these pictures.
 
         It maximises the mean IoU, each clipped to 0.3..0.7: that is the accuracy averaged over all
         IoU cut-offs between the two, so that, unlike the accuracy at 0.5 alone, it does not jump
         when one of a few pictures crosses a line, and does not reward perfecting boxes that are
         right anyway. The curve is smoothed over five neighbours, and the middle of the plateau
-        within 0.01 of its top is taken: on few pictures the top itself is luck. Raises ValueError
-        if there are no boxes. (Our own choice; no source.)
+        within 0.01 of its top is taken: on few pictures the top itself is luck. (Our own choice;
+        no source.)
+
+        Raises:
+            ValueError: there are no boxes.
         """
         ious = self._stack("box_ious")
         if ious is None:
@@ -183,96 +181,65 @@ class LocalizationMetrics:
             last += 1
         return float(self.thresholds[(first + last) // 2])
 
-    def choose_threshold_from_maps(self):
+    def choose_threshold_from_maps(self) -> float:
         """Chooses the score-map threshold for use elsewhere from these maps: no boxes.
 
-        It is the median of the pictures' own thresholds, moved to the nearest known one. Where
-        `add` got an activation that is finite and not 0 all over, a picture's is the one whose
-        mask correlates most with its square, see `score_maps.otsu`; else that of least
-        cross-entropy. docs/results.md compares both with other rules that need no boxes. (Our own
-        choice; no source.)
+        It is the median of the thresholds that the finite maps suggest, see
+        `LocalizedMap.suggested_threshold`, moved to the nearest one measured. docs/results.md
+        compares it with other rules that need no boxes. (Our own choice; no source.)
+
+        Raises:
+            ValueError: no map is finite.
         """
-        values = [p["from_maps"] for p in self._pairs.values() if not p["bad_map"]]
+        values = [pair.suggested_threshold for pair in self._pairs.values() if not pair.bad_map]
         if not values:
             raise ValueError("A threshold cannot be chosen: there is no picture with a finite map.")
         return float(self.thresholds[np.abs(self.thresholds - np.median(values)).argmin()])
 
-    def result(self, threshold, *, class_names=None):
-        """Returns all figures at a threshold (one of `thresholds`, or 'otsu' for each map's own).
+    def result(
+        self, threshold: float | str, *, class_names: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """Computes all figures at a threshold.
 
-        The dict is ready for JSON: fractions 0..1, None where nothing can be said. Figures named
-        `oracle` use the threshold (or centred box) that is best on these very pictures.
+        Args:
+            threshold: one of `thresholds`, or "otsu" for each map's own.
+            class_names: names of the classes; None: their ids.
+
+        Returns:
+            A dict for JSON: fractions 0..1, None where nothing can be said. Figures named `oracle`
+            use the threshold (or centred box) that is best on these very pictures.
+
+        Raises:
+            ValueError: the threshold was not measured, or no picture has been scored.
         """
-        column = self._column(threshold)
+        column = column_of(self.thresholds, threshold)
         keys = sorted(self._pairs)
-        pairs = [self._pairs[key] for key in keys]
-        if not pairs:
+        if not keys:
             raise ValueError("There is nothing to report: no picture has been scored.")
-        ranks = np.array([pair["rank"] for pair in pairs])
-        box_ious, mask_ious = self._stack("box_ious"), self._stack("mask_ious")
-        has_boxes = np.array([pair["box_ious"] is not None for pair in pairs])
-        has_masks = np.array([pair["mask_ious"] is not None for pair in pairs])
-
-        values = {}  # One column per figure, NaN where a pair has none.
-        known = ~np.isnan(ranks)  # NaN compares as False, which would read as a wrong class.
-        values["top1_cls"] = np.where(known, ranks < 1, np.nan)
-        values["top5_cls"] = np.where(known, ranks < 5, np.nan)
-        for name in ("gt_known_loc", "top1_loc", "top5_loc", "gt_known_loc_otsu"):
-            values[name] = np.full(len(pairs), np.nan)
-        values["miou_box"], values["miou_mask"] = np.full((2, len(pairs)), np.nan)
-        if box_ious is not None:
-            hit = box_ious[:, column] >= LOCALIZED
-            values["gt_known_loc"][has_boxes] = hit
-            values["top1_loc"][has_boxes] = hit * values["top1_cls"][has_boxes]
-            values["top5_loc"][has_boxes] = hit * values["top5_cls"][has_boxes]
-            values["miou_box"][has_boxes] = box_ious[:, column]
-            values["gt_known_loc_otsu"][has_boxes] = box_ious[:, -1] >= LOCALIZED
-        if mask_ious is not None:
-            values["miou_mask"][has_masks] = mask_ious[:, column]
-
-        figures = {name: _mean(column_values) for name, column_values in values.items()}
-        figures["threshold"] = threshold if threshold == "otsu" else float(threshold)
-        hits = None if box_ious is None else box_ious >= LOCALIZED
-        for name, at, table in (
-            ("gt_known_loc_oracle", "oracle_threshold", hits),
-            ("miou_box_oracle", "miou_box_oracle_threshold", box_ious),
-            ("miou_mask_oracle", "miou_mask_oracle_threshold", mask_ious),
-        ):
-            figures[name], figures[at] = _best(table, self.thresholds)
-        figures["outcomes"] = self._outcomes(column)
-        figures["baselines"] = self._baselines()
-        figures["num_images"] = len({image_id for image_id, _ in keys})
-        figures["num_pairs"] = len(pairs)
-        for name, flag in (
-            ("pairs_without_box", "without_box"),
-            ("constant_maps", "constant_map"),
-            ("bad_maps", "bad_map"),
-            ("bad_scores", "bad_scores"),
-        ):
-            figures[name] = sorted(
-                {key[0] for key, pair in zip(keys, pairs, strict=True) if pair[flag]}
-            )
-        figures["duplicates"] = sorted(set(self._duplicates))
-
-        labels = np.array([label for _, label in keys])
-        table = {}
-        for label in np.unique(labels).tolist():
-            chosen = labels == label
-            name = str(label) if class_names is None else class_names[label]
-            table[name] = {name_: _mean(column_[chosen]) for name_, column_ in values.items()}
-            table[name]["num_pairs"] = int(chosen.sum())
-        figures["per_class"] = {
-            name: _mean([np.nan if row[name] is None else row[name] for row in table.values()])
-            for name in values
+        pairs = [self._pairs[key] for key in keys]
+        columns = _columns(pairs, column)
+        return {
+            **{name: _mean(values) for name, values in columns.items()},
+            "threshold": threshold if threshold == "otsu" else float(threshold),
+            **self._oracles(),
+            "outcomes": self._count_outcomes(column),
+            "baselines": self._baselines(),
+            "num_images": len({image_id for image_id, _ in keys}),
+            "num_pairs": len(pairs),
+            "pairs_without_box": self._named(lambda pair: pair.num_boxes == 0),
+            "constant_maps": self._named(lambda pair: pair.constant_map),
+            "bad_maps": self._named(lambda pair: pair.bad_map),
+            "bad_scores": self._named(lambda pair: pair.bad_scores),
+            "duplicates": sorted(set(self._duplicates)),
+            "per_class": _per_class([label for _, label in keys], columns, class_names),
         }
-        figures["per_class"]["classes"] = table
-        return figures
 
-    def threshold_curves(self):
-        """Returns GT-known Loc at every threshold, for a right box from IoU 0.3, 0.5 and 0.7 on.
+    def threshold_curves(self) -> dict[str, list[float]] | None:
+        """Computes GT-known Loc at every threshold, for a right box from IoU 0.3, 0.5 and 0.7 on.
 
-        A dict for JSON: `score_map_thresholds`, and a list beside it for each level; None without
-        boxes.
+        Returns:
+            A dict for JSON: `score_map_thresholds`, and a list beside it for each IoU; None
+            without boxes.
         """
         ious = self._stack("box_ious")
         if ious is None:
@@ -283,34 +250,44 @@ class LocalizationMetrics:
             curves[f"gt_known_loc_iou_{round(level * 100)}"] = hits.mean(0).tolist()
         return curves
 
-    def _outcomes(self, column):
-        """Counts what became of the pairs that have boxes: dict of outcome -> count, or None."""
-        table = self._stack("outcomes")
-        if table is None:
-            return None
-        counts = np.bincount(table[:, column], minlength=len(OUTCOMES))
-        return dict(zip(OUTCOMES, counts.tolist(), strict=True))
-
-    def _column(self, threshold):
-        if isinstance(threshold, str):
-            if threshold != "otsu":
-                raise ValueError(f"Unknown threshold {threshold!r}. Legal: a number, 'otsu'.")
-            return -1
-        near = int(np.abs(self.thresholds - threshold).argmin())
-        if abs(self.thresholds[near] - threshold) > 1e-6:
-            raise ValueError(
-                f"Threshold {threshold} was not measured; the nearest that was is "
-                f"{self.thresholds[near]:g}. Name it when making LocalizationMetrics(thresholds)."
-            )
-        return near
+    def _check_same(self, what, other):
+        if not np.array_equal(self.thresholds, other.thresholds):
+            raise ValueError(f"Cannot {what} with different thresholds.")
+        if self.box_iou is not other.box_iou:
+            raise ValueError(f"Cannot {what} with different IoUs.")
 
     def _stack(self, name):
-        """Stacks one kind of IoU, [pairs that have it, columns], in the order of the keys."""
-        rows = [self._pairs[key][name] for key in sorted(self._pairs)]
-        rows = [row for row in rows if row is not None]
-        if name != "mask_ious" and not any(pair.get("num_boxes") for pair in self._pairs.values()):
+        """Stacks a figure of the pairs that have it, [pairs, columns], by key; None without any."""
+        if name != "mask_ious" and not _have_boxes(self._pairs.values()):
             return None
+        rows = [getattr(self._pairs[key], name) for key in sorted(self._pairs)]
+        rows = [row for row in rows if row is not None]
         return np.stack(rows) if rows else None
+
+    def _named(self, is_concerned):
+        """Image ids of the pairs that a function picks."""
+        return sorted({key[0] for key, pair in self._pairs.items() if is_concerned(pair)})
+
+    def _oracles(self):
+        """The best value of each figure over all thresholds, and the threshold that reaches it."""
+        box_ious, mask_ious = self._stack("box_ious"), self._stack("mask_ious")
+        hits = None if box_ious is None else box_ious >= LOCALIZED
+        figures = {}
+        for name, at, table in (
+            ("gt_known_loc_oracle", "oracle_threshold", hits),
+            ("miou_box_oracle", "miou_box_oracle_threshold", box_ious),
+            ("miou_mask_oracle", "miou_mask_oracle_threshold", mask_ious),
+        ):
+            figures[name], figures[at] = _best(table, self.thresholds)
+        return figures
+
+    def _count_outcomes(self, column):
+        """Counts what became of the pairs that have boxes: dict outcome -> count, or None."""
+        found = self._stack("outcomes")
+        if found is None:
+            return None
+        counts = np.bincount(found[:, column], minlength=len(OUTCOMES))
+        return dict(zip(OUTCOMES, counts.tolist(), strict=True))
 
     def _baselines(self):
         """Scores boxes that look at no picture: the whole view, and the best centred box."""
@@ -329,48 +306,64 @@ class LocalizationMetrics:
         }
 
 
-def _threshold_from_maps(score_map, activation):
-    """One picture's threshold without boxes; score_map [height, width] in 0..1."""
-    if activation is None or not 0 < np.max(activation) < np.inf:
-        return score_maps.min_cross_entropy(score_map)
-    relative = score_maps.resize(activation / np.max(activation), *score_map.shape)
-    # Squared: faint activation reaches far beyond the object, and its many positions would count.
-    return score_maps.otsu(score_map, relative**2)
+def _have_boxes(pairs):
+    return any(pair.num_boxes for pair in pairs)
 
 
-def _height_width(view_size):
-    return (view_size, view_size) if np.isscalar(view_size) else tuple(map(int, view_size))
+def _columns(pairs, column):
+    """A figure of every pair at a threshold: dict name -> [pairs], NaN where a pair has none."""
+    ranks = np.array([pair.rank for pair in pairs])
+    boxed = _have_boxes(pairs)
+
+    def ious(name, column):
+        rows = [getattr(pair, name) for pair in pairs]
+        return np.array([np.nan if row is None else row[column] for row in rows])
+
+    box_ious = ious("box_ious", column) if boxed else np.full(len(pairs), np.nan)
+    otsu_ious = ious("box_ious", -1) if boxed else np.full(len(pairs), np.nan)
+    top1, top5 = _where_known(ranks, ranks < 1), _where_known(ranks, ranks < 5)
+    hit = _where_known(box_ious, box_ious >= LOCALIZED)
+    return {
+        "top1_cls": top1,
+        "top5_cls": top5,
+        "gt_known_loc": hit,
+        "top1_loc": hit * top1,
+        "top5_loc": hit * top5,
+        "gt_known_loc_otsu": _where_known(otsu_ious, otsu_ious >= LOCALIZED),
+        "miou_box": box_ious,
+        "miou_mask": ious("mask_ious", column),
+    }
 
 
-def rank(scores, label, allowed=None):
-    """Returns how many allowed classes stand before the label, ties by class id, as argmax does.
+def _where_known(values, flags):
+    """Flags as 1 and 0, NaN where the values are: a NaN compares as False, which reads as wrong."""
+    return np.where(np.isnan(values), np.nan, flags)
 
-    scores: [classes]; label: class id; allowed: None or bool [classes]. The second value returned
-    says whether the scores hold a NaN or an infinity; the label is then behind every place.
-    """
-    scores = np.array(scores, np.float64).reshape(-1)
-    if not 0 <= label < len(scores):
-        raise ValueError(f"Label {label} has no score. Received scores for {len(scores)} classes.")
-    if allowed is not None:
-        rivals = np.array(allowed, bool)
-        rivals[label] = True
-    else:
-        rivals = np.ones(len(scores), bool)
-    if not np.isfinite(scores[rivals]).all():
-        return len(scores) + 5, True  # Behind every place that is asked for.
-    own = scores[label]
-    before = (scores > own) | ((scores == own) & (np.arange(len(scores)) < label))
-    return int((before & rivals).sum()), False
+
+def _per_class(labels, columns, class_names):
+    """Means over classes of the means over each class's pairs, and these themselves."""
+    labels, classes = np.array(labels), {}
+    for label in np.unique(labels).tolist():
+        chosen = labels == label
+        name = str(label) if class_names is None else class_names[label]
+        classes[name] = {figure: _mean(values[chosen]) for figure, values in columns.items()}
+        classes[name]["num_pairs"] = int(chosen.sum())
+    means = {
+        figure: _mean([np.nan if row[figure] is None else row[figure] for row in classes.values()])
+        for figure in columns
+    }
+    return {**means, "classes": classes}
 
 
 def _mean(values):
+    """The mean of the values that are no NaN; None without any."""
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else None
 
 
 def _best(table, thresholds):
-    """Returns the best column mean and the middle one of the thresholds that reach it."""
+    """The best mean of a column, and the middle one of the thresholds that reach it."""
     if table is None:
         return None, None
     means = table[:, : len(thresholds)].mean(0)

@@ -1,39 +1,59 @@
 """Pairs of a picture and a class in it, with the score maps of the method that is scored."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from wsol_tf.data import transforms
 from wsol_tf.data.batches import evaluation_batches
-from wsol_tf.data.example import competing_classes
+from wsol_tf.data.example import IGNORE, Example, competing_classes
+from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
+from wsol_tf.model.localization import Localization
 from wsol_tf.model.score_maps import map_of
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pair:
-    """One (picture, class present) as it is scored; arrays are in pixels of the view."""
+    """A picture and one of the classes present in it, as a method sees them.
+
+    Attributes:
+        position: position of the picture in its source.
+        image: the view, uint8 `[height, width, 3]`; scoring reads its height and width alone.
+        image_id: name of the picture.
+        size: height and width of the picture in pixels.
+        label: class id.
+        boxes: true boxes of the class in pixels of the view, float32 `[num_boxes, 4]`, half-open;
+            none where the view shows no object of it, None where the data has no boxes.
+        mask: true mask of the class, uint8 `[height, width]`: 1 object, 0 not, 255 ignored; None
+            where there is none.
+        allowed: bool `[classes]`, the classes that compete with the label; None: all.
+        logits: `[classes]`; None where nothing says the class.
+        maps: kind -> score map `[h, w]` of the class, in any range.
+        activation: positive part of the class's score map F_c, `[h, w]`, or None.
+    """
 
     position: int
     image: np.ndarray
     image_id: str
     size: tuple[int, int]
     label: int
-    boxes: np.ndarray | None
-    mask: np.ndarray | None
-    allowed: np.ndarray
-    logits: np.ndarray | None
-    maps: dict[str, np.ndarray]
-    activation: np.ndarray | None  # positive part of the class's score map F_c
+    boxes: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    allowed: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    maps: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    activation: np.ndarray | None = None
 
     @property
-    def probabilities(self):
+    def probabilities(self) -> np.ndarray | None:
         """Softmax of the logits over the allowed classes, `[classes]`; None without logits."""
         if self.logits is None:
             return None
-        logits = np.where(self.allowed, self.logits, -np.inf)
+        allowed = np.ones(len(self.logits), bool) if self.allowed is None else self.allowed
+        logits = np.where(allowed, self.logits, -np.inf)
         with np.errstate(invalid="ignore"):  # NaN logits give NaN, and are reported as such
             exponents = np.exp(logits - logits.max())
             return exponents / exponents.sum()
@@ -44,23 +64,42 @@ class Method:
     """What is scored: anything that gives score maps, and how they are read.
 
     Attributes:
-        predict, view, top_k, own_maps, ten_crop: see `pairs`.
-        kinds: kinds of map: the one that is scored, then those that stand beside it.
-        thresholds: dict kind -> score-map threshold, a number or "otsu"; needs the first kind.
-        threshold_from: where that threshold comes from, for the report.
+        predict: see `predict_pairs`, as are view, top_k, own_maps and ten_crop.
+        view: what of a picture the method sees.
+        kinds: kinds of map: the one that is scored, then those reported beside it.
+        thresholds: kind -> score-map threshold, a number in 0..1 or "otsu"; the first kind must
+            have one, the others are reported at Otsu's where they have none.
+        threshold_from: where the threshold of the first kind comes from, in words.
+        top_k: classes that the map "topk" averages over.
+        own_maps: gives maps that `predict` does not.
+        ten_crop: whether the class comes from ten crops together.
     """
 
-    predict: Callable
+    predict: Callable[[np.ndarray], Mapping[str, Any]]
     view: View
     kinds: tuple[str, ...]
-    thresholds: dict
+    thresholds: Mapping[str, float | str]
     threshold_from: str
     top_k: int = 5
-    own_maps: Callable | None = None
+    own_maps: Callable[[list[Example]], dict[str, Any]] | None = None
     ten_crop: bool = False
 
-    def pairs(self, source, positions, *, kinds=None, **keywords):
-        """Yields a Pair for each (picture, class present) at these positions."""
+    def pairs(
+        self,
+        source: Source,
+        positions: Sequence[int],
+        *,
+        kinds: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Iterator[Pair]:
+        """Yields a Pair for each (picture, class present) at these positions.
+
+        Args:
+            source: the data set.
+            positions: positions in the source.
+            kinds: kinds of map; None: all of the method's.
+            **options: `batch_size` and `progress` of `predict_pairs`.
+        """
         return predict_pairs(
             self.predict,
             source,
@@ -70,25 +109,31 @@ class Method:
             top_k=self.top_k,
             own_maps=self.own_maps,
             ten_crop=self.ten_crop,
-            **keywords,
+            **options,
         )
 
 
 def method_of(
-    model, *, kind=None, threshold="stored", view="crop", top_k=None, ten_crop=False
+    model: Localization,
+    *,
+    kind: str | None = None,
+    threshold: float | str = "stored",
+    view: str = "crop",
+    top_k: int | None = None,
+    ten_crop: bool = False,
 ) -> Method:
     """Makes a Method of a trained model, with the mean map and CAM beside the map asked for.
 
     Args:
         model: a Localization.
-        kind: the map that is scored, see `score_maps.map_of`; None takes the model's.
-        threshold: a number, "otsu", or "stored" for the one in the model.
-        view: "crop" or "whole", see `View`.
-        top_k: classes of the map "topk"; None takes the model's.
-        ten_crop: see `pairs`.
+        kind: the map that is scored, see `score_maps.map_of`; None: the model's own.
+        threshold: a number in 0..1, "otsu", or "stored" for the one in the model.
+        view: "crop" or "whole", see `transforms.View`.
+        top_k: classes that the map "topk" averages over; None: as many as the model says.
+        ten_crop: see `predict_pairs`.
 
     Raises:
-        ValueError: when the threshold is "stored" and the model has none for this map.
+        ValueError: the threshold is "stored" and the model has none for this map.
     """
     kind = kind or model.map
     beside = ["mean", "true", "cam"]
@@ -100,7 +145,7 @@ def method_of(
     elif kind not in thresholds:
         raise ValueError(
             f"The model stores no threshold for map '{kind}' (it has: "
-            f"{', '.join(thresholds) or 'none'}). Pass --threshold=otsu or a number in 0..1."
+            f"{', '.join(thresholds) or 'none'}). Pass `threshold=otsu` or a number in 0..1."
         )
     return Method(
         predict=model.predict_on_batch,
@@ -114,35 +159,39 @@ def method_of(
 
 
 def predict_pairs(
-    predict,
-    source,
-    positions,
+    predict: Callable[[np.ndarray], Mapping[str, Any]],
+    source: Source,
+    positions: Sequence[int],
     *,
-    kinds,
-    view,
-    batch_size=32,
-    top_k=5,
-    own_maps=None,
-    ten_crop=False,
-    progress=None,
-):
+    kinds: Sequence[str],
+    view: View,
+    batch_size: int = 32,
+    top_k: int = 5,
+    own_maps: Callable[[list[Example]], dict[str, Any]] | None = None,
+    ten_crop: bool = False,
+    progress: Callable[[int], Any] | None = None,
+) -> Iterator[Pair]:
     """Yields a Pair for each (picture, class present), in order.
 
     Args:
         predict: function of a uint8 batch `[batch, input_size, input_size, 3]` that returns a
             dict of arrays `logits`, `score_map` and `localization_map`, as `Localization` does.
             What it leaves out is missing: no `logits` means no Top-1.
-        source: a `sources.Source`.
+        source: the data set.
         positions: positions in the source.
         kinds: kinds of map to pick, see `score_maps.map_of`.
-        view: a View.
+        view: what of a picture is seen.
+        batch_size: pictures in a batch.
         top_k: classes that the map "topk" averages over.
-        own_maps: optional function of a batch (list of Examples) that returns a dict kind -> one
-            map per picture: `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`. These kinds
-            come from it, and `logits` as well if it names them.
+        own_maps: function of a batch (list of Examples) that returns a dict kind -> one map per
+            picture: `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`. These kinds come
+            from it, and `logits` as well if it names them.
         ten_crop: whether a Pair's logits are those of ten crops together, as BAS classifies, see
-            `pipeline.ten_crop_probabilities`; maps are of the view all the same.
-        progress: optional function of the number of pictures done.
+            `transforms.ten_crop_probabilities`; maps are of the view all the same.
+        progress: called with the number of pictures done, after each batch.
+
+    Raises:
+        StopAtBadImage: a picture can't be read, and the source is to stop at such a one.
     """
     position_of = {source.image_ids[position]: int(position) for position in positions}
     done = 0
@@ -150,55 +199,70 @@ def predict_pairs(
         images = np.stack([example.image for example in batch])
         outputs = {name: np.asarray(value) for name, value in predict(images).items()}
         outputs |= own_maps(batch) if own_maps else {}
+        at = [position_of[example.image_id] for example in batch]
         logits = outputs.get("logits")
         if ten_crop:
-            read = (source.read_image(position_of[example.image_id]) for example in batch)
-            resized = np.stack([transforms.resize_image(image, view.resize_size) for image in read])
-            logits = np.log(
-                transforms.ten_crop_probabilities(
-                    lambda crops: predict(crops)["logits"], resized, view.input_size
-                )
-            )
+            logits = _ten_crop_logits(predict, map(source.read_image, at), view)
         for i, example in enumerate(batch):
-            given = {name: value[i] for name, value in outputs.items()}
-            for label in example.labels.tolist():
-                allowed = competing_classes(example.labels, label, len(source.classes))
-                own = example.box_labels == label
-                yield Pair(
-                    position=position_of[example.image_id],
-                    image=example.image,
-                    image_id=example.image_id,
-                    size=tuple(example.size.tolist()),
-                    label=label,
-                    boxes=example.boxes[own] if source.has_boxes else None,
-                    mask=_of_class(example.mask, label) if example.mask.size else None,
-                    allowed=allowed,
-                    logits=None if logits is None else logits[i],
-                    maps={kind: _map(given, kind, label, top_k, allowed) for kind in kinds},
-                    activation=_activation(given, label),
-                )
-        done += len(batch)
+            yield from _pairs_of_picture(
+                source,
+                at[i],
+                example,
+                {name: value[i] for name, value in outputs.items()},
+                logits=None if logits is None else logits[i],
+                kinds=kinds,
+                top_k=top_k,
+            )
+        done += len(at)
         if progress:
             progress(done)
 
 
-def _of_class(mask, label):
-    """A mask of class ids + 1 -> 1 where this class is, 255 where ignored, else 0."""
-    return np.where(mask == 255, 255, mask == label + 1).astype(np.uint8)
+def _ten_crop_logits(predict, images, view):
+    resized = np.stack([transforms.resize_image(image, view.resize_size) for image in images])
+    return np.log(
+        transforms.ten_crop_probabilities(
+            lambda crops: predict(crops)["logits"], resized, view.input_size
+        )
+    )
 
 
-def _activation(given, label):
+def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, top_k):
+    """Yields the pairs of one picture; `outputs` are its rows of a batch."""
+    for label in example.labels.tolist():
+        allowed = competing_classes(example.labels, label, len(source.classes))
+        yield Pair(
+            position=position,
+            image=example.image,
+            image_id=example.image_id,
+            size=tuple(example.size.tolist()),
+            label=label,
+            boxes=example.boxes[example.box_labels == label] if source.has_boxes else None,
+            mask=_class_mask(example.mask, label) if example.mask.size else None,
+            allowed=allowed,
+            logits=logits,
+            maps={kind: _map_of_kind(outputs, kind, label, top_k, allowed) for kind in kinds},
+            activation=_activation(outputs, label),
+        )
+
+
+def _class_mask(mask, label):
+    """A mask of class ids + 1 as that of one class: 1 where it is, 255 where ignored, else 0."""
+    return np.where(mask == IGNORE, IGNORE, mask == label + 1).astype(np.uint8)
+
+
+def _activation(outputs, label):
     """Where the classifier sees the class, `[h, w]`, 0 or more; None without a classifier."""
-    score_map = given.get("score_map")
+    score_map = outputs.get("score_map")
     return None if score_map is None else np.maximum(score_map[..., label], 0)
 
 
-def _map(given, kind, label, top_k, allowed):
+def _map_of_kind(outputs, kind, label, top_k, allowed):
     """The map of one kind: given as such (for all classes, per class or by label), or picked."""
-    value = given.get(kind)
+    value = outputs.get(kind)
     if isinstance(value, dict):
         return value[label]
     if value is not None:
         return value if value.ndim == 2 else value[..., label]
     names = ("localization_map", "score_map", "logits")
-    return map_of(kind, *map(given.get, names), label, top_k=top_k, allowed=allowed)
+    return map_of(kind, *map(outputs.get, names), label, top_k=top_k, allowed=allowed)

@@ -1,66 +1,183 @@
-"""Scores anything that gives score maps on a data set, and reports it beside its baselines."""
+"""Scores anything that gives score maps on a data set: figures and predictions, nothing drawn."""
 
 import dataclasses
 import functools
 import itertools
-import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-import keras
 import numpy as np
-from PIL import Image
 
-from wsol_tf.evaluation.iou import box_iou
-from wsol_tf.evaluation.metrics import OUTCOMES, THRESHOLDS, LocalizationMetrics, outcomes
-from wsol_tf.evaluation.wsolevaluation import (
-    Standard,
+from wsol_tf.data.source import Source
+from wsol_tf.data.transforms import View
+from wsol_tf.evaluation.localized_map import (
+    OUTCOMES,
+    THRESHOLDS,
+    LocalizedMap,
+    measured_thresholds,
 )
-from wsol_tf.model.score_maps import localize
-from wsol_tf.report.contact_sheets import (
-    best_median_worst,
-    contact_sheet_of,
-    draw,
-    examples_of_errors,
-)
-from wsol_tf.report.terminal import figures_table
+from wsol_tf.evaluation.methods import BASELINES, with_baseline
+from wsol_tf.evaluation.metrics import LocalizationMetrics
+from wsol_tf.evaluation.pairs import Method, Pair, method_of
+from wsol_tf.evaluation.standard_metrics import StandardMetrics
+from wsol_tf.evaluation.wsolevaluation import METRICS
+from wsol_tf.model.localization import Localization
 
 CHUNK = 16  # Pairs that are scored together; small, so that processes end at about the same time.
 
 
-def accumulate(scored_pairs, kinds, *, thresholds=()):
-    """Feeds pairs into one LocalizationMetrics per kind of map.
+def evaluate(
+    model: Localization | Method,
+    dataset: Source,
+    *,
+    positions: Sequence[int] | None = None,
+    map: str | None = None,
+    threshold: float | str = "stored",
+    view: str = "crop",
+    metrics: Sequence[str] = METRICS,
+) -> dict[str, Any]:
+    """Scores a model on a data set, as `python -m wsol_tf.evaluate` does; writes and draws nothing.
+
+        model = wsol_tf.load("run/model.keras")
+        dataset = wsol_tf.open_dataset("voc_folder", "pictures", "val", classes=model.classes)
+        figures = wsol_tf.evaluation.evaluate(model, dataset)
+        figures["gt_known_loc"], figures["top1_loc"], figures["max_box_acc_v2"]["value"]
 
     Args:
-        scored_pairs: an iterable of Pair.
+        model: a Localization, or a Method, which says by itself which map is scored at which
+            threshold and in which view.
+        dataset: the pictures, with boxes or masks.
+        positions: positions in the data set; None: all.
+        map: the map that is scored, "true", "predicted", "mean", "topk", "cam", "grad_cam" or
+            "center"; None: the model's own.
+        threshold: score-map threshold in 0..1, "otsu" for each map's own, or "stored" for the one
+            in the model.
+        view: "crop" for the centre 7/8 of each picture, as the papers score, or "whole".
+        metrics: those of wsolevaluation to compute besides, some of METRICS.
+
+    Returns:
+        The figures, a dict for JSON: fractions in 0..1, None where nothing can be said.
+        `report.definitions.of` explains each.
+
+    Raises:
+        ValueError: no picture can be read, the model stores no threshold for the map, or a setting
+            is not legal.
+        TypeError: the model is neither a Localization nor a Method.
+    """
+    if isinstance(model, Method):
+        if (map, threshold, view) != (None, "stored", "crop"):
+            raise ValueError(
+                "A Method has its own map, threshold and view. Make another Method instead of "
+                f"passing these. Received: map={map!r}, threshold={threshold!r}, view={view!r}."
+            )
+        method = model
+    elif isinstance(model, Localization):
+        method = _method_of_map(model, map, threshold, view)
+    else:
+        raise TypeError(
+            "evaluate() scores a Localization or a Method (which wraps anything that gives score "
+            f"maps). Received: {type(model).__name__}."
+        )
+    figures, _ = score(method, dataset, positions, metrics=metrics)
+    return {"scored_on": dataset.name, **figures}
+
+
+def _method_of_map(model, kind, threshold, view):
+    if kind not in BASELINES:
+        return method_of(model, kind=kind, threshold=threshold, view=view)
+    return with_baseline(
+        method_of(model, view=view),
+        kind,
+        model.feature_extractor,
+        model.classifier,
+        threshold=threshold,
+    )
+
+
+def score(
+    method: Method,
+    source: Source,
+    positions: Sequence[int] | None = None,
+    *,
+    metrics: Sequence[str] = (),
+    map_chunks: Callable[..., Iterable] = map,
+    progress: Callable[[int], Any] | None = None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Scores a method on a data set.
+
+    Args:
+        method: what is scored, and how.
+        source: the data set.
+        positions: positions in the source; None: all.
+        metrics: those of wsolevaluation to compute besides, some of METRICS.
+        map_chunks: `map`, or one of `workers.mapper` to score in several processes.
+        progress: called with the number of pictures that were predicted so far.
+
+    Returns:
+        (figures, predictions): a dict for metrics.json, and a dict for each line of
+        predictions.jsonl, see `prediction`.
+
+    Raises:
+        ValueError: no picture can be read, or a metric is unknown.
+    """
+    kind = method.kinds[0]
+    positions = range(len(source)) if positions is None else positions
+    standard = StandardMetrics(metrics, method.view)
+    accumulators = accumulate((), method.kinds, thresholds=method.thresholds.values())
+    score_some = functools.partial(
+        _score_chunk,
+        kinds=method.kinds,
+        thresholds=dict(method.thresholds),
+        view=method.view,
+        metrics=metrics,
+        class_names=source.classes,
+    )
+    chunks = _chunks(method.pairs(source, positions, progress=progress))
+    predictions = []
+    for scored, scored_standard, lines in map_chunks(score_some, chunks):
+        for name, accumulator in accumulators.items():
+            accumulator.merge(scored[name])
+        standard.merge(scored_standard)
+        predictions += lines
+    if not predictions:
+        raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
+    figures = compute_figures(accumulators, kind, method.thresholds, source.classes)
+    figures["threshold_from"] = method.threshold_from
+    figures["view"] = method.view.kind
+    figures["ten_crop"] = method.ten_crop
+    figures |= _single_class_figures(accumulators[kind], source, method.thresholds[kind])
+    figures |= standard.result()
+    figures["skipped"] = dict(source.report.skipped)
+    return figures, predictions
+
+
+def accumulate(
+    pairs: Iterable[Pair], kinds: Sequence[str], *, thresholds: Iterable[float | str] = ()
+) -> dict[str, LocalizationMetrics]:
+    """Accumulates the maps of pairs, those of each kind apart.
+
+    Args:
+        pairs: what is scored.
         kinds: kinds of map.
-        thresholds: score-map thresholds to measure besides metrics.THRESHOLDS.
+        thresholds: score-map thresholds to measure besides THRESHOLDS; "otsu" always is.
 
     Returns:
         dict kind -> LocalizationMetrics.
     """
-    measured = np.append(THRESHOLDS, [t for t in thresholds if t != "otsu"])
-    accumulators = {kind: LocalizationMetrics(measured) for kind in kinds}
-    for pair in scored_pairs:
+    accumulators = _accumulators(kinds, thresholds)
+    for pair in pairs:
         for kind, accumulator in accumulators.items():
-            accumulator.add(
-                pair.image_id,
-                pair.label,
-                pair.logits,
-                pair.maps[kind],
-                pair.boxes,
-                pair.image.shape[:2],
-                mask=pair.mask,
-                allowed=pair.allowed,
-                # A CAM is no mask that the activation could judge: it is the activation.
-                activation=None if kind == "cam" else pair.activation,
-            )
+            accumulator.add(LocalizedMap(pair, kind, thresholds=accumulator.thresholds))
     return accumulators
 
 
-def choose_thresholds(accumulators, rule):
-    """Chooses a threshold per kind of map.
+def choose_thresholds(
+    accumulators: Mapping[str, LocalizationMetrics], rule: str
+) -> dict[str, float]:
+    """Chooses a score-map threshold per kind of map.
 
     Args:
-        accumulators: dict kind -> LocalizationMetrics.
+        accumulators: kind -> LocalizationMetrics.
         rule: "boxes" or "maps", see `LocalizationMetrics.choose_threshold_from_boxes` and
             `choose_threshold_from_maps`.
 
@@ -68,20 +185,25 @@ def choose_thresholds(accumulators, rule):
         dict kind -> threshold.
 
     Raises:
-        ValueError: the rule is "boxes" and none of the pictures has one.
+        ValueError: the rule is "boxes" and none of the pictures has one, or no map is finite.
     """
     if rule == "boxes":
         return {kind: a.choose_threshold_from_boxes() for kind, a in accumulators.items()}
     return {kind: a.choose_threshold_from_maps() for kind, a in accumulators.items()}
 
 
-def report(accumulators, kind, thresholds, class_names):
-    """Makes the figures of one kind of map, with CAM and the trivial boxes beside them.
+def compute_figures(
+    accumulators: Mapping[str, LocalizationMetrics],
+    kind: str,
+    thresholds: Mapping[str, float | str],
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    """Computes the figures of one kind of map, with those of the other kinds beside them.
 
     Args:
-        accumulators: dict kind -> LocalizationMetrics.
+        accumulators: kind -> LocalizationMetrics.
         kind: the kind that the figures are of.
-        thresholds: dict kind -> threshold; kinds without one are reported at Otsu's.
+        thresholds: kind -> threshold; kinds without one are reported at Otsu's.
         class_names: names of the classes.
 
     Returns:
@@ -102,122 +224,78 @@ def report(accumulators, kind, thresholds, class_names):
     return figures
 
 
-def score_and_draw(
-    method, source, positions=None, *, sheet_path, title, metrics=(), log=print, map_chunks=map
-):
-    """Scores a method on a data set and draws the contact sheet.
+def prediction(localized: LocalizedMap, view: View, class_names: Sequence[str]) -> dict[str, Any]:
+    """What is predicted of a pair, as a line of predictions.jsonl; boxes are in the picture.
 
     Args:
-        method: a Method.
-        source: a `sources.Source`.
-        positions: positions in the source; None takes all.
-        sheet_path: file that the contact sheet is written to.
-        title: heading of the sheet.
-        metrics: names of METRICS to compute besides.
-        log: function that takes lines of text for the user.
-        map_chunks: `map`, or one of `workers.mapper` to score in several processes.
+        localized: the map that the prediction is made from.
+        view: what the pair was seen in.
+        class_names: names of the classes.
 
     Returns:
-        (figures, lines, tiles): what metrics.json and predictions.jsonl hold, and examples, best,
-        median and worst and of each kind of error: dict heading -> list of (picture, caption).
-
-    Raises:
-        ValueError: when no picture can be read.
+        A dict for JSON: `image_id`, `size`, `label`, `class` and its `probability` (None where
+        nothing says the class), `map`, `threshold`, `box`, and where the data has boxes
+        `true_boxes`, `iou` and `outcome`. Boxes are x0, y0, x1, y1 edges in pixels.
     """
-    kind, thresholds = method.kinds[0], method.thresholds
-    positions = range(len(source)) if positions is None else positions
-    progress = keras.utils.Progbar(len(positions), unit_name="picture")
-    shown = progress.update if sys.stdout.isatty() else None
-    lines = []
-    standard = Standard(metrics, method.view)
-    accumulators = accumulate((), method.kinds, thresholds=thresholds.values())
-    score = functools.partial(
-        _score,
-        kinds=method.kinds,
-        thresholds=thresholds,
-        view=method.view,
-        metrics=metrics,
-        class_names=source.classes,
-    )
-    chunks = _chunks(method.pairs(source, positions, progress=shown))
-    for scored_accumulators, scored_standard, scored_lines in map_chunks(score, chunks):
-        for name, accumulator in accumulators.items():
-            accumulator.merge(scored_accumulators[name])
-        standard.merge(scored_standard)
-        lines += scored_lines
-    if not lines:
-        raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
-    figures = report(accumulators, kind, thresholds, source.classes)
-    figures["threshold_from"] = method.threshold_from
-    figures["view"] = method.view.kind
-    figures["ten_crop"] = method.ten_crop
-    single = [
-        i for i, labels in zip(source.image_ids, source.labels, strict=True) if len(labels) == 1
-    ]
-    part = accumulators[kind].subset(single)
-    if 0 < len(part) < len(accumulators[kind]):
-        result = part.result(thresholds[kind])
-        names = ("gt_known_loc", "top1_loc", "top1_cls", "miou_box", "miou_mask", "num_pairs")
-        figures["single_class"] = {name: result[name] for name in names}
-    figures |= standard.result()
-    figures["skipped"] = dict(source.report.skipped)
-    log(figures_table(figures))
-    if source.report.skipped or source.report.noted:
-        log(source.report.summary())
-    tiles = draw(method, source, best_median_worst(lines) | examples_of_errors(lines))
-    on_sheet = {heading: row for heading, row in tiles.items() if heading not in OUTCOMES}
-    Image.fromarray(contact_sheet_of(on_sheet, title)).save(sheet_path)
-    return figures, lines, tiles
-
-
-def _chunks(scored_pairs):
-    """Lists of pairs, whose pictures keep nothing but their size: scoring reads no more."""
-    light = (dataclasses.replace(pair, image=pair.image[..., :0]) for pair in scored_pairs)
-    while chunk := list(itertools.islice(light, CHUNK)):
-        yield chunk
-
-
-def _score(chunk, *, kinds, thresholds, view, metrics, class_names):
-    """Scores some pairs: (dict kind -> LocalizationMetrics, Standard, lines of predictions)."""
-    kind = kinds[0]
-    standard = Standard(metrics, view)
-    for pair in chunk:
-        standard.add(pair, pair.maps[kind])
-    lines = [prediction(pair, kind, thresholds[kind], view, class_names) for pair in chunk]
-    return accumulate(chunk, kinds, thresholds=thresholds.values()), standard, lines
-
-
-def prediction(pair, kind, threshold, view, class_names):
-    """What the model says about a pair, as a line of predictions.jsonl; boxes in the picture."""
-    score_map, _, box = localize(pair.maps[kind], *pair.image.shape[:2], threshold)
-    best = None  # nothing says the class
+    pair, best, probability = localized.pair, None, None
     if pair.logits is not None:
-        best = int(np.argmax(np.where(pair.allowed, pair.logits, -np.inf)))
+        allowed = True if pair.allowed is None else pair.allowed
+        best = int(np.argmax(np.where(allowed, pair.logits, -np.inf)))
+        probability = float(pair.probabilities[best])
     line = {
         "image_id": pair.image_id,
         "size": {"height": pair.size[0], "width": pair.size[1]},
         "label": class_names[pair.label],
         "class": None if best is None else class_names[best],
-        "probability": None if best is None else _finite(pair.probabilities[best]),
-        "map": kind,
-        "threshold": threshold,
-        "box": _box(view.to_picture(box, *pair.size)),
+        "probability": probability if best is not None and np.isfinite(probability) else None,
+        "map": localized.kind,
+        "threshold": localized.threshold,
+        "box": _rounded(view.to_picture(localized.box, *pair.size)),
     }
     if pair.boxes is not None:
-        line["true_boxes"] = [_box(view.to_picture(b, *pair.size)) for b in pair.boxes]
-        finite = np.isfinite(pair.maps[kind]).all()
-        line["iou"] = float(box_iou(box[None], pair.boxes).max(initial=0)) if finite else 0.0
-        right = pair.logits is None or (
-            best == pair.label and np.isfinite(pair.logits[pair.allowed]).all()
-        )
-        found = outcomes(box, pair.boxes[: None if finite else 0], right)
-        line["outcome"] = OUTCOMES[found[0]]
+        line["true_boxes"] = [_rounded(view.to_picture(box, *pair.size)) for box in pair.boxes]
+        line["iou"] = float(localized.box_ious[localized.column])
+        line["outcome"] = OUTCOMES[localized.outcomes[localized.column]]
     return line
 
 
-def _box(box):
+def _accumulators(kinds, thresholds):
+    measured = measured_thresholds([*THRESHOLDS, *thresholds])
+    return {kind: LocalizationMetrics(measured) for kind in kinds}
+
+
+def _chunks(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+    """Lists of pairs, whose pictures keep nothing but their size: scoring reads no more."""
+    light = (dataclasses.replace(pair, image=pair.image[..., :0]) for pair in pairs)
+    while chunk := list(itertools.islice(light, CHUNK)):
+        yield chunk
+
+
+def _score_chunk(chunk, *, kinds, thresholds, view, metrics, class_names):
+    """Scores some pairs: (dict kind -> LocalizationMetrics, StandardMetrics, predictions)."""
+    accumulators = _accumulators(kinds, thresholds.values())
+    standard, predictions = StandardMetrics(metrics, view), []
+    for pair in chunk:
+        for kind, accumulator in accumulators.items():
+            threshold = thresholds.get(kind, "otsu")
+            localized = LocalizedMap(pair, kind, threshold, accumulator.thresholds)
+            accumulator.add(localized)
+            if kind == kinds[0]:
+                standard.add(localized)
+                predictions.append(prediction(localized, view, class_names))
+    return accumulators, standard, predictions
+
+
+def _single_class_figures(accumulator, source, threshold):
+    """The main figures on the pictures with a single class, where there are others as well."""
+    pictures = zip(source.image_ids, source.labels, strict=True)
+    part = accumulator.subset(image_id for image_id, labels in pictures if len(labels) == 1)
+    if not 0 < len(part) < len(accumulator):
+        return {}
+    result = part.result(threshold)
+    names = ("gt_known_loc", "top1_loc", "top1_cls", "miou_box", "miou_mask", "num_pairs")
+    return {"single_class": {name: result[name] for name in names}}
+
+
+def _rounded(box):
     return [round(float(edge), 2) for edge in box]
-
-
-def _finite(value):
-    return float(value) if np.isfinite(value) else None

@@ -3,10 +3,13 @@
 import os
 import zipfile
 import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from wsol_tf.data.images import SUFFIXES
+from wsol_tf.data.source import Source
 
 _WHAT = {
     "missing": "pictures without one, counted as missed",
@@ -17,7 +20,7 @@ _WHAT = {
 
 
 class StoredArrays:
-    """Arrays by image id, and what was wrong with them.
+    """Arrays by image id, and a record of what was wrong with them.
 
     An image id is found with or without the picture's suffix: `a/b.jpg` as `a/b.jpg.npy` or
     `a/b.npy`.
@@ -28,24 +31,22 @@ class StoredArrays:
         check: function of a stored array that returns the one to use, or raises ValueError.
 
     Raises:
-        ValueError: when there is nothing to read at the path.
+        ValueError: there is nothing to read at the path.
     """
 
-    def __init__(self, path, what, check):
+    def __init__(self, path: str, what: str, check: Callable[[np.ndarray], np.ndarray]):
         self.path = path
         self.what = what
         self._check = check
         # Dicts, so that a picture that is read again (for the contact sheet) counts once.
-        self._missing, self._unreadable, self._outside = {}, {}, {}
-        self._names, self._archive, self._used = {}, None, set()
+        self._missing: dict[str, bool] = {}
+        self._unreadable: dict[str, str] = {}
+        self._outside: dict[str, bool] = {}
+        self._used: set[str] = set()
+        self._archive = None
         advice = "Write one array per picture as IMAGE_ID.npy into a folder, or all in one .npz."
         if os.path.isdir(path):
-            for folder, _, files in sorted(os.walk(path)):
-                for file in sorted(files):
-                    if file.endswith(".npy"):
-                        full = os.path.join(folder, file)
-                        name = os.path.relpath(full, path)[: -len(".npy")].replace(os.sep, "/")
-                        self._names[name] = full
+            self._names = _files_by_name(path)
         elif zipfile.is_zipfile(path):
             self._archive = np.load(path, allow_pickle=False)
             self._names = {name: name for name in self._archive.files}
@@ -56,8 +57,12 @@ class StoredArrays:
             raise ValueError(f"The {what} in '{path}': there are none. {advice}")
         self._stems = {_stem(name): name for name in self._names}
 
-    def check_ids(self, image_ids):
-        """Raises ValueError where nothing stored belongs to any of these pictures."""
+    def check_ids(self, image_ids: Sequence[str]) -> None:
+        """Refuses arrays of other pictures.
+
+        Raises:
+            ValueError: nothing stored belongs to any of these pictures.
+        """
         if not any(map(self._name_of, image_ids)):
             raise ValueError(
                 f"The {self.what} in '{self.path}' belong to none of the pictures. Names there: "
@@ -68,8 +73,8 @@ class StoredArrays:
     def _name_of(self, image_id):
         return image_id if image_id in self._names else self._stems.get(_stem(image_id))
 
-    def read(self, image_id):
-        """Returns the array of a picture, or None, and notes why."""
+    def read(self, image_id: str) -> np.ndarray | None:
+        """Reads the array of a picture; None, and a note of the reason, where there is none."""
         name = self._name_of(image_id)
         if name is None:
             self._missing[image_id] = True
@@ -82,8 +87,8 @@ class StoredArrays:
             self._unreadable[image_id] = str(error)
             return None
 
-    def read_map(self, image_id):
-        """Returns the score map of a picture; one NaN, which counts as a miss, if there is none."""
+    def read_map(self, image_id: str) -> np.ndarray:
+        """Reads the score map of a picture; where there is none, a single NaN, which is a miss."""
         found = self.read(image_id)
         if found is None:
             return np.full((1, 1), np.nan, np.float32)
@@ -92,8 +97,13 @@ class StoredArrays:
             self._outside[image_id] = True
         return found
 
-    def findings(self):
-        """What was wrong so far, with the image ids, ready for JSON."""
+    def read_scores(self, image_id: str, count: int) -> np.ndarray:
+        """Reads the class scores of a picture, `[count]`; where there are none, NaNs: a miss."""
+        found = self.read(image_id)
+        return np.full(count, np.nan) if found is None else found
+
+    def findings(self) -> dict[str, Any]:
+        """Returns what was wrong so far, with the image ids, as a dict for JSON."""
         return {
             "path": self.path,
             "missing": list(self._missing),
@@ -102,8 +112,8 @@ class StoredArrays:
             "unused": sorted(set(self._names) - self._used),
         }
 
-    def summary(self):
-        """Says `findings` in lines that name the first ten of each; empty if all is well."""
+    def summary(self) -> str:
+        """Returns `findings` in lines that name the first ten of each; empty if all is well."""
         findings = self.findings()
         lines = []
         for key, text in _WHAT.items():
@@ -116,10 +126,37 @@ class StoredArrays:
         return "\n".join(lines)
 
 
-def check_map(array, num_classes):
+def open_maps(path: str, source: Source) -> StoredArrays:
+    """Opens the score maps of a data set's pictures, `[h, w]` or `[h, w, classes]` each.
+
+    Raises:
+        ValueError: there are none, or none that belong to these pictures.
+    """
+    count = len(source.classes)
+    found = StoredArrays(path, "score maps", lambda array: check_map(array, count))
+    found.check_ids(source.image_ids)
+    return found
+
+
+def open_scores(path: str, source: Source) -> StoredArrays:
+    """Opens the class scores of a data set's pictures, `[classes]` each.
+
+    Raises:
+        ValueError: there are none, or none that belong to these pictures.
+    """
+    count = len(source.classes)
+    found = StoredArrays(path, "class scores", lambda array: check_scores(array, count))
+    found.check_ids(source.image_ids)
+    return found
+
+
+def check_map(array: np.ndarray, num_classes: int) -> np.ndarray:
     """Returns a score map as float64 `[h, w]`, or `[h, w, classes]` with a map per class.
 
-    An axis of length 1 before or behind is taken away. Raises ValueError for anything else.
+    A first or last axis of length 1 is removed.
+
+    Raises:
+        ValueError: for anything else.
     """
     array = _numbers(array)
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
@@ -130,12 +167,27 @@ def check_map(array, num_classes):
     return array
 
 
-def check_scores(array, num_classes):
-    """Returns class scores as float64 `[classes]`; raises ValueError for another shape."""
+def check_scores(array: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns class scores as float64 `[classes]`.
+
+    Raises:
+        ValueError: for another shape, or what are no numbers.
+    """
     array = _numbers(array)
     if array.shape != (num_classes,):
         raise ValueError(f"[{num_classes}] is expected, received {array.shape}")
     return array
+
+
+def _files_by_name(path):
+    """Name without .npy, with slashes -> path of each array in a folder and those inside it."""
+    found = {}
+    for folder, _, files in sorted(os.walk(path)):
+        for file in sorted(files):
+            if file.endswith(".npy"):
+                full = os.path.join(folder, file)
+                found[os.path.relpath(full, path)[: -len(".npy")].replace(os.sep, "/")] = full
+    return found
 
 
 def _numbers(array):

@@ -8,30 +8,31 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 
 import cv2
 
 
 @contextlib.contextmanager
-def mapper(count):
-    """Gives a `map` that works in processes: a context manager, as they end with it.
+def mapper(count: int) -> Iterator[Callable]:
+    """Yields a `map` that works in other processes, which end with the context.
 
-    Each starts afresh and imports what it needs, TensorFlow as well, which takes some seconds.
+    Each starts afresh and imports what it needs, TensorFlow included, which takes some seconds.
     Results come in the order of the items. Only a few items are read ahead, so that memory stays
-    flat whichever side is faster. Ctrl-C is left to the process that called.
+    flat whichever side is faster. Ctrl-C is left to the calling process.
 
     Args:
         count: number of processes; 0: none, the built-in `map`.
 
     Raises:
-        OSError: while results are read: a process was ended from outside.
+        OSError: a process was ended from outside, while results were read.
     """
     if not count:
         yield map
         return
-    # Of TensorFlow, which they do not run, they would each say that there is no GPU.
+    # TensorFlow would say in each of them that there is no GPU, and they do not run it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Not forked: a fork of a process in which TensorFlow runs waits for ever for its locks.
+    # Not forked: a fork of a process in which TensorFlow runs waits forever for its locks.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(count, context, initializer=_begin) as pool:
         yield functools.partial(_map, pool, 2 * count)
@@ -44,7 +45,7 @@ def _begin():
 
 
 def _end_with_parent():
-    # A process whose parent is killed would wait for work for ever.
+    # A process whose parent is killed would wait for work forever.
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -60,6 +61,6 @@ def _map(pool, ahead, function, items):
             yield waiting.popleft().result()
     except concurrent.futures.process.BrokenProcessPool as error:
         raise OSError(
-            "A process that shared the work was ended from outside, perhaps for want of memory. "
-            "Take fewer processes, or none."
+            "A process that shared the work was ended from outside, perhaps because memory ran "
+            "out. Take fewer processes, or none."
         ) from error

@@ -11,23 +11,29 @@ in [0, 1]; boxes are x0, y0, x1, y1 in its pixels, the last ones inclusive. Figu
     boxes.result()["max_box_acc_v2"]["value"]
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import cv2
 import numpy as np
 
 from wsol_tf.evaluation import level_sets
+from wsol_tf.evaluation.contour_boxes import THRESHOLDS, best_ious_at, to_levels
 
+CONTOURS = {"max_box_acc": "single", "max_box_acc_v2": "multi"}  # those that a box metric looks at
+METRICS = (*CONTOURS, "pxap", "piou")
 SIZE = 224
-THRESHOLDS = np.arange(0, 1, 0.001)
 IOU_LEVELS = (0.3, 0.5, 0.7)
 NAMED = 20  # How many bad maps of one kind are named; all are counted.
 
 
-def standard_map(raw_map, height=SIZE, width=SIZE):
+def standard_map(raw_map: np.ndarray, height: int = SIZE, width: int = SIZE) -> np.ndarray:
     """Makes a score map out of raw scores: cubic to the picture's size, then min-max.
 
     Args:
         raw_map: `[h, w]` at any resolution.
-        height, width: size of the result.
+        height: rows of the result.
+        width: columns of the result.
 
     Returns:
         float64 `[height, width]`: zeros for a map that is constant or holds a NaN, as in
@@ -45,13 +51,15 @@ def standard_map(raw_map, height=SIZE, width=SIZE):
     return resized / resized.max()
 
 
-def problem_of(score_map, *, shape=None, raw=False):
-    """Says what is wrong with a score map, or None.
+def problem_of(
+    score_map: np.ndarray, *, shape: tuple[int, int] | None = None, raw: bool = False
+) -> str | None:
+    """Names what is wrong with a score map.
 
     Args:
         score_map: any array.
         shape: the (height, width) that it must have; None takes any.
-        raw: whether values outside [0, 1] are right, as before `standard_map`.
+        raw: whether values outside [0, 1] are legal, as before `standard_map`.
 
     Returns:
         "shape", "not finite", "out of range", "constant" (which is scored all the same) or None.
@@ -67,12 +75,15 @@ def problem_of(score_map, *, shape=None, raw=False):
     return "constant" if low == high else None
 
 
-def resize_boxes(boxes, image_size, map_size=(SIZE, SIZE)):
+def resize_boxes(
+    boxes: np.ndarray, image_size: tuple[int, int], map_size: tuple[int, int] = (SIZE, SIZE)
+) -> np.ndarray:
     """Takes boxes from a picture to its score map; corners are cut down to whole pixels.
 
     Args:
         boxes: `[num_boxes, 4]` in pixels of the picture.
-        image_size, map_size: (width, height).
+        image_size: (width, height) of the picture.
+        map_size: (width, height) of the map.
 
     Returns:
         int64 `[num_boxes, 4]`.
@@ -81,13 +92,19 @@ def resize_boxes(boxes, image_size, map_size=(SIZE, SIZE)):
     return (boxes * np.tile(map_size, 2) / np.tile(image_size, 2)).astype(np.int64)
 
 
-def combine_masks(masks, ignored, height=SIZE, width=SIZE):
+def combine_masks(
+    masks: Sequence[np.ndarray],
+    ignored: np.ndarray | None,
+    height: int = SIZE,
+    width: int = SIZE,
+) -> np.ndarray:
     """Makes the true mask of a picture out of those of its instances.
 
     Args:
-        masks: `[num_instances, h, w]`, what is above 0 is the object.
-        ignored: `[h, w]`, what is above 0 is not judged, unless it is object; or None.
-        height, width: size of the result; masks are sampled at the nearest pixel.
+        masks: `[num_instances, h, w]`; values above 0 are the object.
+        ignored: `[h, w]`; values above 0 are not judged, unless they are object; or None.
+        height: rows of the result; masks are sampled at the nearest pixel.
+        width: columns of the result.
 
     Returns:
         uint8 `[height, width]`: 1 object, 0 not, 255 ignored.
@@ -101,76 +118,6 @@ def combine_masks(masks, ignored, height=SIZE, width=SIZE):
     if ignored is not None:
         truth[resized(ignored) & (truth == 0)] = 255
     return truth
-
-
-def to_levels(score_map, thresholds):
-    """Rounds a score map and the thresholds down to the 256 grey levels that are compared.
-
-    Returns:
-        (image uint8 `[height, width]`, level int `[num_thresholds]`): the mask of a threshold is
-        `image > level`. A threshold is relative to the map's maximum.
-    """
-    image = (np.asarray(score_map, np.float64) * 255).astype(np.uint8)
-    return image, (np.asarray(thresholds, np.float64) * int(image.max())).astype(int)
-
-
-def boxes_at(image, level, *, contours, found=None):
-    """Finds the boxes that the masks of a grey image are said to show.
-
-    Args:
-        image: uint8 `[height, width]`.
-        level: int `[num_thresholds]`, see `to_levels`.
-        contours: "single" (the box of the contour with the largest area, the first of equals) or
-            "multi" (those of all contours, holes included).
-        found: `level_sets.components` of the image, with areas for "single"; None computes it.
-
-    Returns:
-        (level int `[num_boxes]`, boxes int `[num_boxes, 4]`): each box and the level it is found
-        at, in no order. The last corner is one past the contour, or the last pixel of the image
-        where there is none past it. An empty mask has the box 0, 0, 0, 0.
-    """
-    if found is None:
-        found = level_sets.components(image, areas="contour" if contours == "single" else None)
-    search = level_sets.largest_boxes if contours == "single" else level_sets.all_boxes
-    box_level, boxes = search(image, found, level)
-    boxes = np.minimum(boxes, [*image.shape[::-1]] * 2 - np.array([0, 0, 1, 1]))
-    empty = np.zeros(256, bool)
-    empty[level] = True
-    empty[box_level] = False
-    empty = np.flatnonzero(empty)
-    return np.append(box_level, empty), np.append(boxes, np.zeros((len(empty), 4), int), axis=0)
-
-
-def inclusive_iou(boxes, others):
-    """Returns the IoU of every box [N, 4] with every other [M, 4], last pixels inclusive.
-
-    Both int; float64 [N, M].
-    """
-    boxes, others = np.asarray(boxes)[:, None], np.asarray(others)[None]
-    overlap = np.minimum(boxes[..., 2:], others[..., 2:]) + 1
-    overlap = np.maximum(overlap - np.maximum(boxes[..., :2], others[..., :2]), 0).prod(-1)
-    union = (boxes[..., 2:] - boxes[..., :2] + 1).prod(-1) - overlap
-    return overlap / (union + (others[..., 2:] - others[..., :2] + 1).prod(-1))
-
-
-def best_ious(score_map, boxes, thresholds=THRESHOLDS, *, contours):
-    """Returns the best IoU of a found box with a true one at each threshold, float64.
-
-    Args:
-        score_map: float `[height, width]` in [0, 1].
-        boxes: true ones, int `[num_boxes, 4]`; without any, all IoUs are 0.
-        thresholds: `[num_thresholds]`.
-        contours: "single" or "multi", see `boxes_at`.
-    """
-    image, level = to_levels(score_map, thresholds)
-    return _best_ious(image, level, boxes, contours, None)
-
-
-def _best_ious(image, level, boxes, contours, found):
-    box_level, found_boxes = boxes_at(image, level, contours=contours, found=found)
-    best = np.zeros(256)
-    np.maximum.at(best, box_level, inclusive_iou(found_boxes, boxes).max(1, initial=0))
-    return best[level]
 
 
 class _BadMaps:
@@ -216,10 +163,15 @@ class BoxAccuracy:
         contours: which of "single" (MaxBoxAcc) and "multi" (MaxBoxAccV2) are counted.
     """
 
-    def __init__(self, thresholds=THRESHOLDS, iou_levels=IOU_LEVELS, contours=("single", "multi")):
+    def __init__(
+        self,
+        thresholds: Sequence[float] = THRESHOLDS,
+        iou_levels: Sequence[float] = IOU_LEVELS,
+        contours: Sequence[str] = tuple(CONTOURS.values()),
+    ):
         self.thresholds = _checked(thresholds)
         self.iou_levels = tuple(iou_levels)
-        if not set(contours) <= {"single", "multi"} or isinstance(contours, str):
+        if not set(contours) <= {*CONTOURS.values()} or isinstance(contours, str):
             raise ValueError(f"contours must hold 'single' or 'multi'. Received: {contours!r}.")
         if "single" in contours and 0.5 not in self.iou_levels:
             raise ValueError(f"MaxBoxAcc needs the IoU level 0.5. Received: {iou_levels}.")
@@ -230,7 +182,14 @@ class BoxAccuracy:
         }
         self._bad = _BadMaps()
 
-    def add(self, image_id, score_map, boxes, *, problem=None):
+    def add(
+        self,
+        image_id: str,
+        score_map: np.ndarray,
+        boxes: np.ndarray,
+        *,
+        problem: str | None = None,
+    ) -> None:
         """Scores one image.
 
         Args:
@@ -239,7 +198,7 @@ class BoxAccuracy:
             boxes: true ones in pixels of the map, int `[num_boxes, 4]`, see `resize_boxes`; an
                 image without any is never right.
             problem: what was wrong with the map before, such as `problem_of(raw_map, raw=True)`
-                or "missing"; then only that is reported of it.
+                or "missing"; it is then all that is reported of the map.
 
         Raises:
             ValueError: for boxes with corners that are negative or in the wrong order.
@@ -259,12 +218,16 @@ class BoxAccuracy:
         areas = "contour" if "single" in self.num_correct else None
         found = level_sets.components(image, areas=areas)
         for kind, num_correct in self.num_correct.items():
-            ious = _best_ious(image, level, boxes, kind, found)
+            ious = best_ious_at(image, level, boxes, contours=kind, found=found)
             num_correct += ious >= np.array(self.iou_levels)[:, None]
         self.num_images += 1
 
-    def merge(self, other):
-        """Adds the images of another accumulator that was made with the same arguments."""
+    def merge(self, other: "BoxAccuracy") -> None:
+        """Adds the images of another accumulator.
+
+        Raises:
+            ValueError: the other one was made with different arguments.
+        """
         if (
             not np.array_equal(self.thresholds, other.thresholds)
             or self.iou_levels != other.iou_levels
@@ -276,16 +239,16 @@ class BoxAccuracy:
             num_correct += other.num_correct[kind]
         self._bad.merge(other._bad)
 
-    def accuracy(self, contours):
-        """Returns the fraction of images that are right, float64 [iou_levels, thresholds]."""
+    def accuracy(self, contours: str) -> np.ndarray:
+        """Returns the fraction of images that are right, float64 `[iou_levels, thresholds]`."""
         self._check_filled()
         return self.num_correct[contours] / self.num_images
 
-    def result(self):
-        """Returns the figures as a dict for JSON; of equally good thresholds the lowest."""
+    def result(self) -> dict[str, Any]:
+        """Computes the figures, a dict for JSON; of equally good thresholds the lowest is named."""
         self._check_filled()
         figures = {}
-        for kind, name in (("single", "max_box_acc"), ("multi", "max_box_acc_v2")):
+        for name, kind in CONTOURS.items():
             if kind not in self.num_correct:
                 continue
             curves = self.accuracy(kind)
@@ -324,7 +287,7 @@ class PixelPrecision:
         thresholds: rising floats in 0..1, the first 0.
     """
 
-    def __init__(self, thresholds=THRESHOLDS):
+    def __init__(self, thresholds: Sequence[float] = THRESHOLDS):
         self.thresholds = _checked(thresholds)
         if self.thresholds[0] != 0 or (np.diff(self.thresholds) <= 0).any():
             raise ValueError(f"Thresholds must rise from 0. Received: {thresholds}.")
@@ -333,7 +296,14 @@ class PixelPrecision:
         self.histograms = np.zeros((2, len(self._edges) - 1), np.int64)  # Others, the object.
         self._bad = _BadMaps()
 
-    def add(self, image_id, score_map, mask, *, problem=None):
+    def add(
+        self,
+        image_id: str,
+        score_map: np.ndarray,
+        mask: np.ndarray,
+        *,
+        problem: str | None = None,
+    ) -> None:
         """Scores one image.
 
         Args:
@@ -353,21 +323,25 @@ class PixelPrecision:
             histogram += np.histogram(score_map[mask == value], bins=self._edges)[0]
         self.num_images += 1
 
-    def merge(self, other):
-        """Adds the images of another accumulator with the same thresholds."""
+    def merge(self, other: "PixelPrecision") -> None:
+        """Adds the images of another accumulator.
+
+        Raises:
+            ValueError: the other one has different thresholds.
+        """
         if not np.array_equal(self.thresholds, other.thresholds):
             raise ValueError("Cannot merge accumulators that were made with different thresholds.")
         self.num_images += other.num_images
         self.histograms += other.histograms
         self._bad.merge(other._bad)
 
-    def piou(self):
-        """Returns the pIoU at the lower edge of each bin, float64 [thresholds + 2]."""
+    def piou(self) -> np.ndarray:
+        """Returns the pIoU at the lower edge of each bin, float64 `[thresholds + 2]`."""
         false, true = self.histograms[:, ::-1].cumsum(1)[:, ::-1]
         return true / np.maximum(true[0] + false, 1)
 
-    def result(self):
-        """Returns the figures as a dict for JSON; None where no mask shows an object."""
+    def result(self) -> dict[str, Any]:
+        """Computes the figures, a dict for JSON; None where no mask shows an object."""
         if not self.num_images:
             raise ValueError("There is nothing to report: no image has been scored.")
         figures = {
@@ -395,63 +369,3 @@ def _checked(thresholds):
     if thresholds.ndim != 1 or not thresholds.size or not np.all(abs(thresholds - 0.5) <= 0.5):
         raise ValueError(f"Thresholds must be a list of numbers in 0..1. Received: {thresholds}.")
     return thresholds
-
-
-# Metrics of wsolevaluation that can be asked for; see `standard_metrics`.
-METRICS = ("max_box_acc", "max_box_acc_v2", "pxap", "piou")
-
-
-class Standard:
-    """The metrics of wsolevaluation over pairs; see `standard_metrics`.
-
-    Args:
-        metrics: names of METRICS; no others are computed.
-        view: the View that the pairs are seen in.
-    """
-
-    def __init__(self, metrics, view):
-        self.metrics, self.view = tuple(metrics), view
-        kinds = {"max_box_acc": "single", "max_box_acc_v2": "multi"}
-        contours = [kinds[name] for name in metrics if name in kinds]
-        self.boxes = BoxAccuracy(contours=contours) if contours else None
-        self.pixels = PixelPrecision() if {"pxap", "piou"} & {*metrics} else None
-
-    def add(self, pair, score_map):
-        """Scores the map `[h, w]`, of any range, of a pair."""
-        height, width = pair.image.shape[:2]
-        problem = problem_of(score_map, raw=True)
-        if self.metrics:
-            score_map = standard_map(score_map, height, width)
-        if self.boxes and pair.boxes is not None:
-            boxes = _inclusive(pair.boxes, pair.size, self.view)
-            self.boxes.add(pair.image_id, score_map, boxes, problem=problem)
-        if self.pixels and pair.mask is not None:
-            self.pixels.add(pair.image_id, score_map, pair.mask, problem=problem)
-
-    def merge(self, other):
-        """Adds the pairs of another one with the same metrics."""
-        for own, others in ((self.boxes, other.boxes), (self.pixels, other.pixels)):
-            if own:
-                own.merge(others)
-
-    def result(self):
-        """The figures by name; None where the data has no boxes or no masks."""
-        figures = {}
-        for accumulator in (self.boxes, self.pixels):
-            if accumulator and accumulator.num_images:
-                figures |= accumulator.result()
-        return {name: figures.get(name, {"value": None}) for name in self.metrics}
-
-
-def _inclusive(boxes, size, view):
-    """Turns boxes in the view into wsolevaluation's: whole pixels, the last ones inclusive.
-
-    Its boxes are whole pixels of the picture, whose corners are scaled and cut down.
-    """
-    height, width = size
-    in_picture = np.round([view.to_picture(box, height, width) for box in boxes]).reshape(-1, 4)
-    in_picture[:, 2:] = np.maximum(in_picture[:, 2:] - 1, in_picture[:, :2])
-    offset, side = view.offset_and_side()
-    # Multiplied first, as in `standard_metrics.resize_boxes`: a cut is sensitive to rounding.
-    scaled = in_picture * side / np.array([width, height] * 2) - offset
-    return np.clip(scaled.astype(int), 0, view.input_size - 1)

@@ -1,24 +1,41 @@
-"""Contact sheets of localizations: the best, the median and the worst."""
+"""Contact sheets of localizations: the best, the median and the worst, and examples of errors."""
 
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from wsol_tf.evaluation.metrics import OUTCOMES
-from wsol_tf.model.score_maps import localize
+from wsol_tf.data.source import Source
+from wsol_tf.evaluation.localized_map import OUTCOMES, LocalizedMap, measured_thresholds
+from wsol_tf.evaluation.pairs import Method
 from wsol_tf.report import definitions, pictures
 
+Prediction = Mapping[str, Any]  # a line of predictions.jsonl, see `evaluation.score.prediction`
+Tiles = dict[str, list[tuple[np.ndarray, str]]]  # heading -> pictures with their captions
 
-def sheet_title(dataset, data_dir, split):
+
+def sheet_title(dataset: str, data_dir: str, split: str) -> str:
     """Heading of a contact sheet: the data set's folder, or its name, and the split."""
     return f"{os.path.basename(os.path.normpath(data_dir or dataset))}, {split}"
 
 
-def best_median_worst(lines, each=6):
-    """Picks lines of predictions by box IoU: dict heading -> list of lines."""
-    ranked = sorted((line for line in lines if "iou" in line), key=lambda line: -line["iou"])
+def best_median_worst(
+    predictions: Sequence[Prediction], each: int = 6
+) -> dict[str, list[Prediction]]:
+    """Picks predictions by box IoU.
+
+    Args:
+        predictions: all of a data set; without boxes the first ones are picked.
+        each: how many of the best, the median and the worst.
+
+    Returns:
+        dict heading -> predictions.
+    """
+    ranked = sorted((line for line in predictions if "iou" in line), key=lambda line: -line["iou"])
     if not ranked:
-        return {"": lines[: 3 * each]}
+        return {"": list(predictions[: 3 * each])}
     if len(ranked) <= 3 * each:
         return {"all, best first": ranked}
     middle = (len(ranked) - each) // 2
@@ -29,11 +46,21 @@ def best_median_worst(lines, each=6):
     }
 
 
-def examples_of_errors(lines, each=6):
-    """Picks lines of every kind of error, least wrong first: dict outcome -> list of lines."""
+def examples_of_errors(
+    predictions: Sequence[Prediction], each: int = 6
+) -> dict[str, list[Prediction]]:
+    """Picks predictions of every kind of error, least wrong first.
+
+    Args:
+        predictions: all of a data set.
+        each: how many of each kind.
+
+    Returns:
+        dict outcome -> predictions, in the order of OUTCOMES.
+    """
     found = {}
     for outcome in OUTCOMES[1:]:
-        kind = [line for line in lines if line.get("outcome") == outcome]
+        kind = [line for line in predictions if line.get("outcome") == outcome]
         kind.sort(key=lambda line: -line["iou"])
         if kind:
             spread = np.linspace(0, len(kind) - 1, min(each, len(kind))).round().astype(int)
@@ -41,27 +68,44 @@ def examples_of_errors(lines, each=6):
     return found
 
 
-def draw(method, source, sections):
-    """Draws lines of predictions: dict heading -> list of (uint8 [height, width, 3], caption).
+def draw_tiles(method: Method, source: Source, predictions: Sequence[Prediction]) -> Tiles:
+    """Draws examples: the best, the median and the worst, and some of each kind of error.
 
     Args:
-        method: the Method that the lines are of.
-        source: a `datasets.Source`.
-        sections: dict heading -> list of lines.
+        method: what the predictions are of; it predicts the pictures that are drawn again.
+        source: the data set.
+        predictions: all of them, see `evaluation.score.score`.
+
+    Returns:
+        dict heading -> list of (uint8 `[height, width, 3]`, caption).
+    """
+    return draw(method, source, best_median_worst(predictions) | examples_of_errors(predictions))
+
+
+def draw(method: Method, source: Source, sections: Mapping[str, Sequence[Prediction]]) -> Tiles:
+    """Draws predictions, each as picture | score map | mask.
+
+    Args:
+        method: what the predictions are of.
+        source: the data set.
+        sections: heading -> predictions.
+
+    Returns:
+        dict heading -> list of (uint8 `[height, width, 3]`, caption).
     """
     kind = method.kinds[0]
+    threshold = method.thresholds[kind]
+    measured = measured_thresholds([threshold])
     wanted = {line["image_id"] for section in sections.values() for line in section}
     positions = [i for i, name in enumerate(source.image_ids) if name in wanted]
     drawn = {}
     for pair in method.pairs(source, positions, kinds=[kind], batch_size=8):
-        score_map, mask, box = localize(
-            pair.maps[kind], *pair.image.shape[:2], method.thresholds[kind]
-        )
+        localized = LocalizedMap(pair, kind, threshold, measured)
         drawn[pair.image_id, source.classes[pair.label]] = pictures.triptych(
             pair.image,
-            score_map,
-            mask,
-            box,
+            localized.score_map,
+            localized.mask,
+            localized.box,
             true_boxes=() if pair.boxes is None else pair.boxes,
             side=200,
         )
@@ -71,8 +115,8 @@ def draw(method, source, sections):
     }
 
 
-def caption(line):
-    """A line of predictions in a few words: box IoU, class, probability, what became of it."""
+def caption(line: Prediction) -> str:
+    """Says a prediction in a few words: box IoU, class, probability, and what became of it."""
     text = f"{line['class']} {line['probability'] or 0:.0%}"
     if line["class"] is None:
         text = line["label"]
@@ -86,11 +130,23 @@ def caption(line):
     return text
 
 
-def contact_sheet_of(tiles, title):
-    """Lays drawn tiles out as a contact sheet, see `draw`."""
+def contact_sheet_of(tiles: Tiles, title: str) -> np.ndarray:
+    """Lays tiles out as a contact sheet, uint8 `[height, width, 3]`; see `draw`."""
     note = "picture | score map | mask, its box in cyan, the true boxes dashed in white"
     rows = {
         heading: [pictures.with_caption(picture, text) for picture, text in row]
         for heading, row in tiles.items()
     }
     return pictures.contact_sheet(rows, title=f"{title}\n{note}", columns=3)
+
+
+def write_contact_sheet(path: str | os.PathLike, tiles: Tiles, title: str) -> None:
+    """Writes the best, the median and the worst as a picture; examples of errors stay out of it.
+
+    Args:
+        path: file to write.
+        tiles: see `draw_tiles`.
+        title: heading of the sheet.
+    """
+    shown = {heading: row for heading, row in tiles.items() if heading not in OUTCOMES}
+    Image.fromarray(contact_sheet_of(shown, title)).save(path)

@@ -17,7 +17,8 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from wsol_tf.evaluation.metrics import OUTCOMES, standard_error
+from wsol_tf.evaluation.localized_map import OUTCOMES
+from wsol_tf.evaluation.metrics import standard_error
 from wsol_tf.evaluation.wsolevaluation import METRICS
 from wsol_tf.report import charts
 from wsol_tf.report.definitions import DEFINITIONS, DISPLAY_NAMES, MAP_NAMES, definitions_of

@@ -1,11 +1,24 @@
-"""Figures as lines of text for a terminal."""
+"""Figures and progress as text for a terminal."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
 
 from wsol_tf.evaluation.wsolevaluation import METRICS
 from wsol_tf.report import definitions
 
 
-def figures_table(figures):
-    """Renders a report as lines of text for a terminal."""
+def progress_bar(num_pictures: int) -> Callable[[int], Any] | None:
+    """Makes a function that shows how many pictures are done; None where nobody would watch it."""
+    if not sys.stdout.isatty():
+        return None
+    return keras.utils.Progbar(num_pictures, unit_name="picture").update
+
+
+def figures_table(figures: Mapping[str, Any]) -> str:
+    """Lays the figures of `evaluation.score.score` out as lines of text, one row per map."""
     head = f"{figures['num_images']} pictures"
     if figures["num_pairs"] != figures["num_images"]:
         head += f", {figures['num_pairs']} pairs of a picture and a class in it"

@@ -23,10 +23,10 @@ from wsol_tf.data.registry import holdout, open_dataset
 from wsol_tf.data.source import StopAtBadImage
 from wsol_tf.data.stream import TrainingStream
 from wsol_tf.evaluation.pairs import method_of, predict_pairs
-from wsol_tf.evaluation.score import accumulate, choose_thresholds, score_and_draw
+from wsol_tf.evaluation.score import accumulate, choose_thresholds, score
 from wsol_tf.model import losses
 from wsol_tf.model.build import build_model, compile_model, load_model
-from wsol_tf.report import charts, contact_sheets, definitions
+from wsol_tf.report import charts, contact_sheets, definitions, terminal
 from wsol_tf.training import callbacks, checkpoints, loop, strategies, validation
 from wsol_tf.training.ledger import Ledger
 from wsol_tf.training.watch import StopAtNaN, Watch
@@ -296,13 +296,17 @@ def _finish(config, model, state, source, scored, held, kept, path, log):
     if optimistic:
         scored, name, positions = source, f"held-out part of {config.split}", held
         log("The threshold was chosen on the pictures that are scored now: read it as optimistic.")
-    figures, _, _ = score_and_draw(
-        method_of(model),
-        scored,
-        positions,
-        sheet_path=path["contact_sheet.png"],
-        title=contact_sheets.sheet_title(config.dataset, config.data_dir, name),
-        log=log,
+    method = method_of(model)
+    count = len(scored if positions is None else positions)
+    progress = terminal.progress_bar(count)
+    figures, predictions = score(method, scored, positions, progress=progress)
+    log(terminal.figures_table(figures))
+    if scored.report.skipped or scored.report.noted:
+        log(scored.report.summary())
+    contact_sheets.write_contact_sheet(
+        path["contact_sheet.png"],
+        contact_sheets.draw_tiles(method, scored, predictions),
+        contact_sheets.sheet_title(config.dataset, config.data_dir, name),
     )
     metrics |= _compare_rules(by_rule, config.map, figures)
     return {

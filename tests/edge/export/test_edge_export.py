@@ -15,8 +15,9 @@ from edge.export import __main__ as export
 from edge.export import bias_correction, calibration, convert, graphs, parity, qat
 from helpers import add_picture, run, tiny_model, varied
 from wsol_tf.data import transforms
-from wsol_tf.evaluation import wsolevaluation
+from wsol_tf.evaluation.localized_map import LocalizedMap
 from wsol_tf.evaluation.pairs import predict_pairs
+from wsol_tf.evaluation.standard_metrics import StandardMetrics
 
 CLASSES = ("stripe", "check", "dot", "ring")  # of the drawn objects
 SMALL = ("--calibration_data=shapes", "--num_calibration=8", "--num_parity=4", "--max_drop=1",
@@ -46,10 +47,10 @@ def exported(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     model.save(folder / "model.keras")
     out = folder / "out"
-    assert 0 == run(
+    assert run(
         export, f"--model={folder / 'model.keras'}", f"--output_dir={out}",
         "--formats=float32,float16,dynamic,int8", *SMALL,
-    )  # fmt: skip
+    ) == 0  # fmt: skip
     return out
 
 
@@ -199,10 +200,10 @@ def test_max_box_acc_v2_is_that_of_evaluate():
         cells = image.reshape(1, 16, 4, 16, 4, 3).mean((2, 4, 5), keepdims=True) / 255
         return {"foreground_mask": cells.reshape(1, 16, 16, 1).astype(np.float32)}
 
-    standard = wsolevaluation.Standard(["max_box_acc_v2"], view)
+    standard = StandardMetrics(["max_box_acc_v2"], view)
     positions = range(24)
     for pair in predict_pairs(parity.scored(run), source, positions, kinds=["mean"], view=view):
-        standard.add(pair, pair.maps["mean"])
+        standard.add(LocalizedMap(pair, "mean"))
     figures = parity.compare(
         {"keras": run}, source, positions, view=view, threshold=0.5, kind="mean"
     )
