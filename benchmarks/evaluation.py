@@ -24,13 +24,13 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from absl import app, flags  # noqa: E402
+import cv2
+import numpy as np
+from absl import app, flags
 
-from wsol_tf.evaluation import workers  # noqa: E402
-from wsol_tf.evaluation.contour_boxes import THRESHOLDS, inclusive_iou  # noqa: E402
-from wsol_tf.evaluation.wsolevaluation import IOU_LEVELS, BoxAccuracy, standard_map  # noqa: E402
+from wsol_tf.evaluation import workers
+from wsol_tf.evaluation.contour_boxes import THRESHOLDS, inclusive_iou
+from wsol_tf.evaluation.wsolevaluation import IOU_LEVELS, BoxAccuracy, standard_map
 
 SIZE = 224
 BOXES = np.array([[40, 50, 160, 170], [100, 20, 200, 120]])

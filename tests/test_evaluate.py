@@ -10,10 +10,10 @@ from absl import flags
 from PIL import Image
 
 from helpers import run, tiny_model, undefined_names
-from wsol_tf import evaluate, programs
+from wsol_tf import evaluate, evaluation, programs
 from wsol_tf.data import shapes, transforms
 from wsol_tf.data.registry import open_dataset
-from wsol_tf.evaluation import pairs, wsolevaluation
+from wsol_tf.evaluation import baselines, pairs, wsolevaluation
 from wsol_tf.evaluation import score as scoring
 from wsol_tf.evaluation.standard_metrics import whole_pixel_boxes
 from wsol_tf.model.build import load_model
@@ -345,3 +345,62 @@ def test_pictures_with_a_single_class_stand_beside_the_whole(model_path, tmp_pat
     assert (figures["num_pairs"], figures["single_class"]["num_pairs"]) == (5, 3)
     assert "3 with a single class" in capsys.readouterr().out
     assert undefined_names(figures) == set()
+
+
+# --- from code -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, settings",
+    [
+        ([], {}),
+        (
+            ["--map=cam", "--threshold=0.25", "--view=whole", "--metrics=pxap"],
+            {"map": "cam", "threshold": 0.25, "view": "whole", "metrics": ["pxap"]},
+        ),
+        (["--map=center", "--metrics=none"], {"map": "center", "metrics": []}),
+        (["--map=grad_cam", "--threshold=otsu"], {"map": "grad_cam", "threshold": "otsu"}),
+    ],
+)
+def test_from_code_the_figures_are_those_of_the_command(
+    arguments, settings, score, model_path, voc, capsys
+):
+    status, expected, _ = score(*arguments)
+    assert status == 0
+    capsys.readouterr()
+    model = load_model(str(model_path))
+    dataset = open_dataset("voc_folder", str(voc), "val", classes=model.classes)
+    figures = evaluation.evaluate(model, dataset, **settings)
+    assert capsys.readouterr() == ("", "")
+    assert expected.pop("model") and expected.pop("definitions")
+    assert json.loads(json.dumps(figures)) == expected
+    assert list(figures) == list(expected)
+
+
+def test_from_code_any_method_and_a_part_of_the_pictures_can_be_scored(voc):
+    dataset = open_dataset("voc_folder", str(voc), "val")
+    view = transforms.View(64, 73, "whole")
+    center = baselines.center_map()
+    method = pairs.Method(
+        lambda images: {}, view, ("center",), {"center": 0.5}, "given",
+        own_maps=lambda batch: {"center": [center] * len(batch)},
+    )  # fmt: skip
+    figures = evaluation.evaluate(method, dataset, positions=[1, 3], metrics=["max_box_acc"])
+    assert (figures["map"], figures["threshold"], figures["view"]) == ("center", 0.5, "whole")
+    assert figures["num_images"] == 2 and figures["max_box_acc"]["value"] is not None
+    with pytest.raises(ValueError, match="A Method has its own map.*Received: map='cam'"):
+        evaluation.evaluate(method, dataset, map="cam")
+
+
+def test_from_code_what_cannot_be_scored_is_refused(model_path, voc):
+    model = load_model(str(model_path))
+    dataset = open_dataset("voc_folder", str(voc), "val", classes=model.classes)
+    with pytest.raises(
+        ValueError, match="Unknown metric 'map'. Legal: max_box_acc, max_box_acc_v2"
+    ):
+        evaluation.evaluate(model, dataset, metrics=["map"])
+    model.thresholds = {}
+    with pytest.raises(ValueError, match="stores no threshold.*Pass `threshold=otsu`"):
+        evaluation.evaluate(model, dataset)
+    with pytest.raises(TypeError, match="scores a Localization or a Method.*Received: Sequential"):
+        evaluation.evaluate(keras.Sequential(), dataset)

@@ -1,13 +1,15 @@
-"""Scores a model, or score maps made elsewhere, on a data set with boxes or masks.
+r"""Scores a model, or score maps made elsewhere, on a data set with boxes or masks.
 
-    python -m wsol_tf.evaluate --model=RUN/model.keras --dataset=voc_folder --data_dir=D \\
+    python -m wsol_tf.evaluate --model=RUN/model.keras --dataset=voc_folder --data_dir=D \
         --split=val --output_dir=OUT
 
-writes OUT/report.html (all of it to look at, in one file), metrics.json, predictions.jsonl (one
-line per picture and class in it), contact_sheet.png, threshold_curves.png, outcomes.png and
-per_class.png, and prints the table with CAM and the trivial boxes beside the model. Instead of
-a trained model it takes `--score_maps=DIR` (or .npz) from any program, and as a baseline
-`--model=imagenet` or `--model=FILE.weights.h5`: the keras.applications classifier of --extractor.
+writes OUT/report.html (everything in one page), metrics.json, predictions.jsonl (one line per
+picture and class in it), contact_sheet.png, threshold_curves.png, outcomes.png and per_class.png,
+and prints a table with CAM and the trivial boxes beside the model. Instead of a trained model it
+takes `--score_maps=DIR` (or .npz) from any program, and as a baseline `--model=imagenet` or
+`--model=FILE.weights.h5`: the keras.applications classifier of --extractor.
+
+`wsol_tf.evaluation.evaluate` gives the same figures from code.
 """
 
 import json
@@ -332,6 +334,7 @@ def open_scored(values: flags.FlagValues, classes: Sequence[str] | None, image_s
 
 
 def main(argv):
+    """Runs the program."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     with programs.plain_ending():

@@ -8,7 +8,8 @@ import tensorflow as tf
 from helpers import run, tiny_model
 from wsol_tf import evaluate
 from wsol_tf.data import shapes
-from wsol_tf.evaluation import baselines
+from wsol_tf.data.transforms import View
+from wsol_tf.evaluation import baselines, methods
 from wsol_tf.evaluation.iou import boxes_at
 from wsol_tf.model import score_maps
 
@@ -131,3 +132,22 @@ def test_an_imagenet_classifier_is_scored_by_the_same_command(weights, voc, tmp_
     assert run(evaluate, *arguments, f"--data_dir={voc}", "--map=mean") == 1
     assert "has no map 'mean'" in capsys.readouterr().err
     assert run(evaluate, *arguments, f"--data_dir={voc}", "--map=grad_cam") == 0
+
+
+def test_baselines_and_maps_that_do_not_exist_are_refused(classifier):
+    feature_extractor, scores, _ = classifier
+    view = View(64, 73)
+    with pytest.raises(ValueError, match="Unknown baseline 'cam'. Legal: grad_cam, center."):
+        methods.with_baseline(None, "cam", feature_extractor, scores)
+    with pytest.raises(ValueError, match="has no map 'mean'. Legal: cam, grad_cam, center."):
+        methods.method_of_classifier(feature_extractor, scores, view=view, kind="mean")
+
+
+def test_what_stores_no_threshold_is_cut_at_otsus(classifier):
+    feature_extractor, scores, _ = classifier
+    stored = methods.method_of_classifier(feature_extractor, scores, view=View(64, 73))
+    assert (stored.kinds, stored.thresholds) == (("cam",), {"cam": "otsu"})
+    assert "nothing is stored" in stored.threshold_from
+    given = methods.with_baseline(stored, "center", feature_extractor, scores, threshold=0.3)
+    assert (given.kinds, given.thresholds["center"]) == (("center", "cam"), 0.3)
+    assert given.threshold_from == "given"

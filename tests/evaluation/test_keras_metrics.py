@@ -131,6 +131,79 @@ print(json.dumps(test_keras_metrics.evaluate_mirrored(strategy)))
     assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx([expected, expected])
 
 
+@keras.saving.register_keras_serializable(package="test_keras_metrics")
+def no_loss(boxes, maps):
+    return keras.ops.zeros(keras.ops.shape(maps)[0])
+
+
+@pytest.mark.parametrize("threshold", [0.3, "otsu"])
+def test_a_model_compiled_with_it_is_saved_and_loaded(threshold, tmp_path):
+    maps, boxes, _, _ = toy_batch()
+    inputs = keras.Input((8, 8))
+    model = keras.Model(inputs, keras.layers.Activation("linear")(inputs))
+    model.compile(loss=no_loss, metrics=[GTKnownLoc(threshold, (VIEW, VIEW))], jit_compile=False)
+    expected = model.evaluate(maps, boxes, verbose=0, return_dict=True)["gt_known_loc"]
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    found = again.evaluate(maps, boxes, verbose=0, return_dict=True)["gt_known_loc"]
+    assert 0 < found == expected
+
+
+def test_of_several_outputs_it_is_compiled_for_the_map():
+    maps, boxes, labels, _ = toy_batch()
+    image = keras.Input((8, 8))
+    pooled = keras.layers.Dense(3)(keras.layers.Flatten()(image))
+    outputs = {"map": keras.layers.Activation("linear")(image), "logits": pooled}
+    model = keras.Model(image, outputs)
+    model.compile(
+        loss={"logits": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "map": None},
+        metrics={"map": GTKnownLoc(0.5, VIEW)},
+        jit_compile=False,
+    )
+    targets = {"map": boxes, "logits": labels}
+    figures = model.evaluate(np.nan_to_num(maps), targets, verbose=0, return_dict=True)
+    expected = figures_of(np.nan_to_num(maps), *toy_batch()[1:], 0.5)["gt_known_loc"]
+    assert figures["map_gt_known_loc"] == pytest.approx(expected)
+
+
+def test_both_are_metrics_of_a_models_own_compute_metrics():
+    """Top1Loc sees the map and the logits at once there."""
+    maps, boxes, labels, logits = toy_batch()
+
+    class Scored(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.top1 = Top1Loc(0.5, VIEW)
+
+        def call(self, inputs):
+            return inputs
+
+        def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+            return keras.ops.zeros(())
+
+        def compute_metrics(self, x, y, y_pred, sample_weight=None):
+            self.top1.update_state(y, y_pred, sample_weight)
+            return self.get_metrics_result()
+
+    model = Scored()
+    model.compile(jit_compile=False)
+    data = tf.data.Dataset.from_tensor_slices(
+        ({"map": maps, "logits": logits}, {"boxes": boxes, "label": labels})
+    )
+    figures = model.evaluate(data.batch(5), verbose=0, return_dict=True)
+    expected = figures_of(maps, boxes, labels, logits, 0.5)["top1_loc"]
+    assert figures["top1_loc"] == pytest.approx(expected) and expected > 0
+
+
+@pytest.mark.parametrize("metric", [GTKnownLoc, Top1Loc])
+def test_it_is_known_to_keras_by_name(metric):
+    assert keras.saving.get_registered_object(f"wsol_tf>{metric.__name__}") is metric
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(metric(0.25, VIEW))
+    )
+    assert type(again) is metric and again.threshold == 0.25
+
+
 def test_metric_is_rebuilt_from_its_config():
     metric = GTKnownLoc("otsu", (20, 30), name="mine")
     again = GTKnownLoc.from_config(json.loads(json.dumps(metric.get_config())))
@@ -140,6 +213,8 @@ def test_metric_is_rebuilt_from_its_config():
 def test_unknown_threshold_is_refused():
     with pytest.raises(ValueError, match="in 0..1 or 'otsu'. Received: 7"):
         GTKnownLoc(7, VIEW)
+    with pytest.raises(ValueError, match="in 0..1 or 'otsu'. Received: 'otso'"):
+        GTKnownLoc("otso", VIEW)
 
 
 def test_scores_during_fit_are_those_of_the_evaluation():

@@ -338,33 +338,6 @@ def test_sheet_shows_every_picture(name, request):
     assert sheet.shape[1] > fewer.shape[1]  # a tile more in the row
 
 
-def test_best_median_and_worst_by_hand():
-    lines = [{"iou": i / 100} for i in range(20)]
-    found = contact_sheets.best_median_worst(lines, each=2)
-    assert [line["iou"] for line in found["best"]] == [0.19, 0.18]
-    assert [line["iou"] for line in found["median"]] == [0.10, 0.09]
-    assert [line["iou"] for line in found["worst"]] == [0.01, 0.00]
-
-
-def test_examples_of_errors_run_from_the_least_to_the_most_wrong():
-    lines = [{"iou": i / 100, "outcome": "too_big"} for i in range(30)]
-    lines += [{"iou": 0.9, "outcome": "right"}, {"iou": 0.0, "outcome": "missed"}, {"no": "box"}]
-    found = contact_sheets.examples_of_errors(lines, each=3)
-    assert list(found) == ["too_big", "missed"]  # in the order of OUTCOMES, none that is right
-    assert [line["iou"] for line in found["too_big"]] == [0.29, 0.15, 0.0]
-
-
-def test_captions_say_what_is_wrong():
-    line = {"class": "dog", "label": "cat", "probability": 0.514, "iou": 0.2, "outcome": "too_big"}
-    assert contact_sheets.caption(line) == "IoU 0.20, dog 51% (true: cat), too big"
-    line |= {"iou": 0.4999, "outcome": "part_only"}
-    assert contact_sheets.caption(line) == "IoU 0.49, dog 51% (true: cat), part only"
-    assert contact_sheets.caption(line | {"iou": 0.29}).startswith("IoU 0.29, ")
-    unnamed = {"class": None, "label": "cat", "probability": None, "iou": 0.9, "outcome": "right"}
-    assert contact_sheets.caption(unnamed) == "IoU 0.90, cat"
-    assert contact_sheets.caption({"class": "cat", "label": "cat", "probability": None}) == "cat 0%"
-
-
 def test_outcomes_of_the_lines_add_up_to_those_of_the_figures(multi_label):
     figures, lines, _ = score(colours_are_maps([5, 1, 0]), multi_label)
     for outcome, count in figures["outcomes"].items():

@@ -5,16 +5,15 @@ the mask has a box, holes included. Boxes are x0, y0, x1, y1 in pixels of the ma
 inclusive.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from wsol_tf.evaluation import level_sets
 
 THRESHOLDS = np.arange(0, 1, 0.001)
 
 
-def to_levels(score_map: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def to_levels(score_map: np.ndarray, thresholds: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Rounds a score map and the thresholds down to the 256 grey levels that are compared.
 
     Args:
@@ -82,7 +81,7 @@ def inclusive_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def best_ious(
     score_map: np.ndarray,
     boxes: np.ndarray,
-    thresholds: Sequence[float] = THRESHOLDS,
+    thresholds: ArrayLike = THRESHOLDS,
     *,
     contours: str,
 ) -> np.ndarray:

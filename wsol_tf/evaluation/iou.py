@@ -1,8 +1,7 @@
 """How far boxes and masks overlap with true ones, at one score-map threshold or at many."""
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from wsol_tf.evaluation import level_sets
 from wsol_tf.model.score_maps import box_of, largest_component
@@ -10,7 +9,7 @@ from wsol_tf.model.score_maps import box_of, largest_component
 FEW = 5  # From so many thresholds on, all at once is faster than one by one.
 
 
-def boxes_at(score_map: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+def boxes_at(score_map: np.ndarray, thresholds: ArrayLike) -> np.ndarray:
     """Returns the box of the largest component at each threshold.
 
     The same as `box_of(largest_component(threshold_mask(score_map, threshold)))` one by one.
@@ -23,14 +22,14 @@ def boxes_at(score_map: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
         float32 `[num_thresholds, 4]`, half-open; the whole picture where nothing is above one.
     """
     score_map = np.asarray(score_map, np.float32)
-    thresholds, position = np.unique(np.asarray(thresholds, np.float32), return_inverse=True)
-    if not len(level_sets.LEVELS) >= len(thresholds) >= FEW:
-        boxes = [box_of(largest_component(score_map > threshold)) for threshold in thresholds]
-        return np.array(boxes, np.float32).reshape(-1, 4)[position]
+    cuts, position = np.unique(np.asarray(thresholds, np.float32), return_inverse=True)
+    if not len(level_sets.LEVELS) >= len(cuts) >= FEW:
+        one_by_one = [box_of(largest_component(score_map > cut)) for cut in cuts]
+        return np.array(one_by_one, np.float32).reshape(-1, 4)[position]
     # All at once: a gray level is the number of thresholds that a position is above.
-    image = np.searchsorted(thresholds, score_map).astype(np.uint8)
+    image = np.searchsorted(cuts, score_map).astype(np.uint8)
     found = level_sets.components(image, areas="pixels")
-    boxes = np.empty((len(thresholds), 4), np.float32)
+    boxes = np.empty((len(cuts), 4), np.float32)
     boxes[:] = 0, 0, *image.shape[::-1]
     order = np.lexsort((found.areas, found.level))
     level, area = found.level[order], found.areas[order]
@@ -130,9 +129,7 @@ def mask_iou(mask: np.ndarray, truth: np.ndarray) -> float:
     return np.count_nonzero(mask & (truth == 1)) / union if union else 1.0
 
 
-def mask_ious_at(
-    score_map: np.ndarray, truth: np.ndarray, thresholds: Sequence[float]
-) -> np.ndarray:
+def mask_ious_at(score_map: np.ndarray, truth: np.ndarray, thresholds: ArrayLike) -> np.ndarray:
     """Returns `mask_iou(threshold_mask(score_map, threshold), truth)` for each threshold.
 
     Args:
@@ -151,9 +148,9 @@ def mask_ious_at(
         raise ValueError(
             f"A map and its truth must have one shape. Received: {score_map.shape}, {truth.shape}."
         )
-    thresholds = np.asarray(thresholds, np.float32)
+    cuts = np.asarray(thresholds, np.float32)
     inside, outside = np.sort(score_map[truth == 1]), np.sort(score_map[truth == 0])
-    overlap = inside.size - np.searchsorted(inside, thresholds, side="right")
-    extra = outside.size - np.searchsorted(outside, thresholds, side="right")
+    overlap = inside.size - np.searchsorted(inside, cuts, side="right")
+    extra = outside.size - np.searchsorted(outside, cuts, side="right")
     union = inside.size + extra
     return np.where(union > 0, overlap / np.maximum(union, 1), 1.0)

@@ -72,8 +72,8 @@ class GTKnownLoc(keras.metrics.Mean):
         **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
-        is_word = isinstance(threshold, str)
-        if threshold != "otsu" and (is_word or not 0 <= threshold <= 1):
+        legal = threshold == "otsu" if isinstance(threshold, str) else 0 <= threshold <= 1
+        if not legal:
             raise ValueError(f"threshold must be in 0..1 or 'otsu'. Received: {threshold!r}.")
         self.threshold = threshold
         self.view_size = view_size

@@ -8,11 +8,11 @@ x1, y1 edges in pixels, half-open, and equal to those of OpenCV's contours.
 """
 
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 LEVELS = np.arange(255)  # At level 255 every mask is empty.
 FEW = 40  # Tracing so many levels of a smooth map takes about as long as building its tree.
@@ -24,13 +24,13 @@ class Components(NamedTuple):
     Attributes:
         level: int `[num]`, the level of each.
         boxes: int `[num, 4]`.
-        areas: int `[num]` of the kind that was asked for, see `components`; else None.
+        areas: int `[num]` of the kind that was asked for, see `components`; else empty.
         num_holes: int `[255]`, holes at each level.
     """
 
     level: np.ndarray
     boxes: np.ndarray
-    areas: np.ndarray | None
+    areas: np.ndarray
     num_holes: np.ndarray
 
 
@@ -52,7 +52,7 @@ def traced(image: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def all_boxes(
-    image: np.ndarray, found: Components, levels: Sequence[int]
+    image: np.ndarray, found: Components, levels: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the boxes of all contours at each level, those around holes included.
 
@@ -74,14 +74,14 @@ def all_boxes(
     else:
         kept = (wanted & ~with_holes)[found.level]
         level, boxes = [found.level[kept]], [found.boxes[kept]]
-        for each in np.flatnonzero(with_holes):
+        for each in np.flatnonzero(with_holes).tolist():
             boxes.append(traced(image, each)[0])
             level.append(np.full(len(boxes[-1]), each))
     return np.concatenate(level), np.concatenate(boxes)
 
 
 def largest_boxes(
-    image: np.ndarray, found: Components, levels: Sequence[int]
+    image: np.ndarray, found: Components, levels: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the box of the contour with the largest area at each level, the first of equals.
 
@@ -154,7 +154,7 @@ def components(image: np.ndarray, *, areas: str | None = None) -> Components:
     return Components(
         level,
         extents[index, :, level] * [1, 1, -1, -1] + [-1, -1, 0, 0],
-        None if area is None else area[index, level],
+        np.zeros(0, int) if area is None else area[index, level],
         alive.sum(0) - _euler_numbers(values, width),
     )
 

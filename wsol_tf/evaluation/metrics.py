@@ -100,7 +100,7 @@ class LocalizationMetrics:
 
     def __init__(
         self,
-        thresholds: Sequence[float] = THRESHOLDS,
+        thresholds: Iterable[float] = THRESHOLDS,
         *,
         box_iou: Callable[[np.ndarray, np.ndarray], np.ndarray] = box_iou,
     ):

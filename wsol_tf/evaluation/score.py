@@ -237,26 +237,34 @@ def prediction(localized: LocalizedMap, view: View, class_names: Sequence[str]) 
         nothing says the class), `map`, `threshold`, `box`, and where the data has boxes
         `true_boxes`, `iou` and `outcome`. Boxes are x0, y0, x1, y1 edges in pixels.
     """
-    pair, best, probability = localized.pair, None, None
-    if pair.logits is not None:
-        allowed = True if pair.allowed is None else pair.allowed
-        best = int(np.argmax(np.where(allowed, pair.logits, -np.inf)))
-        probability = float(pair.probabilities[best])
+    pair = localized.pair
+    best, probability = _first_class(pair)
     line = {
         "image_id": pair.image_id,
         "size": {"height": pair.size[0], "width": pair.size[1]},
         "label": class_names[pair.label],
         "class": None if best is None else class_names[best],
-        "probability": probability if best is not None and np.isfinite(probability) else None,
+        "probability": probability,
         "map": localized.kind,
         "threshold": localized.threshold,
         "box": _rounded(view.to_picture(localized.box, *pair.size)),
     }
-    if pair.boxes is not None:
-        line["true_boxes"] = [_rounded(view.to_picture(box, *pair.size)) for box in pair.boxes]
-        line["iou"] = float(localized.box_ious[localized.column])
-        line["outcome"] = OUTCOMES[localized.outcomes[localized.column]]
+    boxes, ious, outcomes = pair.boxes, localized.box_ious, localized.outcomes
+    if boxes is not None and ious is not None and outcomes is not None:  # all or none are there
+        line["true_boxes"] = [_rounded(view.to_picture(box, *pair.size)) for box in boxes]
+        line["iou"] = float(ious[localized.column])
+        line["outcome"] = OUTCOMES[outcomes[localized.column]]
     return line
+
+
+def _first_class(pair):
+    """The class with the highest score and its probability; None where it is unknown."""
+    if pair.logits is None:
+        return None, None
+    allowed = True if pair.allowed is None else pair.allowed
+    best = int(np.argmax(np.where(allowed, pair.logits, -np.inf)))
+    probability = float(pair.probabilities[best])
+    return best, probability if np.isfinite(probability) else None
 
 
 def _accumulators(kinds, thresholds):

@@ -46,13 +46,14 @@ class StandardMetrics:
 
     def merge(self, other: "StandardMetrics") -> None:
         """Adds the pairs of another accumulator of the same metrics."""
-        for own, others in ((self.boxes, other.boxes), (self.pixels, other.pixels)):
-            if own:
-                own.merge(others)
+        if self.boxes and other.boxes:
+            self.boxes.merge(other.boxes)
+        if self.pixels and other.pixels:
+            self.pixels.merge(other.pixels)
 
     def result(self) -> dict[str, dict[str, Any]]:
         """Computes the figures by name; without boxes or masks their value is None."""
-        figures = {}
+        figures: dict[str, Any] = {}
         for accumulator in (self.boxes, self.pixels):
             if accumulator and accumulator.num_images:
                 figures |= accumulator.result()

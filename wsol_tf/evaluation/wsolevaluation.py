@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from wsol_tf.evaluation import level_sets
 from wsol_tf.evaluation.contour_boxes import THRESHOLDS, best_ious_at, to_levels
@@ -165,7 +166,7 @@ class BoxAccuracy:
 
     def __init__(
         self,
-        thresholds: Sequence[float] = THRESHOLDS,
+        thresholds: ArrayLike = THRESHOLDS,
         iou_levels: Sequence[float] = IOU_LEVELS,
         contours: Sequence[str] = tuple(CONTOURS.values()),
     ):
@@ -247,7 +248,7 @@ class BoxAccuracy:
     def result(self) -> dict[str, Any]:
         """Computes the figures, a dict for JSON; of equally good thresholds the lowest is named."""
         self._check_filled()
-        figures = {}
+        figures: dict[str, Any] = {}
         for name, kind in CONTOURS.items():
             if kind not in self.num_correct:
                 continue
@@ -287,10 +288,10 @@ class PixelPrecision:
         thresholds: rising floats in 0..1, the first 0.
     """
 
-    def __init__(self, thresholds: Sequence[float] = THRESHOLDS):
+    def __init__(self, thresholds: ArrayLike = THRESHOLDS):
         self.thresholds = _checked(thresholds)
         if self.thresholds[0] != 0 or (np.diff(self.thresholds) <= 0).any():
-            raise ValueError(f"Thresholds must rise from 0. Received: {thresholds}.")
+            raise ValueError(f"Thresholds must rise from 0. Received: {thresholds!r}.")
         self._edges = np.append(self.thresholds, [1.0, 2.0, 3.0])
         self.num_images = 0
         self.histograms = np.zeros((2, len(self._edges) - 1), np.int64)  # Others, the object.
