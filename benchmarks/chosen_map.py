@@ -3,8 +3,8 @@
     python benchmarks/chosen_map.py
 
 Compares, on features [1, 28, 28, 512], the localizer's convolution to all classes with
-`edge.graphs.ChosenMaps`, as float32 and int8 .tflite on one thread. The calls take turns, and
-medians and the fastest calls are printed: other work on the machine hits all alike.
+`edge.export.graphs.ChosenMaps`, as float32 and int8 .tflite on one thread. The calls take turns,
+and medians and the fastest calls are printed: other work on the machine hits all alike.
 """
 
 import statistics

@@ -32,7 +32,7 @@ def resident():
 def main(argv):
     values = flags.FLAGS
     steps_per_epoch = round(PICTURES * 0.9) / BATCH
-    config = config_lib.from_recipe(
+    config = config_lib.Config.recipe(
         width=0.25, input_size=64, head_width=8, extractor_weights="none",
         num_examples=PICTURES, batch_size=BATCH, epochs=-(-values.steps // int(steps_per_epoch)),
         validate_every=10, checkpoint_every_steps=500, resume=False, val_split="",

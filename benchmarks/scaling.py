@@ -30,10 +30,7 @@ from wsol_tf.data.batches import training_batches
 from wsol_tf.data.cache import cached_reader
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.stream import TrainingStream
-from wsol_tf.model.build import (
-    build_model,
-    compile_model,  # noqa: E402
-)
+from wsol_tf.model.build import build_model  # noqa: E402
 from wsol_tf.training import (
     loop,
     strategies,  # noqa: E402
@@ -48,8 +45,7 @@ def work(config, repeats, path):
     strategy = strategies.make("multi_worker" if "TF_CONFIG" in os.environ else "one")
     keras.utils.set_random_seed(config.seed)
     with strategies.scope(strategy):
-        model, _ = build_model(config, [f"class {i}" for i in range(NUM_CLASSES)])
-        compile_model(model, config, 1000)
+        model = build_model(config, [f"class {i}" for i in range(NUM_CLASSES)], 1000)
         model.optimizer.build(model.trainable_variables)
 
     def batches(context):

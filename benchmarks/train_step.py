@@ -25,19 +25,16 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from absl import app, flags  # noqa: E402
-from keras import ops  # noqa: E402
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+from keras import ops
 
-from wsol_tf import programs  # noqa: E402
+from wsol_tf import programs
 from wsol_tf.model import losses
-from wsol_tf.model.build import (
-    build_model,
-    compile_model,  # noqa: E402
-)
-from wsol_tf.training import loop  # noqa: E402
+from wsol_tf.model.build import build_model
+from wsol_tf.training import loop
 
 TARGET = {"wall": 1.56, "CPU": 1.47}
 CLASSIFICATION, FULL = "classification", "full"
@@ -65,8 +62,7 @@ VARIANTS = {  # what is changed of the plain step
 def make_model(config, num_classes, eager):
     """Builds and compiles the model of a run, all terms on from the first step."""
     keras.utils.set_random_seed(config.seed)
-    model, _ = build_model(config, [f"class {i}" for i in range(num_classes)])
-    compile_model(model, config, 1)
+    model = build_model(config, [f"class {i}" for i in range(num_classes)], steps_per_epoch=1)
     model.optimizer.build(model.trainable_variables)
     model.run_eagerly = eager
     return model
@@ -76,7 +72,7 @@ def make_step(model, part):
     """Returns a function of (images, labels) that does the work up to a part of PARTS."""
     if part == FULL:
         return lambda images, labels: model.train_step((images, labels))
-    settings, weights = model.loss_settings, model.loss_weights
+    settings, weights = model.objective.settings, model.objective.weights
     parts = [model.feature_extractor, model.classifier]
     if part in ("localizer", "erasing"):
         parts.append(model.localizer)

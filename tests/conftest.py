@@ -30,7 +30,6 @@ def quick(monkeypatch):
     """Trains a network of a few layers without tracing a graph: small steps are faster so."""
     from helpers import toy_parts
     from wsol_tf.model import build as building
-    from wsol_tf.training import run
 
     def build(*_, input_size, **__):
         return *toy_parts(input_size), "toy: random weights"
@@ -42,4 +41,4 @@ def quick(monkeypatch):
         built.run_eagerly = True
 
     monkeypatch.setattr(building.backbones, "build_extractor", build)
-    monkeypatch.setattr(run, "compile_model", compile_eagerly)
+    monkeypatch.setattr(building, "compile_model", compile_eagerly)

@@ -15,8 +15,8 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from wsol_tf import config, programs
-from wsol_tf.config import MAPS
+from wsol_tf import programs
+from wsol_tf.config import MAPS, Config
 from wsol_tf.evaluation.localized_map import LocalizedMap
 from wsol_tf.evaluation.pairs import Pair
 from wsol_tf.model import heads
@@ -77,7 +77,7 @@ def tiny_model(classes, **settings):
     """An untrained model with a threshold for every kind of map."""
     keras.utils.set_random_seed(0)  # the same weights whatever ran before
     settings = {"width": 0.25, "input_size": 64, "head_width": 8} | settings
-    built, _ = build_model(config.from_recipe(extractor_weights="none", **settings), classes)
+    built = build_model(Config.recipe(extractor_weights="none", **settings), classes)
     built.thresholds = dict.fromkeys(MAPS, 0.5)
     return built
 

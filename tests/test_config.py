@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from wsol_tf import config as config_lib
 from wsol_tf import programs
-from wsol_tf.config import RECIPES, Config, from_recipe
+from wsol_tf.config import RECIPES, Config
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 FLAGFILES = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.flags"))
@@ -39,7 +39,7 @@ def test_every_setting_has_a_flag_with_help():
 
 
 def test_no_arguments_give_the_defaults():
-    assert parse() == Config() == from_recipe()
+    assert parse() == Config() == Config.recipe()
 
 
 def test_some_flags_with_other_defaults():
@@ -51,7 +51,7 @@ def test_some_flags_with_other_defaults():
 
 def test_recipe_wins_over_defaults_and_a_flag_over_the_recipe():
     bas = parse("--recipe=bas")
-    assert bas == from_recipe("bas")
+    assert bas == Config.recipe("bas")
     for name, value in RECIPES["bas"].items():
         assert getattr(bas, name) == value != FIELDS[name].default, name
     # The value of the default, but given: it wins all the same.
@@ -62,21 +62,25 @@ def test_recipe_wins_over_defaults_and_a_flag_over_the_recipe():
 
 
 def test_recipe_in_code():
-    assert from_recipe("bas", pseudo_low=0.3).pseudo_low == 0.3
+    assert Config.recipe("bas", pseudo_low=0.3).pseudo_low == 0.3
+    assert Config.recipe(width=0.25) == Config(width=0.25)
+    assert Config().recipe == "default" and Config.recipe("bas").recipe == "bas"
     with pytest.raises(ValueError, match="Unknown recipe 'cam'. Legal: default, bas."):
-        from_recipe("cam")
+        Config.recipe("cam")
+    with pytest.raises(ValueError, match="Unknown setting 'widht'. Legal: dataset, .*width, "):
+        Config.recipe(widht=0.25)
 
 
 def test_recipes_name_settings_with_legal_values():
     for name, recipe in RECIPES.items():
         assert set(recipe) <= set(FIELDS)
-        assert from_recipe(name).recipe == name
+        assert Config.recipe(name).recipe == name
 
 
 def test_the_later_flag_wins_over_the_flagfile(tmp_path):
     file = tmp_path / "my.flags"
     file.write_text("# A comment.\n--width=0.5\n--epochs=3\n--recipe=bas\n--final_relu=false\n")
-    expected = from_recipe("bas", width=0.5, epochs=4, final_relu=False)
+    expected = Config.recipe("bas", width=0.5, epochs=4, final_relu=False)
     assert parse(f"--flagfile={file}", "--epochs=4") == expected
     assert programs.from_flagfile(file, "--epochs=4") == expected
 
@@ -137,7 +141,7 @@ def test_run_flags_repeat_the_run(tmp_path_factory, chosen):
 
 
 def test_run_flags_read_as_documentation():
-    lines = programs.to_flagfile(from_recipe("bas", data_dir="my pictures")).splitlines()
+    lines = programs.to_flagfile(Config.recipe("bas", data_dir="my pictures")).splitlines()
     assert "--data_dir=my pictures" in lines
     assert "--dilation=false" in lines
     assert lines[lines.index("--ae_threshold=0.7") - 1].startswith("# t1: ")
@@ -152,7 +156,7 @@ def test_settings_cant_be_changed():
 @pytest.mark.parametrize("name", [n for n, f in FIELDS.items() if f.metadata["choices"]])
 def test_values_outside_an_enum_are_refused(name):
     wrong = "cub" if FIELDS[name].type is str else 7
-    with pytest.raises(ValueError, match=f"Unknown {name} '{wrong}'. Legal: "):
+    with pytest.raises(ValueError, match=f"Unknown `{name}` '{wrong}'. Legal: "):
         Config(**{name: wrong})
     with pytest.raises((ValueError, flags.IllegalFlagValueError), match=str(wrong)):
         parse(f"--{name}={wrong}")
@@ -160,7 +164,7 @@ def test_values_outside_an_enum_are_refused(name):
 
 @pytest.mark.parametrize("drops", ["0.5,x", "0", "1", "0.5,1.5", "-0.5", "0.5;0.8", "nan"])
 def test_bad_drops_are_refused(drops):
-    with pytest.raises(ValueError, match="lr_drops must be shares of the run"):
+    with pytest.raises(ValueError, match="`lr_drops` must be shares of the run"):
         Config(lr_drops=drops)
     with pytest.raises(ValueError, match="lr_drops"):
         parse(f"--lr_drops={drops}")
@@ -176,23 +180,31 @@ def test_drops_as_numbers(text, shares):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1. Received: 0."),
-        ({"batch_size": -1}, "batch_size must be at least 1. Received: -1."),
-        ({"head_width": 0}, "head_width must be at least 1"),
-        ({"top_k": 0}, "top_k must be at least 1"),
-        ({"holdout": 1.0}, r"holdout must lie in \[0, 1\). Received: 1.0."),
-        ({"holdout": -0.1}, "holdout must lie"),
-        ({"ema": 1.0}, r"ema must lie in \[0, 1\). Received: 1.0."),
-        ({"momentum": 2.0}, r"momentum must lie in \[0, 1\]. Received: 2.0."),
-        ({"bn_momentum": 1.5}, r"bn_momentum must lie in \[0, 1\]. Received: 1.5."),
-        ({"gradient_accumulation": 0}, "gradient_accumulation must be at least 1"),
+        ({"epochs": 0}, "`epochs` must be at least 1. Received: 0."),
+        ({"batch_size": -1}, "`batch_size` must be at least 1. Received: -1."),
+        ({"head_width": 0}, "`head_width` must be at least 1"),
+        ({"top_k": 0}, "`top_k` must be at least 1"),
+        ({"holdout": 1.0}, r"`holdout` must lie in \[0, 1\). Received: 1.0."),
+        ({"holdout": -0.1}, "`holdout` must lie"),
+        ({"ema": 1.0}, r"`ema` must lie in \[0, 1\). Received: 1.0."),
+        ({"momentum": 2.0}, r"`momentum` must lie in \[0, 1\]. Received: 2.0."),
+        ({"bn_momentum": 1.5}, r"`bn_momentum` must lie in \[0, 1\]. Received: 1.5."),
+        ({"gradient_accumulation": 0}, "`gradient_accumulation` must be at least 1"),
         (
             {"strategy": "central", "gradient_accumulation": 2},
-            "strategy 'central' can't accumulate gradients: use 'mirrored'",
+            "`strategy` 'central' can't accumulate gradients: use 'mirrored'",
         ),
-        ({"best_by": "loss", "validate_every": 0}, "best_by 'loss' needs looks at held-out"),
-        ({"patience": 3}, "set best_by to 'loss' or 'gt_known'"),
-        ({"pseudo_low": 0.5, "pseudo_high": 0.5}, "pseudo_low must be smaller than pseudo_high"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be above 0. Received: 0.0."),
+        ({"learning_rate": float("inf")}, "`learning_rate` must be above 0. Received: inf."),
+        ({"l2": float("nan")}, "`l2` must be at least 0. Received: nan."),
+        ({"warmup": 1.5}, r"`warmup` must lie in \[0, 1\]. Received: 1.5."),
+        ({"resize_size": 200}, "`resize_size` must be 0 or at least `input_size`. Received: 200"),
+        ({"best_by": "loss", "validate_every": 0}, "`best_by` 'loss' needs scores of held-out"),
+        ({"patience": 3}, "set `best_by` to 'loss' or 'gt_known'"),
+        (
+            {"pseudo_low": 0.5, "pseudo_high": 0.5},
+            "`pseudo_low` must be smaller than `pseudo_high`",
+        ),
     ],
 )
 def test_settings_that_cant_work_are_refused(wrong, message):
@@ -224,8 +236,8 @@ def test_what_differs_from_a_run_is_named(tmp_path):
     assert "epoch_count" in programs.differences(config, file)[0]
 
 
-def test_settings_that_are_free_exist():
-    assert set(config_lib.FREE) <= set(FIELDS)
+def test_settings_that_may_change_on_resuming_exist():
+    assert set(config_lib.CHANGEABLE_ON_RESUME) <= set(FIELDS)
 
 
 def test_settings_in_backticks_become_flags_of_the_program():
@@ -238,7 +250,7 @@ def test_settings_in_backticks_become_flags_of_the_program():
 
 
 def test_a_registered_choice_is_legal():
-    with pytest.raises(ValueError, match="Unknown extractor 'own'. Legal: mobilenet_v1"):
+    with pytest.raises(ValueError, match="Unknown `extractor` 'own'. Legal: mobilenet_v1"):
         config_lib.Config(extractor="own")
     config_lib.register_choice("extractor", "own")
     config_lib.register_choice("extractor", "own")

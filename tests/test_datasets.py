@@ -200,7 +200,7 @@ def test_missing_picture_of_the_split_to_score_stops_too(kinds, tmp_path):
     (tmp_path / "train.csv").write_text("path,label\na.png,x\n")
     (tmp_path / "val.csv").write_text("path,label\nb.png,x\n")
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
-    settings = config.from_recipe(
+    settings = config.Config.recipe(
         dataset="csv", data_dir=str(tmp_path), on_bad_image="fail", output_dir=str(tmp_path / "run")
     )
     with pytest.raises(StopAtBadImage, match=f"{tmp_path / 'b.png'}: there is no such file"):

@@ -65,7 +65,7 @@ def test_history_has_each_term_of_each_epoch(finished):
     rows = history_of(finished)
     assert [row["epoch"] for row in rows] == ["0", "1"]
     held = {f"held_{name}" for name in ("loss", "area", "top1_cls", "gt_known")}
-    assert set(rows[0]) == {"epoch", "step", *Localization.VALUES, *held}
+    assert set(rows[0]) == {"epoch", "step", *Localization.STEP_VALUES, *held}
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
 
 
@@ -216,8 +216,8 @@ def test_no_readable_picture_is_refused(voc, tmp_path, quick, capsys):
         (["--output_dir="], "--output_dir is empty"),
         (["--batch_size=64"], "Lower --batch_size"),
         (["--input_size=70"], "multiple of 32"),
-        (["--epochs=0"], "epochs must be at least 1"),
-        (["--lr_drops=soon"], "lr_drops must be shares"),
+        (["--epochs=0"], "--epochs must be at least 1"),
+        (["--lr_drops=soon"], "--lr_drops must be shares"),
         (["--split=trian"], "Unknown split 'trian'"),
         (["--extractor_weights={tmp}/none.h5"], "none.h5"),
     ],

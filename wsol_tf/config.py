@@ -1,6 +1,8 @@
-"""Every setting of a run, once: the dataclass, its flags, and the file that repeats a run."""
+"""Every setting of a run, once: its value, what it means, and which values are legal."""
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from typing import Any
 
 PUBLISHED_CLASSES = 200  # BAS's learning rates were tuned on CUB-200
@@ -15,12 +17,25 @@ def resize_side(input_size: int, resize_size: int = 0) -> int:
 
 
 def choices(name: str) -> tuple:
-    """The legal values of a setting that has a list of them, such as `extractor`."""
+    """The legal values of a setting that has a list of them, such as `extractor`.
+
+    Args:
+        name: a setting, a field of Config.
+
+    Returns:
+        Its values in the order in which they are shown, those of `register_choice` last; empty
+        where the setting has no list.
+    """
     return (*Config.__dataclass_fields__[name].metadata["choices"], *_REGISTERED.get(name, ()))
 
 
 def register_choice(name: str, value: str) -> None:
-    """Makes a further value of a setting legal; each counts once."""
+    """Makes a further value of a setting legal, such as a backbone of the user's own.
+
+    Args:
+        name: a setting that has a list of legal values.
+        value: the new one; a value that is legal already stays so.
+    """
     if value not in choices(name):
         _REGISTERED.setdefault(name, []).append(value)
 
@@ -28,8 +43,45 @@ def register_choice(name: str, value: str) -> None:
 _REGISTERED: dict[str, list[str]] = {}
 
 
-def _setting(default: Any, help: str, *, choices: tuple = ()) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuses values that a run can't work with.
+
+    Args:
+        settings: some of the settings of Config.
+
+    Raises:
+        ValueError: a value is not legal, or two of them can't go together.
+    """
+    for name, value in settings.items():
+        field = Config.__dataclass_fields__[name]
+        legal = choices(name)
+        if legal and value not in legal:
+            raise ValueError(f"Unknown `{name}` '{value}'. Legal: {', '.join(map(str, legal))}.")
+        if not legal and field.type in (int, float):
+            _check_range(name, value, field.metadata["within"])
+    low, high = settings.get("pseudo_low"), settings.get("pseudo_high")
+    if low is not None and high is not None and low >= high:
+        raise ValueError(
+            f"`pseudo_low` must be smaller than `pseudo_high`. Received: {low} and {high}."
+        )
+
+
+def _check_range(name: str, value: float, within: str) -> None:
+    left, low, high, right = re.fullmatch(r"([\[(])(.+), (.+)([\])])", within).groups()
+    above = value > float(low) if left == "(" else value >= float(low)
+    below = value < float(high) if right == ")" else value <= float(high)
+    if above and below:
+        return
+    sentence = f"lie in {within}"
+    if high == "inf":
+        sentence = f"be above {low}" if left == "(" else f"be at least {low}"
+    raise ValueError(f"`{name}` must {sentence}. Received: {value}.")
+
+
+def _setting(default: Any, help: str, *, choices: tuple = (), within: str = "[0, inf]") -> Any:
+    """A setting; `within` is the interval of a number's legal values, "[0, 1)" without 1."""
+    metadata = {"help": help, "choices": choices, "within": within}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +104,12 @@ class Config:
         "val", "Split that is scored after training; empty: only the held-out part is."
     )
     holdout: float = _setting(
-        0.1, "Share of the training pictures kept out of training, to choose the threshold on."
+        0.1,
+        "Share of the training pictures kept out of training, to choose the threshold on.",
+        within="[0, 1)",
     )
     num_examples: int = _setting(
-        0, "At most so many pictures to train on, and a third as many to score on; 0: all."
+        0, "At most this many pictures to train on, and a third as many to score on; 0: all."
     )
     single_class: bool = _setting(False, "Leave out pictures with several classes.")
     on_bad_image: str = _setting(
@@ -66,7 +120,7 @@ class Config:
     cache: str = _setting(
         "memory",
         "Where resized pictures are kept for the next epochs: in memory when they fit in 4 GiB, "
-        "or in a file in output_dir that goes with the process.",
+        "or in a file in output_dir that is removed with the process.",
         choices=("none", "memory", "disk"),
     )
 
@@ -90,8 +144,12 @@ class Config:
     extractor_weights: str = _setting(
         "imagenet", "'imagenet' (downloaded), 'none', or the path of a .weights.h5 file."
     )
-    bn_momentum: float = _setting(0.9, "Share of the moving average that a batch keeps.")
-    head_width: int = _setting(1024, "Channels of the classifier's two 3x3 convolutions.")
+    bn_momentum: float = _setting(
+        0.9, "Share of the moving average that a batch keeps.", within="[0, 1]"
+    )
+    head_width: int = _setting(
+        1024, "Channels of the classifier's two 3x3 convolutions.", within="[1, inf]"
+    )
     final_relu: bool = _setting(False, "End the score map with a ReLU, as BAS does.")
     localizer: str = _setting(
         "per_class",
@@ -120,12 +178,20 @@ class Config:
         False, "t2..t4 are values of the mask instead of shares of each picture's maximum."
     )
     localization_start: float = _setting(
-        0.2, "Share of the steps before cls_fg, bas and ac set in."
+        0.2,
+        "Share of the steps before cls_fg, bas and ac set in.",
+        within="[0, 1]",
     )
-    erasing_start: float = _setting(0.2, "Share of the steps before ae and ae_fg set in.")
-    pseudo_start: float = _setting(0.5, "Share of the steps before pseudo sets in.")
+    erasing_start: float = _setting(
+        0.2, "Share of the steps before ae and ae_fg set in.", within="[0, 1]"
+    )
+    pseudo_start: float = _setting(
+        0.5, "Share of the steps before pseudo sets in.", within="[0, 1]"
+    )
     warmup: float = _setting(
-        0.1, "Share of the steps over which ae, ae_fg and pseudo grow to their weights."
+        0.1,
+        "Share of the steps over which ae, ae_fg and pseudo grow to their weights.",
+        within="[0, 1]",
     )
     erased_statistics: str = _setting(
         "moving",
@@ -134,9 +200,13 @@ class Config:
     )
 
     # Optimizer
-    epochs: int = _setting(30, "Passes over the training pictures.")
-    batch_size: int = _setting(32, "Pictures per step, over all devices together.")
-    learning_rate: float = _setting(1e-3, "Learning rate of the backbone's kernels.")
+    epochs: int = _setting(30, "Passes over the training pictures.", within="[1, inf]")
+    batch_size: int = _setting(
+        32, "Pictures per step, over all devices together.", within="[1, inf]"
+    )
+    learning_rate: float = _setting(
+        1e-3, "Learning rate of the backbone's kernels.", within="(0, inf)"
+    )
     lr_drops: str = _setting(
         "0.667,0.933", "Shares of the run after which the learning rate is divided by 10."
     )
@@ -147,18 +217,21 @@ class Config:
         "Learning rate of the localizer relative to the heads'; 0: classes / 200, at most 1 and "
         "at least 12.8 / channels of the features.",
     )
-    momentum: float = _setting(0.9, "Nesterov momentum.")
+    momentum: float = _setting(0.9, "Nesterov momentum.", within="[0, 1]")
     l2: float = _setting(5e-4, "L2 decay, added to the gradient of every weight.")
     clip_norm: float = _setting(
-        5.0, "Norm that the gradients of a step are clipped to, all together; 0: they are not."
+        5.0, "Norm that the gradients of a step are clipped to, all together; 0: no clipping."
     )
     ema: float = _setting(
         0.0,
         "Share that a moving average of the weights keeps at each step, such as 0.999; the average "
-        "is what is validated and saved. 0: there is none.",
+        "is validated and saved. 0: no average.",
+        within="[0, 1)",
     )
     gradient_accumulation: int = _setting(
-        1, "Parts that each batch is worked on in, one after the other, to need less memory."
+        1,
+        "Parts that each batch is split into, processed one after the other to save memory.",
+        within="[1, inf]",
     )
     mixed_precision: str = _setting(
         "float32",
@@ -174,7 +247,7 @@ class Config:
         "class, the mean over all classes, the mean over the top k, or the classifier's CAM.",
         choices=("true", "predicted", "mean", "topk", "cam"),
     )
-    top_k: int = _setting(5, "Classes that --map=topk averages over.")
+    top_k: int = _setting(5, "Classes that the map 'topk' averages over.", within="[1, inf]")
 
     threshold_from: str = _setting(
         "maps",
@@ -185,17 +258,21 @@ class Config:
 
     # Validation while training, on held-out training pictures
     validate_every: int = _setting(
-        1, "Epochs between two looks at held-out pictures: losses, GT-known, pictures; 0: never."
+        1,
+        "Epochs between two validations on held-out pictures: losses, GT-known, drawn maps; "
+        "0: never.",
     )
-    validation_images: int = _setting(64, "At most so many held-out pictures are looked at.")
+    validation_images: int = _setting(
+        64, "At most this many held-out pictures are validated on.", within="[1, inf]"
+    )
     best_by: str = _setting(
         "last",
-        "Which model is kept: the last, or that of the best look at held-out pictures: by their "
-        "'loss' (needs labels only) or by 'gt_known' (needs boxes).",
+        "Which model is kept: the last, or the best one on held-out pictures: by their 'loss' "
+        "(needs labels only) or by 'gt_known' (needs boxes).",
         choices=("last", "loss", "gt_known"),
     )
     patience: int = _setting(
-        0, "Looks without a better model after which training stops; 0: it doesn't stop early."
+        0, "Validations without a better model after which training stops; 0: no early stopping."
     )
 
     # Machine
@@ -209,71 +286,45 @@ class Config:
         "auto", "Compile the step with XLA; auto: on one GPU.", choices=("auto", "on", "off")
     )
     steps_per_execution: int = _setting(
-        1, "Steps that run without a look at the losses in between; more is faster on a GPU."
+        1,
+        "Steps that run between two reports of the losses; more is faster on a GPU.",
+        within="[1, inf]",
     )
     deterministic: bool = _setting(
         False, "Same seed, same weights to the last bit, also on a GPU; slower."
     )
 
     # Output
-    output_dir: str = _setting("", "Folder of the run; it is made.")
-    resume: bool = _setting(
-        True, "Go on where the run in output_dir was interrupted; off: start anew."
-    )
+    output_dir: str = _setting("", "Folder of the run; it is created.")
+    resume: bool = _setting(True, "Continue the interrupted run in output_dir; off: start anew.")
     checkpoint_every_minutes: float = _setting(5.0, "Minutes between two checkpoints; 0: none.")
     checkpoint_every_steps: int = _setting(
         0, "Steps between two checkpoints, besides those by time; 0: by time only."
     )
-    keep_checkpoints: int = _setting(2, "Checkpoints that are kept, the newest ones.")
+    keep_checkpoints: int = _setting(
+        2, "Checkpoints that are kept, the newest ones.", within="[1, inf]"
+    )
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            legal = choices(field.name)
-            value = getattr(self, field.name)
-            if legal and value not in legal:
-                legal = ", ".join(map(str, legal))
-                raise ValueError(f"Unknown {field.name} '{value}'. Legal: {legal}.")
-        for name in (
-            *("epochs", "batch_size", "head_width", "top_k", "gradient_accumulation"),
-            *("steps_per_execution", "keep_checkpoints", "validation_images"),
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
-        for name in (
-            *("localization_start", "erasing_start", "pseudo_start", "warmup"),
-            *("momentum", "bn_momentum"),
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1]. Received: {getattr(self, name)}.")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be above 0. Received: {self.learning_rate}.")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must lie in [0, 1). Received: {self.ema}.")
+        check({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
         if self.gradient_accumulation > 1 and self.strategy == "central":
-            raise ValueError("strategy 'central' can't accumulate gradients: use 'mirrored'.")
+            raise ValueError(
+                "`strategy` 'central' can't accumulate gradients: use 'mirrored', or "
+                f"`gradient_accumulation=1`. Received: {self.gradient_accumulation}."
+            )
         if self.best_by != "last" and not self.validate_every:
             raise ValueError(
-                f"best_by '{self.best_by}' needs looks at held-out pictures: set validate_every."
+                f"`best_by` '{self.best_by}' needs scores of held-out pictures: set "
+                "`validate_every`. Received: 0."
             )
         if self.patience and self.best_by == "last":
             raise ValueError(
-                "patience needs a score to wait for: set best_by to 'loss' or 'gt_known'."
+                "`patience` needs a score to wait for: set `best_by` to 'loss' or 'gt_known'."
             )
-        if not 0 <= self.holdout < 1:
-            raise ValueError(f"holdout must lie in [0, 1). Received: {self.holdout}.")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type in (int, float) and not value >= 0:
-                raise ValueError(f"{field.name} must be at least 0. Received: {value}.")
         if self.resize_size and self.resize_size < self.input_size:
             raise ValueError(
-                f"resize_size must be 0 or at least input_size. Received: {self.resize_size} "
+                f"`resize_size` must be 0 or at least `input_size`. Received: {self.resize_size} "
                 f"with input_size {self.input_size}."
-            )
-        if self.pseudo_low >= self.pseudo_high:
-            raise ValueError(
-                "pseudo_low must be smaller than pseudo_high. "
-                f"Received: {self.pseudo_low} and {self.pseudo_high}."
             )
         _ = self.lr_drop_shares  # a list that can't be read is refused here, not hours later
 
@@ -286,7 +337,7 @@ class Config:
             shares = (-1.0,)
         if any(not 0 < share < 1 for share in shares):
             raise ValueError(
-                "lr_drops must be shares of the run between 0 and 1, separated by commas, as "
+                "`lr_drops` must be shares of the run between 0 and 1, separated by commas, as "
                 f"0.667,0.933. Received: '{self.lr_drops}'."
             )
         return shares
@@ -297,8 +348,8 @@ class Config:
         return resize_side(self.input_size, self.resize_size)
 
 
-# Settings that a run may be resumed with another value of: none of them changes what is learned.
-FREE = (
+# Settings that may differ when a run is resumed: none of them changes what is learned.
+CHANGEABLE_ON_RESUME = (
     *("output_dir", "resume", "data_dir", "cache", "val_split", "strategy", "jit_compile"),
     *("steps_per_execution", "checkpoint_every_minutes", "checkpoint_every_steps"),
     *("keep_checkpoints", "deterministic"),
@@ -322,11 +373,32 @@ RECIPES = {
 }
 
 
-def from_recipe(recipe="default", **settings) -> Config:
-    """Makes a Config in code: a recipe, and the settings that differ from it."""
-    if recipe not in RECIPES:
-        raise ValueError(f"Unknown recipe '{recipe}'. Legal: {', '.join(RECIPES)}.")
-    return Config(**{**RECIPES[recipe], **settings, "recipe": recipe})
+def _of_recipe(cls: type[Config], name: str = "default", **settings: Any) -> Config:
+    """Makes a Config: a recipe, and the settings that differ from it.
+
+    Args:
+        cls: Config.
+        name: "default", which is stable on small data sets, or "bas", the published settings.
+        **settings: settings by name; they win over the recipe.
+
+    Returns:
+        The Config, with `recipe` set to the name.
+
+    Raises:
+        ValueError: an unknown recipe or setting, or a value that is not legal.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"Unknown recipe '{name}'. Legal: {', '.join(RECIPES)}.")
+    legal = [field.name for field in dataclasses.fields(cls) if field.name != "recipe"]
+    for setting in settings:
+        if setting not in legal:
+            raise ValueError(f"Unknown setting '{setting}'. Legal: {', '.join(legal)}.")
+    return cls(**{**RECIPES[name], **settings, "recipe": name})
+
+
+# The class makes a Config, and an object says which recipe it came from: one name for both. Set
+# here, because inside the class the function would be taken for the default of the setting.
+Config.recipe = classmethod(_of_recipe)  # type: ignore[assignment,method-assign]
 
 
 # Kinds of map that programs take: `map_of` picks them.

@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-from wsol_tf.config import FREE, RECIPES, Config
+from wsol_tf.config import CHANGEABLE_ON_RESUME, RECIPES, Config
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 PREEMPTED = 75  # "try again later" (EX_TEMPFAIL): the same command goes on from the checkpoint
@@ -165,13 +165,13 @@ def to_flagfile(config: Config) -> str:
 def differences(config: Config, path) -> list[str]:
     """What a run's run.flags has otherwise than a Config, as "--name=theirs (here: ours)".
 
-    Settings in FREE are left out. A file that can't be read is a difference.
+    Settings in CHANGEABLE_ON_RESUME are left out. A file that can't be read is a difference.
     """
     try:
         other = from_flagfile(path)
     except (flags.Error, ValueError, OSError) as error:
         return [f"{path} can't be read ({error})"]
-    names = (field.name for field in dataclasses.fields(Config) if field.name not in FREE)
+    names = (x.name for x in dataclasses.fields(Config) if x.name not in CHANGEABLE_ON_RESUME)
     return [
         f"--{name}={getattr(other, name)} (here: {getattr(config, name)})"
         for name in names

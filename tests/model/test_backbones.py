@@ -5,7 +5,10 @@ import keras
 import numpy as np
 import pytest
 
+from wsol_tf import config as config_lib
+from wsol_tf.config import choices
 from wsol_tf.model import backbones, heads
+from wsol_tf.model.build import build_model, load_model
 
 SIZE = 64
 
@@ -83,7 +86,7 @@ def test_dilated_features_hold_the_original_ones(weights_file, pictures, stride,
 
 
 @pytest.mark.parametrize("dilation", [True, False])
-@pytest.mark.parametrize("stride", backbones.OUTPUT_STRIDES)
+@pytest.mark.parametrize("stride", choices("output_stride"))
 def test_shapes_and_strides_of_mobilenet(stride, dilation):
     features, rest, loaded = mobilenet(output_stride=stride, dilation=dilation)
     side = SIZE // stride
@@ -259,7 +262,7 @@ def test_a_file_of_another_width_is_refused_by_layer(weights_file):
     text = str(error.value)
     assert f"The weights in {weights_file} do not fit this feature extractor: 0 of 54" in text
     assert "conv1 ((3, 3, 3, 8) in the file, (3, 3, 3, 16) here)" in text
-    assert "and 46 more" in text and "--width" in text
+    assert "and 46 more" in text and "`width`" in text
 
 
 def test_a_file_of_another_network_is_refused_by_layer(tmp_path):
@@ -304,12 +307,12 @@ def test_imagenet_weights_come_from_keras(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "wrong", "message"),
     [
-        ("vgg16", {}, "Unknown extractor 'vgg16'. Legal: mobilenet_v1, inception_v3."),
-        ("mobilenet_v1", {"output_stride": 32}, "output_stride must be one of"),
+        ("vgg16", {}, "Unknown `extractor` 'vgg16'. Legal: mobilenet_v1, inception_v3."),
+        ("mobilenet_v1", {"output_stride": 32}, "`output_stride` must be one of"),
         ("mobilenet_v1", {"input_size": 100}, "at least 64 for mobilenet_v1. Received: 100."),
         ("mobilenet_v1", {"input_size": 32}, "Received: 32."),
         ("inception_v3", {"input_size": 64}, "at least 96 for inception_v3. Received: 64."),
-        ("mobilenet_v1", {"width": 0.0}, "width must lie in"),
+        ("mobilenet_v1", {"width": 0.0}, "`width` must lie in"),
         ("inception_v3", {"width": 0.5}, "be 1.0 for inception_v3. Received: width=0.5"),
         ("mobilenet_v1", {"width": 0.3, "weights": "imagenet"}, "Received: width=0.3; take one"),
     ],
@@ -317,6 +320,70 @@ def test_imagenet_weights_come_from_keras(monkeypatch):
 def test_networks_that_cant_be_built_are_refused(name, wrong, message):
     with pytest.raises(ValueError, match=message):
         backbones.build_extractor(name, **{"weights": "none", **wrong})
+
+
+# A backbone of one's own
+
+
+@pytest.fixture
+def registered():
+    """Registers a small backbone as "own"; returns what it was asked for."""
+    asked = []
+
+    def build(*, width, input_size, output_stride):
+        asked.append((width, input_size, output_stride))
+        image = keras.Input((input_size, input_size, 3))
+        strides = {"strides": output_stride, "padding": "same"}
+        x = keras.layers.Conv2D(int(8 * width), 3, **strides, name="mine")(image)
+        features = keras.Input(x.shape[1:])
+        rest = keras.layers.MaxPooling2D(2, name="pool")(features)
+        return keras.Model(image, x), keras.Model(features, rest)
+
+    backbones.register_backbone("own", build)
+    yield asked
+    backbones._REGISTERED.clear()
+    config_lib._REGISTERED.clear()
+
+
+def test_a_registered_backbone_is_built_as_the_config_says(registered):
+    config = config_lib.Config.recipe(extractor="own", width=0.5, input_size=64, head_width=4)
+    model = build_model(config, ("a", "b"))
+    assert registered == [(0.5, 64, 8)]
+    assert [part.name for part in (model.feature_extractor, model.classifier, model.localizer)] == [
+        "feature_extractor", "classifier", "localizer",
+    ]  # fmt: skip
+    assert model.loaded_weights.startswith("own: ")
+    outputs = model.predict_on_batch(np.zeros((1, 64, 64, 3), np.uint8))
+    assert outputs["localization_map"].shape == (1, 8, 8, 2)
+    assert outputs["score_map"].shape == (1, 4, 4, 2)
+    images = np.zeros((2, 64, 64, 3), np.uint8)
+    history = model.fit(images, np.array([0, 1]), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_a_registered_backbone_trains_is_saved_and_loaded(registered, tmp_path):
+    config = config_lib.Config.recipe(extractor="own", input_size=32, head_width=4)
+    model = build_model(config, ("a", "b"))
+    model.save(tmp_path / "own.keras")
+    image = np.full((1, 32, 32, 3), 9, np.uint8)
+    np.testing.assert_array_equal(
+        load_model(tmp_path / "own.keras").predict_on_batch(image)["logits"],
+        model.predict_on_batch(image)["logits"],
+    )
+
+
+def test_a_backbone_that_does_not_fit_is_refused(registered):
+    with pytest.raises(ValueError, match="There is a backbone 'mobilenet_v1' already"):
+        backbones.register_backbone("mobilenet_v1", lambda **_: None)
+    with pytest.raises(ValueError, match="Unknown `extractor` 'mine'.*inception_v3, own."):
+        backbones.build_extractor("mine")
+    image, features = keras.Input((32, 32, 3)), keras.Input((8, 8, 4))
+    conv = keras.Model(image, keras.layers.Conv2D(4, 3, 4, padding="same")(image))
+    rest = keras.Model(features, keras.layers.MaxPooling2D(2)(features))
+    backbones.checked(conv, rest, 32, 4)
+    for wrong in ((conv, rest, 64, 8), (conv, rest, 32, 8), (conv, conv, 32, 4)):
+        with pytest.raises(ValueError, match="A backbone has a feature extractor .*Received: "):
+            backbones.checked(*wrong)
 
 
 @pytest.mark.realdata

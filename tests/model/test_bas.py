@@ -142,7 +142,9 @@ def test_bas_forward(bas, mode):
         expected = bas.arrays[f"{mode}_{name}"].transpose(0, 2, 3, 1)
         np.testing.assert_allclose(array, expected, rtol=1e-4, atol=5e-4, err_msg=name)
     bas.reset()
-    terms, logits, _ = bas.model._terms(bas.images, bas.labels, None, training)
+    terms, logits, _ = bas.model.objective.terms(
+        bas.model, bas.images, bas.labels, training=training
+    )
     np.testing.assert_allclose(logits, bas.arrays[f"{mode}_score_1"], rtol=1e-4, atol=1e-6)
     means = {name: float(np.mean(term)) for name, term in terms.items()}
     for name, value in {
@@ -162,7 +164,7 @@ def test_bas_gradients_of_every_weight(bas):
     parameters = bas.parameters()
     assert len(parameters) == len(bas.notes["param_order"])
     with tf.GradientTape(persistent=True) as tape:
-        terms, _, _ = bas.model._terms(bas.images, bas.labels, None, training=True)
+        terms, _, _ = bas.model.objective.terms(bas.model, bas.images, bas.labels, training=True)
         means = {name: tf.reduce_mean(term) for name, term in terms.items()}
         sums = {"cls": means["cls"], "frg": means["cls_fg"]}
         sums["bas"] = means["bas"] + 1.5 * means["ac"]

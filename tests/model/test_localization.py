@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,8 +11,9 @@ import pytest
 import tensorflow as tf
 
 import wsol_tf
-from helpers import AT_ONCE, CLASSES, toy
+from helpers import AT_ONCE, CLASSES, toy, toy_parts
 from wsol_tf.model import losses
+from wsol_tf.model.build import build_model, compile_model
 from wsol_tf.model.localization import Localization
 from wsol_tf.model.objective import LOSS_SETTINGS, LOSS_WEIGHTS
 
@@ -26,13 +28,12 @@ def batch(seed=0, size=8):
 
 def small(side=64, **settings):
     """A real network, and the smallest."""
-    config = wsol_tf.from_recipe(
+    config = wsol_tf.Config.recipe(
         **{"width": 0.25, "input_size": side, "head_width": 8, "extractor_weights": "none",
            "batch_size": 4, **settings}
     )  # fmt: skip
     keras.utils.set_random_seed(1)
-    model, _ = wsol_tf.build(config, CLASSES)
-    return model, config
+    return wsol_tf.build(config, CLASSES), config
 
 
 def values(variables):
@@ -69,7 +70,7 @@ def test_predict_gives_a_dict_of_maps(channels, kind):
     }
     assert all(array.dtype == np.float32 for array in got.values())
     np.testing.assert_allclose(got["logits"], got["score_map"].mean((1, 2)), rtol=1e-5, atol=1e-6)
-    assert 0 < got["localization_map"].min() and got["localization_map"].max() < 1
+    assert got["localization_map"].min() > 0 and got["localization_map"].max() < 1
 
 
 @pytest.mark.parametrize(
@@ -400,6 +401,126 @@ def test_eager_equals_graph():
     assert_same(runs[0][1], runs[1][1], rtol=1e-4, atol=1e-5)
 
 
+def weights_now(model):
+    return {name: float(weight) for name, weight in model.current_weights().items()}
+
+
+class Schedule(keras.callbacks.Callback):
+    """Notes the rate and the weight of two terms that each step is taken with."""
+
+    def on_train_begin(self, logs=None):
+        self.rates, self.ac, self.pseudo = [], [], []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.rates.append(round(float(self.model.optimizer.learning_rate), 6))
+        weights = weights_now(self.model)
+        self.ac.append(weights["ac"])
+        self.pseudo.append(round(weights["pseudo"], 6))
+
+
+def schedule_of(model, epochs, **keywords):
+    """Fits 2 steps an epoch; returns what each step was taken with."""
+    noted = Schedule()
+    model.fit(
+        *batch(), batch_size=4, epochs=epochs, shuffle=False, verbose=0, callbacks=[noted],
+        **keywords,
+    )  # fmt: skip
+    return noted.rates, noted.ac, noted.pseudo
+
+
+def with_drops(**settings):
+    """A toy compiled by a Config that does not say how long the training is."""
+    model = toy()
+    config = wsol_tf.Config.recipe(
+        **{"learning_rate": 0.01, "lr_drops": "0.5,0.9", "localization_start": 0.2,
+           "pseudo_start": 0.5, "warmup": 0.5, **settings}
+    )  # fmt: skip
+    compile_model(model, config)
+    return model
+
+
+# What 8 steps in 4 epochs are taken with; drops are with step round(share * steps) and after it.
+EIGHT_STEPS = (
+    [0.01] * 4 + [0.001] * 3 + [0.0001],
+    [0.0, 0.0] + [1.5] * 6,
+    [0.0] * 5 + [0.25, 0.5, 0.75],
+)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_each_fit_has_ramps_and_rates_of_its_own(eager):
+    model = with_drops()
+    model.run_eagerly = eager
+    assert model.total_steps is None
+    assert schedule_of(model, 1) == ([0.01, 0.001], [0.0, 1.5], [0.0, 0.0])
+    assert model.total_steps == 2
+    assert schedule_of(model, 4) == EIGHT_STEPS
+    assert model.optimizer.iterations == 10 and model.total_steps == 8
+
+
+def test_a_second_fit_trains_as_its_schedule_says():
+    """Not only what is asked for: a step before the start leaves the localizer as it is."""
+    model = toy()
+    model.compile(keras.optimizers.SGD(0.1), localization_start=0.5, erasing_start=0.5)
+    kinds = []
+    for epochs in (1, 2):
+        before = values(model.localizer.variables)
+        model.fit(*batch(), batch_size=4, epochs=epochs, verbose=0)
+        moved = changed(before, model.localizer.variables)
+        history = model.history.history
+        kinds.append((bool(moved), history["loss"][0] == history["cls"][0]))
+    # One epoch: its second step has all terms. Two: the first epoch has cls alone.
+    assert kinds == [(True, False), (True, True)]
+
+
+def test_a_fit_with_an_initial_epoch_continues_the_training():
+    whole, parts = with_drops(), with_drops()
+    assert schedule_of(whole, 4) == EIGHT_STEPS
+    first = schedule_of(parts, 4, initial_epoch=0, steps_per_epoch=None)
+    assert first == EIGHT_STEPS
+    again = with_drops()
+    # Stopped after two of four epochs and continued, in this process or from a file.
+    noted = [schedule_of(again, 2), schedule_of(again, 4, initial_epoch=2)]
+    assert noted[1] == tuple(column[4:] for column in EIGHT_STEPS)
+
+
+def test_a_saved_span_goes_on_where_it_was(tmp_path):
+    model = with_drops()
+    schedule_of(model, 1)
+    schedule_of(model, 2)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert vars(loaded.objective.span) == {"steps": 4, "first": 2, "fixed": False}
+    assert weights_now(loaded) == weights_now(model)
+    assert float(loaded.optimizer.learning_rate) == float(model.optimizer.learning_rate)
+    assert schedule_of(loaded, 4, initial_epoch=2) == tuple(x[4:] for x in EIGHT_STEPS)
+    assert schedule_of(loaded, 4) == EIGHT_STEPS
+
+
+def test_total_steps_hold_for_every_fit():
+    model = toy()
+    config = wsol_tf.Config.recipe(learning_rate=0.01, lr_drops="0.5", epochs=4)
+    compile_model(model, config, steps_per_epoch=2)
+    assert model.total_steps == 8
+    rates = [schedule_of(model, 2)[0], schedule_of(model, 2)[0]]
+    assert rates == [[0.01] * 4, [0.001] * 4]
+
+
+def test_float16_has_the_same_schedule():
+    model, _ = small(mixed_precision="mixed_float16", learning_rate=0.01, lr_drops="0.5")
+    model.run_eagerly = True
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.dynamic_scale.assign(8.0)  # no overflow: such a step would not count
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype(np.uint8)
+    rates = []
+    for _ in range(2):
+        noted = Schedule()
+        labels = np.array([0, 1, 2, 0])
+        model.fit(images, labels, batch_size=2, callbacks=[noted], verbose=0)
+        rates.append(noted.rates)
+    assert rates == [[0.01, 0.001]] * 2
+
+
 # Refusals
 
 
@@ -416,10 +537,13 @@ def test_unknown_names_are_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pseudo_high": 0.05}, "pseudo_low must be smaller than pseudo_high"),
-        ({"erased_statistics": "bacth"}, "Unknown erased_statistics 'bacth'. Legal: batch, moving"),
-        ({"localization_start": 3}, "localization_start must lie in \\[0, 1\\]"),
-        ({"loss_weights": {"ac": float("nan")}}, "ac_weight must be at least 0. Received: nan"),
+        ({"pseudo_high": 0.05}, "`pseudo_low` must be smaller than `pseudo_high`"),
+        (
+            {"erased_statistics": "bacth"},
+            "Unknown `erased_statistics` 'bacth'. Legal: batch, moving",
+        ),
+        ({"localization_start": 3}, "`localization_start` must lie in \\[0, 1\\]"),
+        ({"loss_weights": {"ac": float("nan")}}, "`ac_weight` must be at least 0. Received: nan"),
     ],
 )
 def test_values_that_a_run_refuses_are_refused_in_code(settings, message):
@@ -448,7 +572,7 @@ def test_classes_that_are_no_names_are_refused(classes, message):
 
 
 def test_a_topk_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="top_k must be at least 1. Received: 0"):
+    with pytest.raises(ValueError, match="`top_k` must be at least 1. Received: 0"):
         toy(map="topk", top_k=0)
 
 
@@ -490,7 +614,7 @@ def test_saved_and_loaded_it_trains_on_as_before(tmp_path):
     assert (loaded.map, loaded.top_k, loaded.resize_size, loaded.input_size) == ("topk", 2, 40, 32)
     assert loaded.thresholds == {"mean": 0.25, "cam": 0.4}
     assert loaded.loss_weights == {**LOSS_WEIGHTS, "ac": 2.5}
-    assert loaded.loss_settings == {**LOSS_SETTINGS, **settings}
+    assert loaded.objective.settings == {**LOSS_SETTINGS, **settings}
     assert loaded.total_steps == 8 and loaded.optimizer.iterations == 2
     for one, other in (
         (model.weights, loaded.weights),
@@ -552,7 +676,7 @@ def run_python(script, *arguments):
 
 def test_another_process_loads_a_real_model(tmp_path):
     model, config = small()
-    wsol_tf.compile_from(model, config, steps_per_epoch=2)
+    compile_model(model, config, steps_per_epoch=2)
     model.thresholds = {"mean": 0.3}
     model.save(tmp_path / "model.keras")
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
@@ -593,7 +717,9 @@ def test_mixed_bfloat16_trains_with_losses_in_float32():
     after = values(model.trainable_variables)
     assert all(np.isfinite(array).all() for array in after)
     assert changed(before, model.trainable_variables)
-    terms, _, _ = model._terms(tf.constant(images), tf.constant(labels), None, training=True)
+    terms, _, _ = model.objective.terms(
+        model, tf.constant(images), tf.constant(labels), training=True
+    )
     assert {name: term.dtype for name, term in terms.items()} == dict.fromkeys(terms, tf.float32)
     # Close to what full precision gives, but for bas: it jumps from 1 to 0 where S_bg passes S.
     full, _ = small()
@@ -647,16 +773,16 @@ print(json.dumps([test_localization.train_mirrored(each) for each in strategies]
 # From a Config
 
 
-def test_compile_from_carries_the_settings_over():
-    config = wsol_tf.from_recipe(
+def test_compile_model_carries_the_settings_over():
+    config = wsol_tf.Config.recipe(
         "bas", epochs=4, lr_drops="0.5,0.75", learning_rate=0.1, ac_weight=2.5, momentum=0.8,
         l2=0.01, bias_multiplier=3.0, head_multiplier=7.0,
     )  # fmt: skip
     model = toy()
-    wsol_tf.compile_from(model, config, steps_per_epoch=10)
+    compile_model(model, config, steps_per_epoch=10)
     assert model.total_steps == 40
     assert model.loss_weights == {**LOSS_WEIGHTS, "ac": 2.5}
-    assert model.loss_settings == {name: getattr(config, name) for name in LOSS_SETTINGS}
+    assert model.objective.settings == {name: getattr(config, name) for name in LOSS_SETTINGS}
     optimizer = model.optimizer
     assert (optimizer.momentum, optimizer.nesterov, optimizer.l2) == (0.8, True, 0.01)
     assert optimizer.multiplier("localizer_conv/bias") == 21.0  # x1 in this recipe
@@ -666,6 +792,48 @@ def test_compile_from_carries_the_settings_over():
         rates[step] = float(optimizer.learning_rate)
     # An epoch has 10 steps; the drops come with the first step of the third and of the fourth.
     assert rates == pytest.approx({0: 0.1, 19: 0.1, 20: 0.01, 29: 0.01, 30: 0.001, 39: 0.001})
+
+
+OLD_RATES = (  # what the schedule was before: drops with the step round(share * steps)
+    (30, "0.667,0.933", 7), (100, "0.8", 187.5), (3, "0.01,0.5,0.99", 1), (9, "0.333,0.667", 10.4)
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("epochs", "drops", "steps_per_epoch"), OLD_RATES)
+def test_rates_are_those_of_keras_with_the_boundaries_of_the_run(epochs, drops, steps_per_epoch):
+    config = wsol_tf.Config.recipe(epochs=epochs, lr_drops=drops, learning_rate=0.003)
+    model = toy()
+    compile_model(model, config, steps_per_epoch)
+    steps = int(np.ceil(epochs * steps_per_epoch))
+    assert model.total_steps == steps
+    boundaries = [round(share * steps) - 1 for share in config.lr_drop_shares]
+    rates = [0.003 * 0.1**i for i in range(len(boundaries) + 1)]
+    expected = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+    for step in {0, steps - 1, *(b + d for b in boundaries for d in (-1, 0, 1, 2))} - {-1, -2}:
+        model.optimizer.iterations.assign(step)
+        assert float(model.optimizer.learning_rate) == float(expected(step)), step
+
+
+def test_without_drops_the_rate_is_a_number():
+    model = toy()
+    compile_model(model, wsol_tf.Config.recipe(lr_drops="", learning_rate=0.02))
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.02)
+
+
+def test_a_built_model_is_compiled_and_says_what_was_loaded(caplog):
+    config = wsol_tf.Config.recipe(
+        width=0.25, input_size=64, head_width=8, extractor_weights="none", ac_weight=2.0
+    )
+    with caplog.at_level("INFO", "wsol_tf"):
+        model = build_model(config, CLASSES)
+    assert model.compiled and model.loss_weights["ac"] == 2.0
+    assert model.total_steps is None
+    assert model.loaded_weights == "mobilenet_v1: random weights"
+    assert "Feature extractor mobilenet_v1: random weights." in caplog.text
+    assert build_model(config, CLASSES, steps_per_epoch=3).total_steps == 90
+    given = build_model(dataclasses.replace(config, input_size=32), CLASSES, backbone=toy_parts())
+    assert given.feature_extractor.output.shape == (None, 8, 8, 8)
+    assert given.predict(batch(size=2)[0], verbose=0)["logits"].shape == (2, 3)
 
 
 def test_build_follows_the_config():

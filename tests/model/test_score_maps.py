@@ -1,4 +1,5 @@
 import json
+import types
 
 import cv2
 import hypothesis.extra.numpy as hnp
@@ -17,6 +18,7 @@ from wsol_tf.evaluation.iou import (
     mask_ious_at,
 )
 from wsol_tf.model import score_maps
+from wsol_tf.model.localization import Localization
 
 SIDES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 MASKS = hnp.arrays(bool, SIDES)
@@ -215,6 +217,52 @@ def test_box_is_half_open():
 
 def test_box_of_nothing_is_the_whole_picture():
     assert score_maps.box_of(np.zeros((10, 20), bool)).tolist() == [0, 0, 20, 10]
+
+
+@given(MASKS)
+@settings(max_examples=200, deadline=None)
+def test_component_boxes_are_what_flooding_finds(mask):
+    """The largest first; `_components` lists them by their first pixel, and sorting is stable."""
+    expected = []
+    for component in sorted(_components(mask), key=len, reverse=True):
+        rows, columns = zip(*component, strict=True)
+        expected.append([min(columns), min(rows), max(columns) + 1, max(rows) + 1])
+    found = score_maps.component_boxes(mask)
+    assert found.dtype == np.float32 and found.shape == (len(expected), 4)
+    assert found.tolist() == expected
+    if expected:
+        box = score_maps.box_of(score_maps.largest_component(mask))
+        np.testing.assert_array_equal(found[0], box)
+
+
+def test_component_boxes_of_equal_components_follow_their_first_pixels():
+    mask = np.zeros((6, 12), bool)
+    mask[5, 0:2] = mask[0, 9:11] = mask[0, 5:7] = True
+    mask[2:5, 3:6] = True
+    expected = [[3, 2, 6, 5], [5, 0, 7, 1], [9, 0, 11, 1], [0, 5, 2, 6]]
+    assert score_maps.component_boxes(mask).tolist() == expected
+    assert score_maps.component_boxes(np.zeros((3, 4), bool)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "top_k", "expected"),
+    [("mean", 7, 5, None), ("topk", 7, 5, 5), ("topk", 3, 5, 3), ("predicted", 7, 5, 1),
+     ("true", 7, 5, 1), ("cam", 7, 5, 1), ("topk", 1, 5, None), ("predicted", 1, 5, None)],
+)  # fmt: skip
+def test_channels_that_make_the_foreground_mask(kind, channels, top_k, expected):
+    assert score_maps.averaged_channels(kind, channels, top_k) == expected
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("kind", ["mean", "topk", "predicted"])
+def test_the_mask_of_numpy_is_that_of_the_keras_model(kind, channels, rng):
+    maps = rng.random((5, 6, channels), np.float32)
+    scores = rng.normal(size=4).astype(np.float32)
+    parts = types.SimpleNamespace(map=kind, top_k=3)
+    keras_mask = Localization.foreground_mask(parts, maps[None], scores[None])[0]
+    mask = score_maps.map_of(kind, maps, None, scores, 0, top_k=3)
+    assert mask.dtype == np.float32 and mask.shape == (5, 6)
+    np.testing.assert_allclose(keras_mask, mask, rtol=1e-6)
 
 
 CUTS = st.sampled_from([-0.1, 0, 0.2, 0.25, 0.5, 0.7, 0.874, 0.875, 0.9, 1, 2])

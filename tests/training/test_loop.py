@@ -128,7 +128,7 @@ def test_settings_change_what_they_should(one):
 class Counting(keras.Model):
     """Its loss in each step is the batch that it is given."""
 
-    VALUES = ("loss", "cls")
+    STEP_VALUES = ("loss", "cls")
 
     def __init__(self):
         super().__init__()

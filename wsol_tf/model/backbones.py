@@ -1,7 +1,7 @@
 """Feature extractors: keras.applications backbones, cut where the localizer reads them.
 
-`build` gives two functional models: the feature extractor (image -> F_f) and the rest of the
-backbone, which `heads.classifier` continues. Resolution is kept at the cut by taking the stride
+`build_extractor` gives two functional models: the feature extractor (image -> F_f) and the rest of
+the backbone, which `heads.classifier` continues. Resolution is kept at the cut by taking the stride
 out of the last strided layers; with `dilation` the convolutions behind them are dilated, so that
 every pretrained kernel still sees the distances it was trained on (as in atrous networks: Chen et
 al., arXiv 1606.00915). BAS (arXiv 2112.00580) takes the stride out and does not dilate.
@@ -10,12 +10,12 @@ al., arXiv 1606.00915). BAS (arXiv 2112.00580) takes the stride out and does not
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 
 import keras
 
-from wsol_tf.model.weights_file import _load_file, _own_names, _weighted
-
-OUTPUT_STRIDES = (4, 8, 16)
+from wsol_tf.config import choices, register_choice
+from wsol_tf.model.weights_file import load_weights, own_names, weighted_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,23 +50,51 @@ BACKBONES = {
         ),
     ),
 }
-EXTRACTORS = tuple(BACKBONES)
+_REGISTERED: dict[str, Callable[..., tuple[keras.Model, keras.Model]]] = {}
+
+
+def register_backbone(name: str, build: Callable[..., tuple[keras.Model, keras.Model]]) -> None:
+    """Makes a backbone of your own a legal `extractor`.
+
+        def build(*, width, input_size, output_stride):
+            net = my_network(input_size, width, weights="mine.weights.h5")
+            features = net.get_layer("block4").output
+            return keras.Model(net.input, features), keras.Model(features, net.output)
+
+        register_backbone("mine", build)
+
+    Args:
+        name: what `Config(extractor=...)` calls it.
+        build: function of `width`, `input_size` and `output_stride`, called by keyword with the
+            values of the Config, that returns two functional models: feature extractor, raw RGB
+            `[batch, input_size, input_size, 3]` in 0..255 to F_f `[batch, s, s, channels]` with
+            s = input_size / output_stride; and rest, F_f to the features of the classifier
+            `[batch, t, t, channels]`, where t divides s. Preprocessing and pretrained weights are
+            its own affair: `extractor_weights`, `dilation` and `bn_momentum` are not used.
+
+    Raises:
+        ValueError: a backbone of this project has the name.
+    """
+    if name in BACKBONES:
+        raise ValueError(f"There is a backbone '{name}' already. Choose another name.")
+    _REGISTERED[name] = build
+    register_choice("extractor", name)
 
 
 def build_extractor(
-    name,
+    name: str,
     *,
-    width=1.0,
-    input_size=224,
-    output_stride=8,
-    dilation=True,
-    weights="imagenet",
-    bn_momentum=0.9,
-):
+    width: float = 1.0,
+    input_size: int = 224,
+    output_stride: int = 8,
+    dilation: bool = True,
+    weights: str = "imagenet",
+    bn_momentum: float = 0.9,
+) -> tuple[keras.Model, keras.Model, str]:
     """Builds a feature extractor and the rest of its backbone.
 
     Args:
-        name: "mobilenet_v1" or "inception_v3".
+        name: "mobilenet_v1", "inception_v3", or one of `register_backbone`.
         width: width multiplier of MobileNetV1 (0.25 to 1.0); InceptionV3 has 1.0 alone.
         input_size: side of the square input in pixels, a multiple of 32.
         output_stride: pixels of the input per position of F_f: 8 gives 28x28 from 224.
@@ -85,9 +113,13 @@ def build_extractor(
         ValueError: for an unknown name, a size or a width that the backbone can't have, or a
             weights file that does not fit; the last names the layers that differ.
     """
+    if name in _REGISTERED:
+        built = _REGISTERED[name](width=width, input_size=input_size, output_stride=output_stride)
+        feature_extractor, rest = checked(*built, input_size, output_stride)
+        return feature_extractor, rest, f"{name}: weights as its function built it"
     backbone = _check(name, width, input_size, output_stride)
     original = _application(name, width, input_size, weights)
-    names = _own_names(original)
+    names = own_names(original)
     edits = _resolution_edits(original, names, backbone, output_stride, dilation)
 
     def edited(layer):
@@ -99,7 +131,7 @@ def build_extractor(
         return layer.__class__.from_config(config)
 
     clone = keras.models.clone_model(original, clone_function=edited)
-    for source, target in zip(_weighted(original), _weighted(clone), strict=True):
+    for source, target in zip(weighted_layers(original), weighted_layers(clone), strict=True):
         target.set_weights(source.get_weights())
 
     if weights == "imagenet":
@@ -107,8 +139,8 @@ def build_extractor(
     elif weights == "none":
         loaded = f"{name}: random weights"
     else:
-        matched, total = _load_file(clone, original, backbone, weights)
-        loaded = f"{name}: {weights}, {matched} of {total} layers matched"
+        matched = load_weights(clone, weights)
+        loaded = f"{name}: {weights}, {matched} of {matched} layers matched"
 
     features = clone.get_layer(backbone.cut).output
     feature_extractor = keras.Model(clone.inputs[0], features, name="feature_extractor")
@@ -116,6 +148,44 @@ def build_extractor(
         keras.Model(features, clone.get_layer(backbone.end).output, name="rest"), "features"
     )
     return feature_extractor, rest, loaded
+
+
+def checked(
+    feature_extractor: keras.Model, rest: keras.Model, input_size: int, output_stride: int = 0
+) -> tuple[keras.Model, keras.Model]:
+    """Checks a backbone that a user built, and gives its two parts the names of ours.
+
+    Args:
+        feature_extractor: image -> F_f.
+        rest: F_f -> features of the classifier.
+        input_size: side of the image in pixels that is asked for.
+        output_stride: pixels per position of F_f that are asked for; 0: any.
+
+    Returns:
+        (feature_extractor, rest), with the same layers.
+
+    Raises:
+        ValueError: shapes that don't fit each other, or not what was asked for.
+    """
+    image, features = feature_extractor.input.shape, feature_extractor.output.shape
+    given, ended = rest.input.shape, rest.output.shape
+    side = input_size // output_stride if output_stride else features[1]
+    if (
+        image[1:] != (input_size, input_size, 3)
+        or features[1:3] != (side, side)
+        or given[1:] != features[1:]
+        or ended[1] != ended[2]
+        or side % ended[1]
+    ):
+        raise ValueError(
+            f"A backbone has a feature extractor [{input_size}, {input_size}, 3] -> [{side}, "
+            f"{side}, channels] and a rest from there to [s, s, channels], where s divides {side}. "
+            f"Received: {image[1:]} -> {features[1:]} and {given[1:]} -> {ended[1:]}."
+        )
+    return (
+        keras.Model(feature_extractor.input, feature_extractor.output, name="feature_extractor"),
+        keras.Model(rest.input, rest.output, name="rest"),
+    )
 
 
 def _with_input_name(model, name):
@@ -128,21 +198,22 @@ def _with_input_name(model, name):
 
 def _check(name, width, input_size, output_stride):
     if name not in BACKBONES:
-        raise ValueError(f"Unknown extractor '{name}'. Legal: {', '.join(EXTRACTORS)}.")
-    if output_stride not in OUTPUT_STRIDES:
+        legal = ", ".join(choices("extractor"))
+        raise ValueError(f"Unknown `extractor` '{name}'. Legal: {legal}.")
+    if output_stride not in choices("output_stride"):
         raise ValueError(
-            f"output_stride must be one of {OUTPUT_STRIDES} (56x56, 28x28 or 14x14 features from "
-            f"224 pixels). Received: {output_stride}."
+            f"`output_stride` must be one of {choices('output_stride')} (56x56, 28x28 or "
+            f"14x14 features from 224 pixels). Received: {output_stride}."
         )
     least = 96 if name == "inception_v3" else 64
     if input_size < least or input_size % 32:
         raise ValueError(
-            f"input_size must be a multiple of 32 and at least {least} for {name}. "
+            f"`input_size` must be a multiple of 32 and at least {least} for {name}. "
             f"Received: {input_size}."
         )
     if not 0 < width <= 2 or (name == "inception_v3" and width != 1):
         raise ValueError(
-            f"width must lie in (0, 2] for mobilenet_v1 and be 1.0 for inception_v3. "
+            f"`width` must lie in (0, 2] for mobilenet_v1 and be 1.0 for inception_v3. "
             f"Received: width={width} with {name}."
         )
     return BACKBONES[name]
@@ -153,11 +224,11 @@ def _application(name, width, input_size, weights):
     if weights == "imagenet" and name == "mobilenet_v1" and width not in (0.25, 0.5, 0.75, 1.0):
         raise ValueError(
             "ImageNet weights exist for widths 0.25, 0.5, 0.75 and 1.0. "
-            f"Received: width={width}; take one of these, or extractor_weights=none."
+            f"Received: width={width}; take one of these, or `extractor_weights=none`."
         )
     if weights not in ("imagenet", "none") and not os.path.isfile(weights):
         raise ValueError(
-            f"extractor_weights must be 'imagenet', 'none' or the path of a weights file. "
+            f"`extractor_weights` must be 'imagenet', 'none' or the path of a weights file. "
             f"Received: '{weights}', which is no file."
         )
     backbone = BACKBONES[name]
@@ -173,7 +244,7 @@ def _application(name, width, input_size, weights):
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise ValueError(
             f"The ImageNet weights can't be downloaded: {error} Give a local file with "
-            "--extractor_weights=PATH, or none; BUILD.md says which file Keras looks for."
+            "`extractor_weights=PATH`, or none; BUILD.md says which file Keras looks for."
         ) from error
 
 

@@ -1,48 +1,70 @@
 """From a Config to a compiled model, and from a file to a model."""
 
+import logging
 import math
 import os
 import zipfile
+from collections.abc import Sequence
 
 import keras
 
 from wsol_tf.config import Config
-from wsol_tf.model import backbones, heads, losses
-from wsol_tf.model.localization import Localization, _class_names
+from wsol_tf.model import backbones, heads, inputs, losses
+from wsol_tf.model.localization import Localization
 from wsol_tf.model.objective import LOSS_SETTINGS
 from wsol_tf.model.optimizer import group_sgd
+from wsol_tf.model.schedule import RateDrops
 
 
-def build_model(config: Config, classes):
-    """Builds a model from the settings of a run.
+def build_model(
+    config: Config,
+    classes: Sequence[str],
+    steps_per_epoch: float | None = None,
+    backbone: tuple[keras.Model, keras.Model] | None = None,
+) -> Localization:
+    """Builds a model from the settings of a run, and compiles it.
+
+    Args:
+        config: the settings.
+        classes: names of the classes, in the order of their ids.
+        steps_per_epoch: see `compile_model`; None: each `fit` counts its own steps.
+        backbone: (feature extractor, rest), as a function for `backbones.register_backbone` returns
+            them; None: the one that `config.extractor` names.
 
     Returns:
-        (model, loaded): the Localization, not compiled, and a sentence that says which weights the
-        feature extractor started from.
+        The compiled Localization; `loaded_weights` of it is a sentence on the weights that its
+        feature extractor starts from, which is logged too (logger "wsol_tf", level INFO).
 
     Raises:
-        ValueError: for classes that are no names, fewer than two or not unique; see also
-            `extractors.build`.
+        ValueError: for classes that are not at least two different names; see also
+            `backbones.build_extractor`.
     """
-    classes = _class_names(classes)
+    classes = inputs.class_names(classes)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.mixed_precision)
     try:
-        return _build_parts(config, classes)
+        model = _build_parts(config, classes, backbone)
     finally:
         keras.config.set_dtype_policy(policy)
+    compile_model(model, config, steps_per_epoch)
+    logging.getLogger("wsol_tf").info("Feature extractor %s.", model.loaded_weights)
+    return model
 
 
-def _build_parts(config, classes):
-    feature_extractor, rest, loaded = backbones.build_extractor(
-        config.extractor,
-        width=config.width,
-        input_size=config.input_size,
-        output_stride=config.output_stride,
-        dilation=config.dilation,
-        weights=config.extractor_weights,
-        bn_momentum=config.bn_momentum,
-    )
+def _build_parts(config, classes, backbone):
+    if backbone is None:
+        feature_extractor, rest, loaded = backbones.build_extractor(
+            config.extractor,
+            width=config.width,
+            input_size=config.input_size,
+            output_stride=config.output_stride,
+            dilation=config.dilation,
+            weights=config.extractor_weights,
+            bn_momentum=config.bn_momentum,
+        )
+    else:
+        feature_extractor, rest = backbones.checked(*backbone, config.input_size)
+        loaded = "given: weights as they were"
     channels = 1 if config.localizer == "agnostic" else len(classes)
     model = Localization(
         feature_extractor,
@@ -55,25 +77,27 @@ def _build_parts(config, classes):
         top_k=config.top_k,
         resize_size=config.crop_from,
     )
-    return model, loaded
+    model.loaded_weights = loaded
+    return model
 
 
-def compile_model(model, config: Config, steps_per_epoch):
+def compile_model(
+    model: Localization, config: Config, steps_per_epoch: float | None = None
+) -> None:
     """Compiles a model with the losses, the optimizer and the schedule of a run.
 
-    `steps_per_epoch` may be a fraction, where batches run across the end of an epoch.
+    Args:
+        model: the model.
+        config: the settings of the run.
+        steps_per_epoch: steps of an epoch, which may be a fraction where batches run across the
+            end of an epoch: starts, ramps and drops of the learning rate are then shares of
+            `config.epochs` of them, whatever `fit` is told. None: of the steps of each `fit`.
     """
-    # Keras keeps the old rate for the step with the boundary's number; steps count from 0.
-    steps = math.ceil(config.epochs * steps_per_epoch)
-    drops = [round(share * steps) - 1 for share in config.lr_drop_shares]
-    rates = [config.learning_rate * 0.1**i for i in range(len(drops) + 1)]
-    schedule = (
-        keras.optimizers.schedules.PiecewiseConstantDecay(drops, rates) if drops else rates[0]
-    )
+    drops = config.lr_drop_shares
     model.compile(
         group_sgd(
             model.localizer,
-            schedule,
+            RateDrops(config.learning_rate, drops) if drops else config.learning_rate,
             localizer_multiplier=config.localizer_multiplier,
             head_multiplier=config.head_multiplier,
             bias_multiplier=config.bias_multiplier,
@@ -85,14 +109,24 @@ def compile_model(model, config: Config, steps_per_epoch):
         loss_weights={
             name: getattr(config, f"{name}_weight") for name in losses.TERMS if name != "cls"
         },
-        total_steps=steps,
+        total_steps=math.ceil(config.epochs * steps_per_epoch) if steps_per_epoch else None,
         jit_compile={"auto": "auto", "on": True, "off": False}[config.jit_compile],
         **{name: getattr(config, name) for name in LOSS_SETTINGS},
     )
 
 
-def load_model(path) -> Localization:
-    """Loads a model that this project trained; anything else is refused with a sentence."""
+def load_model(path: str | os.PathLike) -> Localization:
+    """Loads a model that this project trained, from any version of it.
+
+    Args:
+        path: the `.keras` file.
+
+    Returns:
+        The model, with its thresholds, compiled if it was saved so.
+
+    Raises:
+        ValueError: there is no file, or it is cut off, damaged, or of another kind of model.
+    """
     if not os.path.isfile(path):
         raise ValueError(f"Model '{path}' is no file. Name the model.keras of a run.")
     if not zipfile.is_zipfile(path):

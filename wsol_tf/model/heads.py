@@ -3,11 +3,13 @@
 import keras
 
 
-def classifier(rest, num_classes, *, head_width=1024, final_relu=False):
+def classifier(
+    rest: keras.Model, num_classes: int, *, head_width: int = 1024, final_relu: bool = False
+) -> keras.Model:
     """Builds E_c: the rest of the backbone, two 3x3 convolutions and a 1x1 convolution.
 
     Args:
-        rest: the functional model behind the cut, from `extractors.build`.
+        rest: the functional model behind the cut, from `backbones.build_extractor`.
         num_classes: number of classes.
         head_width: channels of the two 3x3 convolutions.
         final_relu: whether a ReLU ends the score map, as in BAS.
@@ -26,7 +28,7 @@ def classifier(rest, num_classes, *, head_width=1024, final_relu=False):
     return keras.Model(rest.input, x, name="classifier")
 
 
-def localizer(feature_shape, num_channels):
+def localizer(feature_shape: tuple[int, int, int], num_channels: int) -> keras.Model:
     """Builds E_l: one 3x3 convolution and a sigmoid.
 
     Args:

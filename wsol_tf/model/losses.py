@@ -2,14 +2,20 @@
 
 Shapes: logits `[batch, classes]`; score_map F_c `[batch, h, w, classes]`; foreground_mask F_fg
 `[batch, height, width]` in 0..1, at a whole multiple of the score map's resolution (2 in the
-paper); labels int `[batch]`. Everything is computed in float32. Which part of each definition is
-published and which is this project's choice is said in docs/method.md.
+paper); labels int `[batch]`. Everything is computed in float32. docs/method.md says which
+part of each definition is published and which is this project's choice.
 """
 
 import keras
 from keras import ops
 
-TERMS = ("cls", "cls_fg", "ae", "ae_fg", "pseudo", "bas", "ac")
+from wsol_tf.config import Config
+
+# The terms in the order in which they are shown: `cls`, and all that have a weight in Config.
+TERMS = (
+    "cls",
+    *(x.removesuffix("_weight") for x in Config.__dataclass_fields__ if x.endswith("_weight")),
+)
 EPSILON = 1e-8
 
 
@@ -45,6 +51,9 @@ def erasing_score_map(score_map, labels, threshold, allowed=None):
     Equation 3.
 
     Args:
+        score_map: F_c.
+        labels: class ids.
+        allowed: see `cross_entropy`.
         threshold: t1; positions at or above this share of the image's maximum are erased. Above
             1 nothing is erased and the value equals `classification`.
     """
@@ -59,6 +68,11 @@ def erasing_foreground_mask(
     """`ae_fg`: `cls_fg` with the strongest positions of the foreground mask erased (equation 4).
 
     Args:
+        score_map: F_c.
+        foreground_mask: F_fg.
+        labels: class ids.
+        allowed: see `cross_entropy`.
+        absolute: whether the threshold is a value of the mask.
         threshold: t2, relative to the image's maximum, or to 1 when `absolute`.
     """
     mask = _float(foreground_mask)
@@ -70,6 +84,7 @@ def pseudo_label(foreground_mask, high, low, absolute=False):
     """`pseudo`: L1 distance to the mask's own confident positions, not those between (equation 5).
 
     Args:
+        foreground_mask: F_fg.
         high: t3; above it the pseudo label is foreground.
         low: t4 < t3; below it the pseudo label is background.
         absolute: thresholds are values of the mask instead of shares of its maximum.

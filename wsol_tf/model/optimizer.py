@@ -1,6 +1,8 @@
 """SGD with a learning rate per group of weights, L2 decay and momentum as BAS has them."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -25,24 +27,33 @@ class GroupSGD(keras.optimizers.SGD):
         **kwargs: the arguments of `keras.optimizers.SGD`.
     """
 
-    def __init__(self, learning_rate=1e-3, *, multipliers=None, l2=0.0, **kwargs):
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 1e-3,
+        *,
+        multipliers: Mapping[str, float] | None = None,
+        l2: float = 0.0,
+        **kwargs: Any,
+    ):
         super().__init__(learning_rate, **kwargs)
         self.multipliers = dict(multipliers or {})
         self.l2 = l2
 
-    def multiplier(self, path):
-        """The product of the factors whose expression is found in a weight's path."""
+    def multiplier(self, path: str) -> float:
+        """Computes the product of the factors whose expression is found in a weight's path."""
         product = 1.0
         for pattern, factor in self.multipliers.items():
             if re.search(pattern, path):
                 product *= factor
         return product
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Makes the momenta of the variables, and looks up their factors."""
         self._factors = [self.multiplier(variable.path) for variable in variables]
         super().build(variables)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Changes one variable by its gradient, as Keras asks for each variable of a step."""
         if self.l2:
             gradient = gradient + self.l2 * ops.cast(variable, gradient.dtype)
         # On TensorFlow the variable is a bare tf.Variable here: only its index is known.
@@ -65,44 +76,50 @@ class GroupSGD(keras.optimizers.SGD):
         return [gradient / replicas for gradient in super()._clip_gradients(summed)]
 
     @property
-    def averages(self):
+    def averages(self) -> list[keras.Variable]:
         """The moving averages of the weights, in the order of the weights; empty without EMA."""
         return self._model_variables_moving_average if self.use_ema else []
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes the same optimizer of."""
         return {**super().get_config(), "multipliers": self.multipliers, "l2": self.l2}
 
 
 def group_sgd(
-    localizer,
-    learning_rate=1e-3,
+    localizer: keras.Model,
+    learning_rate: float | Schedule = 1e-3,
     *,
-    localizer_multiplier=0.0,
-    head_multiplier=10.0,
-    bias_multiplier=2.0,
-    momentum=0.9,
-    l2=5e-4,
-    clip_norm=5.0,
-    ema=0.0,
-):
-    """SGD with BAS's groups, and a rate of the localizer that fits its shape.
+    localizer_multiplier: float = 0.0,
+    head_multiplier: float = 10.0,
+    bias_multiplier: float = 2.0,
+    momentum: float = 0.9,
+    l2: float = 5e-4,
+    clip_norm: float = 5.0,
+    ema: float = 0.0,
+) -> GroupSGD:
+    """Makes SGD with BAS's groups, and a learning rate of the localizer that fits its shape.
 
     One step moves a mask's logit by about rate x (channels of F_f) x (share of the batch's mean
     gradient that reaches the mask's channel). BAS's rates were tuned with 200 classes, where that
     share is 1 / 200. With fewer, the same rate moves a mask so far that it saturates before the
-    classifier knows anything. So the rate is multiplied by classes / 200, at most 1 and at least
-    12.8 / (channels of F_f), the largest that was stable with one channel that all pictures train.
+    classifier has learned anything. So the rate is multiplied by classes / 200, at most 1 and at
+    least 12.8 / (channels of F_f), the largest that was stable with one channel that all pictures
+    train.
 
     Args:
         localizer: the model's localizer.
         learning_rate: number or schedule, for kernels of the backbone.
-        localizer_multiplier: rate of the localizer relative to the heads'; 0: as said above.
-        head_multiplier, bias_multiplier: relative rates of both heads, and of biases.
+        localizer_multiplier: rate of the localizer relative to the heads'; 0: as described above.
+        head_multiplier: rate of both heads relative to the backbone's.
+        bias_multiplier: rate of biases and of the offsets of batch normalization, relative.
         momentum: Nesterov momentum.
         l2: decay, added to the gradient.
-        clip_norm: norm that all gradients together are clipped to, for the first ones throw the
-            heads, whose rate is high, off their start; 0: they are not.
-        ema: share that the moving average of the weights keeps at each step; 0: there is none.
+        clip_norm: norm that all gradients together are clipped to, because the first ones throw
+            the heads, whose rate is high, far off their start; 0: no clipping.
+        ema: share that the moving average of the weights keeps at each step; 0: no average.
+
+    Returns:
+        The optimizer, for this model and others of the same layer names.
     """
     if not localizer_multiplier:
         features, channels = localizer.input.shape[-1], localizer.output.shape[-1]

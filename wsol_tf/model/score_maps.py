@@ -1,9 +1,13 @@
-"""From a score map to a mask and a box: numpy and OpenCV only, one map at a time.
+"""From a score map to a mask and boxes: numpy and OpenCV only, one map at a time.
 
 The steps are those of BAS (Wu et al., CVPR 2022, arXiv 2112.00580): min-max to [0, 1], bilinear to
 the picture's size, `> threshold`, largest component, tight box. Boxes are x0, y0, x1, y1 edges in
 pixels, half-open: x1 - x0 is the width.
 """
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +15,57 @@ import numpy as np
 from wsol_tf.config import MAPS
 
 
-def map_of(kind, localization_map, score_map, logits, label, *, top_k=5, allowed=None):
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a model finds in one picture of [height, width] pixels.
+
+    Attributes:
+        score_map: float32 `[height, width]`, stretched to 0..1.
+        mask: bool `[height, width]`, all positions above the score-map threshold.
+        boxes: float32 `[N, 4]`, the box of every component of the mask, see `component_boxes`:
+            x0, y0, x1, y1 edges in pixels, half-open, the largest component first.
+        box: float32 `[4]`, the first of the boxes; the whole picture where there is none.
+        class_name: the predicted class.
+        probability: of that class, 0..1.
+    """
+
+    score_map: np.ndarray
+    mask: np.ndarray
+    boxes: np.ndarray
+    box: np.ndarray
+    class_name: str | None
+    probability: float | None
+
+
+def averaged_channels(kind: str, channels: int, top_k: int) -> int | None:
+    """Says which channels of a localization map make the foreground mask of a kind.
+
+    This is the one definition that numpy (`map_of`), the Keras model and exported graphs share.
+
+    Args:
+        kind: "mean", "topk" or "predicted"; without a label "true" and "cam" are "predicted".
+        channels: channels of the localization map: the number of classes, or 1 for all of them.
+        top_k: classes that "topk" averages over.
+
+    Returns:
+        k, where the mask is the mean over the channels of the k highest-scoring classes; None where
+        it is the mean over all channels.
+    """
+    if kind == "mean" or channels == 1:
+        return None
+    return min(top_k, channels) if kind == "topk" else 1
+
+
+def map_of(
+    kind: str,
+    localization_map: np.ndarray | None,
+    score_map: np.ndarray | None,
+    logits: np.ndarray | None,
+    label: int,
+    *,
+    top_k: int = 5,
+    allowed: np.ndarray | None = None,
+) -> np.ndarray:
     """Picks the score map `[h, w]` of one kind for one picture.
 
     Args:
@@ -26,25 +80,36 @@ def map_of(kind, localization_map, score_map, logits, label, *, top_k=5, allowed
         top_k: classes that "topk" averages over.
         allowed: bool `[classes]`; classes that may be predicted. None allows all.
 
+    Returns:
+        float `[h, w]`.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+    check_kind(kind)
+    if kind == "cam":
+        return score_map[..., label]
+    channels = localization_map.shape[-1]
+    if kind == "true" and channels > 1:
+        return localization_map[..., label]
+    best = averaged_channels(kind, channels, top_k)
+    if best is None:
+        return localization_map.mean(-1)
+    ranked = logits if allowed is None else np.where(allowed, logits, -np.inf)
+    return localization_map[..., np.argsort(-ranked, kind="stable")[:best]].mean(-1)
+
+
+def check_kind(kind: str) -> None:
+    """Refuses what is no kind of map.
+
     Raises:
         ValueError: for an unknown kind.
     """
     if kind not in MAPS:
         raise ValueError(f"Unknown map '{kind}'. Legal: {', '.join(MAPS)}.")
-    if kind == "cam":
-        return score_map[..., label]
-    if localization_map.shape[-1] == 1:
-        return localization_map[..., 0]
-    if kind == "true":
-        return localization_map[..., label]
-    if kind == "mean":
-        return localization_map.mean(-1)
-    ranked = logits if allowed is None else np.where(allowed, logits, -np.inf)
-    k = top_k if kind == "topk" else 1
-    return localization_map[..., np.argsort(-ranked, kind="stable")[:k]].mean(-1)
 
 
-def normalize(score_map):
+def normalize(score_map: np.ndarray) -> np.ndarray:
     """Stretches a map [height, width] to float32 in [0, 1] by its own minimum and maximum.
 
     A map that is constant or holds a NaN or an infinity has no such stretch and becomes zeros.
@@ -63,7 +128,7 @@ def normalize(score_map):
     return (score_map - low) / span
 
 
-def resize(score_map, height, width):
+def resize(score_map: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resamples a map [h, w] bilinearly to float32 [height, width]."""
     score_map = np.asarray(score_map, np.float32)
     if score_map.shape == (height, width):
@@ -71,12 +136,12 @@ def resize(score_map, height, width):
     return cv2.resize(score_map, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def threshold_mask(score_map, threshold):
+def threshold_mask(score_map: np.ndarray, threshold: float) -> np.ndarray:
     """Returns the bool mask of positions above a threshold, both compared as float32."""
     return np.asarray(score_map, np.float32) > np.float32(threshold)
 
 
-def otsu(score_map, evidence=None):
+def otsu(score_map: np.ndarray, evidence: np.ndarray | None = None) -> float:
     """Finds Otsu's threshold of a map in [0, 1]: a float that needs no boxes.
 
     It splits the 256-bin histogram where the variance between the two sides is largest (Otsu,
@@ -102,7 +167,7 @@ def otsu(score_map, evidence=None):
     return float((best[0] + best[-1] + 2) / 512)
 
 
-def min_cross_entropy(score_map):
+def min_cross_entropy(score_map: np.ndarray) -> float:
     """Finds the threshold of least cross-entropy of a map in [0, 1]: a float that needs no boxes.
 
     It splits the 256-bin histogram so that the map, replaced by the mean of each side, stays
@@ -142,7 +207,7 @@ def _largest(mask):
     return labels, index, stats[index]
 
 
-def largest_component(mask):
+def largest_component(mask: np.ndarray) -> np.ndarray:
     """Keeps the largest component of a bool mask [height, width]: 8-connected, by pixel count.
 
     Of equally large components, the one that comes first row by row is kept. An empty mask stays
@@ -156,7 +221,7 @@ def largest_component(mask):
     return labels == index
 
 
-def box_of(mask):
+def box_of(mask: np.ndarray) -> np.ndarray:
     """Returns the tight box of a bool mask as float32 [4]; the whole picture if it is empty."""
     mask = np.ascontiguousarray(mask, bool)
     height, width = mask.shape
@@ -166,12 +231,37 @@ def box_of(mask):
     return np.array([x, y, x + w, y + h], np.float32)
 
 
-def localize(score_map, height, width, threshold):
+def component_boxes(mask: np.ndarray) -> np.ndarray:
+    """Finds the tight box of every 8-connected component of a mask.
+
+    Args:
+        mask: bool `[height, width]`.
+
+    Returns:
+        float32 `[N, 4]`, x0, y0, x1, y1 edges in pixels, half-open: the component with the most
+        pixels first, equal ones in the order of their first pixel row by row; `[0, 4]` without any.
+    """
+    mask = np.ascontiguousarray(mask, bool)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
+    )
+    # The last position written wins: backwards, that is the first pixel of each component.
+    first = np.zeros(count, np.int64)
+    first[labels.ravel()[::-1]] = np.arange(mask.size - 1, -1, -1)
+    order = 1 + np.lexsort((first[1:], -stats[1:, cv2.CC_STAT_AREA]))
+    left, top, width, height = (stats[order, i] for i in range(4))
+    return np.stack([left, top, left + width, top + height], axis=1).astype(np.float32)
+
+
+def localize(
+    score_map: np.ndarray, height: int, width: int, threshold: float | str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Goes from a map at its own resolution to what it says about a picture.
 
     Args:
         score_map: float `[h, w]`.
-        height, width: size of the picture in pixels.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
         threshold: a number in 0..1, or "otsu" for the map's own.
 
     Returns:
@@ -181,3 +271,46 @@ def localize(score_map, height, width, threshold):
     resized = resize(normalize(score_map), height, width)
     mask = threshold_mask(resized, otsu(resized) if threshold == "otsu" else threshold)
     return resized, mask, box_of(largest_component(mask))
+
+
+def find(
+    outputs: Mapping[str, Any],
+    classes: Sequence[str],
+    height: int,
+    width: int,
+    *,
+    kind: str,
+    threshold: float | str,
+    top_k: int = 5,
+) -> Found:
+    """Goes from what a model gives for one picture to what is in it.
+
+    Args:
+        outputs: `logits` `[classes]`, `localization_map` `[h, w, channels]` and `score_map`
+            `[h, w, classes]`.
+        classes: their names.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        kind: kind of map, see `map_of`; "true" and "cam" take the predicted class.
+        threshold: a number in 0..1, or "otsu" for the map's own.
+        top_k: classes that "topk" averages over.
+
+    Raises:
+        FloatingPointError: an output is NaN or infinite.
+    """
+    logits = np.asarray(outputs["logits"]).astype(np.float64)
+    best = int(logits.argmax())
+    maps = (np.asarray(outputs[name]) for name in ("localization_map", "score_map"))
+    small = map_of(kind, *maps, logits, best, top_k=top_k)
+    if not (np.isfinite(logits).all() and np.isfinite(small).all()):
+        raise FloatingPointError("the model's output is no finite number. Train it again.")
+    exponents = np.exp(logits - logits.max())
+    score_map, mask, box = localize(small, height, width, threshold)
+    return Found(
+        score_map,
+        mask,
+        component_boxes(mask),
+        box,
+        classes[best],
+        float(exponents[best] / exponents.sum()),
+    )

@@ -64,13 +64,13 @@ def make_steps(model, strategy, *, steps_per_execution=1, parts=1):
         parts: batches that the iterator yields for one step; their gradients are added up.
 
     Returns:
-        A function that returns the mean of each of `model.VALUES` over the global batch, summed
-        over the steps: float32 `[len(VALUES)]`.
+        A function that returns the mean of each of `model.STEP_VALUES` over the global batch, summed
+        over the steps: float32 `[len(STEP_VALUES)]`.
     """
     share = 1.0 / (strategy.num_replicas_in_sync * parts)
 
     def packed(values):
-        means = [tf.reduce_mean(tf.cast(values[name], tf.float32)) for name in model.VALUES]
+        means = [tf.reduce_mean(tf.cast(values[name], tf.float32)) for name in model.STEP_VALUES]
         return tf.stack(means) * share
 
     def learn(data):
@@ -108,7 +108,7 @@ def make_steps(model, strategy, *, steps_per_execution=1, parts=1):
     def step(iterator):
         if parts == 1:
             return summed(learn, iterator)
-        total = tf.zeros(len(model.VALUES))
+        total = tf.zeros(len(model.STEP_VALUES))
         for _ in tf.range(parts):
             # One after the other, for the memory of one alone.
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
@@ -117,7 +117,7 @@ def make_steps(model, strategy, *, steps_per_execution=1, parts=1):
         return total
 
     def steps(iterator, count):
-        total = tf.zeros(len(model.VALUES))
+        total = tf.zeros(len(model.STEP_VALUES))
         for _ in tf.range(count):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             total += step(iterator)
@@ -191,7 +191,7 @@ def run(
         if save_every_steps:
             count = min(count, save_every_steps - state.step % save_every_steps)
         called.on_train_batch_begin(state.steps_in_epoch)
-        values = dict(zip(model.VALUES, steps(iterator, count).numpy().tolist(), strict=True))
+        values = dict(zip(model.STEP_VALUES, steps(iterator, count).numpy().tolist(), strict=True))
         state.step += count
         state.steps_in_epoch += count
         for name, value in values.items():

@@ -25,7 +25,7 @@ from wsol_tf.data.stream import TrainingStream
 from wsol_tf.evaluation.pairs import method_of, predict_pairs
 from wsol_tf.evaluation.score import accumulate, choose_thresholds, score
 from wsol_tf.model import losses
-from wsol_tf.model.build import build_model, compile_model, load_model
+from wsol_tf.model.build import build_model, load_model
 from wsol_tf.report import charts, contact_sheets, definitions, terminal
 from wsol_tf.training import callbacks, checkpoints, loop, strategies, validation
 from wsol_tf.training.ledger import Ledger
@@ -122,8 +122,7 @@ def _train(config, strategy, saved, path, log):
 
     batches = strategy.distribute_datasets_from_function(batches_of)
     with strategies.scope(strategy):
-        model, loaded = build_model(config, source.classes)
-        compile_model(model, config, steps_per_epoch)
+        model = build_model(config, source.classes, steps_per_epoch)
         model.optimizer.build(model.trainable_variables)
     if saved:
         _restore(model, saved[0])
@@ -133,7 +132,9 @@ def _train(config, strategy, saved, path, log):
             f"The workers see different checkpoints (this one is at step {state.step}): "
             "--output_dir must be one folder that all of them share."
         )
-    log(f"Feature extractor {loaded}." if not saved else f"Resumed at step {state.step}.")
+    log(
+        f"Resumed at step {state.step}." if saved else f"Feature extractor {model.loaded_weights}."
+    )
     log(
         f"Training on {len(kept)} pictures with {strategies.describe(strategy)}, "
         f"{model.total_steps} steps in {config.epochs} epochs; "

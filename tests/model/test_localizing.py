@@ -1,0 +1,152 @@
+"""`localize` and `localize_batch`: from pictures of any size to what is in them."""
+
+import keras
+import numpy as np
+import pytest
+
+import wsol_tf
+from helpers import CLASSES, toy, varied
+from wsol_tf.data.transforms import resize_image
+from wsol_tf.model import score_maps
+
+SIZES = ((50, 40), (32, 32), (17, 90), (64, 200))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(4)
+    return [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for size in SIZES]
+
+
+@pytest.fixture(scope="module")
+def model():
+    made = varied(toy(thresholds={"mean": 0.4, "predicted": 0.3, "cam": 0.6, "topk": 0.5}))
+    made.top_k = 2
+    return made
+
+
+def assert_found(found, expected):
+    for name in ("score_map", "mask", "box", "boxes"):
+        got = getattr(found, name)
+        np.testing.assert_array_equal(got, getattr(expected, name), err_msg=name)
+        assert got.dtype == getattr(expected, name).dtype
+    assert (found.class_name, found.probability) == (expected.class_name, expected.probability)
+
+
+def by_hand(model, image, kind, threshold):
+    """What predict did with a picture, step by step."""
+    batch = resize_image(image, model.input_size)[None]
+    outputs = {name: np.asarray(v)[0] for name, v in model.predict_on_batch(batch).items()}
+    logits = outputs["logits"].astype(np.float64)
+    best = int(logits.argmax())
+    small = score_maps.map_of(
+        kind, outputs["localization_map"], outputs["score_map"], logits, best, top_k=model.top_k
+    )
+    exponents = np.exp(logits - logits.max())
+    score_map, mask, box = score_maps.localize(small, *image.shape[:2], threshold)
+    return score_maps.Found(
+        score_map,
+        mask,
+        score_maps.component_boxes(mask),
+        box,
+        model.classes[best],
+        float(exponents[best] / exponents.sum()),
+    )
+
+
+@pytest.mark.parametrize("kind", ["mean", "predicted", "topk", "cam"])
+def test_it_is_what_predict_finds_to_the_bit(model, pictures, kind):
+    for image in pictures:
+        found = model.localize(image, map=kind)
+        assert_found(found, by_hand(model, image, kind, model.thresholds[kind]))
+        assert found.score_map.shape == found.mask.shape == image.shape[:2]
+        assert 0 < found.mask.mean() < 1, "a mask of everything or nothing proves nothing"
+        assert found.class_name in CLASSES and 1 / 3 <= found.probability <= 1
+        np.testing.assert_array_equal(found.box, found.boxes[0])
+    assert isinstance(found, wsol_tf.Found)
+
+
+def test_without_arguments_it_is_the_models_map_at_the_stored_threshold(model, pictures):
+    assert_found(model.localize(pictures[0]), by_hand(model, pictures[0], "mean", 0.4))
+    given = model.localize(pictures[0], threshold="otsu")
+    assert_found(given, by_hand(model, pictures[0], "mean", "otsu"))
+    assert model.localize(pictures[0], threshold=0.9).mask.sum() < given.mask.sum()
+
+
+def test_nobody_knows_the_true_class_here(model, pictures):
+    assert_found(
+        model.localize(pictures[0], map="true"), model.localize(pictures[0], map="predicted")
+    )
+
+
+def test_top_k_can_be_given(model, pictures):
+    one = model.localize(pictures[0], map="topk", threshold=0.3, top_k=1)
+    assert_found(one, model.localize(pictures[0], map="predicted"))
+
+
+def test_a_batch_gives_each_picture_its_own_in_their_order(model, pictures):
+    for images in (pictures, np.stack([pictures[1], pictures[1][::-1]])):
+        found = model.localize_batch(images)
+        assert len(found) == len(images)
+        for each, image in zip(found, images, strict=True):
+            alone = model.localize(image)
+            assert each.class_name == alone.class_name
+            assert each.probability == pytest.approx(alone.probability, rel=1e-5)
+            np.testing.assert_allclose(each.score_map, alone.score_map, atol=1e-5)
+            np.testing.assert_array_equal(each.box, alone.box)
+    small = model.localize_batch(pictures, batch_size=3)
+    assert [x.mask.shape for x in small] == [image.shape[:2] for image in pictures]
+    assert model.localize_batch([]) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("cat.png", "A picture is a numpy array. Received: str."),
+        (np.zeros((4, 4, 3)), r"uint8 \[height, width, 3\].*Received: float64 \[4, 4, 3\]."),
+        (np.zeros((4, 4), np.uint8), r"Received: uint8 \[4, 4\]."),
+        (np.zeros((4, 4, 4), np.uint8), r"Received: uint8 \[4, 4, 4\]."),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"Received: uint8 \[1, 4, 4, 3\]."),
+        (np.zeros((0, 4, 3), np.uint8), r"Received: uint8 \[0, 4, 3\]."),
+    ],
+)
+def test_what_is_no_picture_is_refused(model, image, message):
+    with pytest.raises(ValueError, match=message):
+        model.localize(image)
+    with pytest.raises(ValueError, match=message):
+        model.localize_batch([np.zeros((4, 4, 3), np.uint8), image])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"map": "best"}, "Unknown map 'best'. Legal: true, predicted, mean, topk, cam."),
+        ({"threshold": 1.5}, "`threshold` must be in 0..1 or 'otsu'. Received: 1.5."),
+        ({"threshold": float("nan")}, "Received: nan."),
+        ({"threshold": "stored"}, "Received: 'stored'."),
+    ],
+)
+def test_what_cant_be_asked_for_is_refused(model, pictures, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        model.localize(pictures[0], **keywords)
+
+
+def test_without_a_stored_threshold_one_must_be_given(pictures):
+    model = toy()
+    with pytest.raises(ValueError, match="stores no threshold for map 'mean'. Pass `threshold=ot"):
+        model.localize(pictures[0])
+    assert model.localize(pictures[0], threshold=0.5).mask.shape == (50, 40)
+
+
+def test_outputs_that_are_no_numbers_are_an_error(pictures):
+    model = toy(thresholds={"mean": 0.4})
+    model.localizer.set_weights([w * np.nan for w in model.localizer.get_weights()])
+    with pytest.raises(FloatingPointError, match="the model's output is no finite number"):
+        model.localize(pictures[0])
+
+
+def test_a_loaded_model_finds_the_same(model, pictures, tmp_path):
+    model.save(tmp_path / "model.keras")
+    loaded = wsol_tf.load(tmp_path / "model.keras")
+    assert isinstance(loaded, keras.Model)
+    assert_found(loaded.localize(pictures[0]), model.localize(pictures[0]))

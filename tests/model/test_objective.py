@@ -1,0 +1,103 @@
+"""The table of terms: what derives from it, and what it refuses. Values are in test_losses.py."""
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+
+from helpers import toy
+from wsol_tf import config
+from wsol_tf.model import losses, objective
+from wsol_tf.model.objective import LOSS_SETTINGS, LOSS_TERMS, LOSS_WEIGHTS, OBSERVED, Objective
+from wsol_tf.model.schedule import RateDrops, Span
+
+
+def test_the_table_has_every_term_that_has_a_weight():
+    assert losses.TERMS == ("cls", "cls_fg", "ae", "ae_fg", "pseudo", "bas", "ac")
+    assert tuple(term.name for term in LOSS_TERMS) == losses.TERMS
+    assert OBSERVED == ("ae_left", "ae_fg_left", "pseudo_coverage")
+
+
+def test_weights_and_settings_are_the_defaults_of_config():
+    defaults = config.Config()
+    assert {"cls": 1.0} | {
+        name: getattr(defaults, f"{name}_weight") for name in losses.TERMS[1:]
+    } == LOSS_WEIGHTS
+    assert {name: getattr(defaults, name) for name in LOSS_SETTINGS} == LOSS_SETTINGS
+    assert set(LOSS_SETTINGS) == {
+        "ae_threshold", "ae_fg_threshold", "pseudo_high", "pseudo_low", "absolute_thresholds",
+        "localization_start", "erasing_start", "pseudo_start", "warmup", "erased_statistics",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("term", [*LOSS_TERMS, *objective.OBSERVATIONS], ids=lambda x: x.name)
+def test_arguments_are_given_in_the_order_of_the_function(term):
+    """A row that swapped two arguments would compute another loss without an error."""
+    taken = list(inspect.signature(term.function).parameters)
+    for given, parameter in zip(term.arguments.split(), taken, strict=False):
+        known = {
+            "mask": ("foreground_mask", "maps"),
+            "class_map": ("maps",),
+            "absolute_thresholds": ("absolute",),
+            "pseudo_high": ("high",),
+            "pseudo_low": ("low",),
+            "ae_threshold": ("threshold",),
+            "ae_fg_threshold": ("threshold",),
+        }.get(given, (given,))
+        assert parameter in known, f"{term.name}: {given} is given for {parameter}"
+
+
+def test_a_new_loss_is_a_row_and_a_function(monkeypatch):
+    def darkness(mask, low):
+        return low + 0 * losses.area_constraint(mask)
+
+    row = objective.Term("darkness", darkness, "mask pseudo_low", start="pseudo_start")
+    monkeypatch.setattr(objective, "LOSS_TERMS", (*LOSS_TERMS, row))
+    monkeypatch.setitem(LOSS_WEIGHTS, "darkness", 3.0)
+    model = toy()
+    own = Objective(settings={"pseudo_low": 0.25})
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    values, _, _ = own.terms(model, images, np.array([0, 1]), training=False)
+    np.testing.assert_array_equal(values["darkness"], [0.25, 0.25])
+    assert [float(own.weights_at(x)["darkness"]) for x in (0.49, 0.5)] == [0.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("weights", "settings", "message"),
+    [
+        ({"erasing": 1}, {}, "Unknown loss 'erasing'. Legal: cls, cls_fg, ae, ae_fg, pseudo, bas"),
+        ({}, {"warm_up": 1}, "Unknown setting 'warm_up'. Legal: ae_threshold, "),
+        ({"ae": -1}, {}, "`ae_weight` must be at least 0. Received: -1."),
+        ({}, {"warmup": 2}, r"`warmup` must lie in \[0, 1\]. Received: 2."),
+        ({}, {"pseudo_low": 0.9}, "`pseudo_low` must be smaller than `pseudo_high`"),
+        ({}, {"erased_statistics": "none"}, "Unknown `erased_statistics` 'none'. Legal: batch, mo"),
+    ],
+)
+def test_what_cant_work_is_refused(weights, settings, message):
+    with pytest.raises(ValueError, match=message):
+        Objective(weights, settings)
+
+
+def test_a_compile_makes_no_config(monkeypatch):
+    monkeypatch.setattr(config.Config, "__post_init__", lambda self: pytest.fail("a Config"))
+    toy().compile(pseudo_high=0.7, loss_weights={"ac": 2.0})
+
+
+def test_progress_is_the_share_of_the_spans_steps():
+    span = Span(steps=8, first=4)
+    assert [float(span.progress(np.int64(step))) for step in (4, 6, 12, 14)] == [0, 0.25, 1, 1.25]
+    span = Span()
+    with pytest.raises(ValueError, match="pass total_steps to compile, or call fit"):
+        span.progress(np.int64(0))
+    span.begin(iterations=7, steps_per_epoch=3, epochs=5, initial_epoch=2)
+    assert dataclasses.asdict(span) == {"steps": 15, "first": 1, "fixed": False}
+
+
+def test_drops_follow_the_span_and_survive_their_config():
+    rates = RateDrops(0.1, (0.5, 0.75), Span(steps=4, first=10))
+    again = RateDrops.from_config(rates.get_config())
+    for schedule in (rates, again):
+        got = [float(schedule(np.int64(step))) for step in (0, 10, 11, 12, 13, 14)]
+        assert got == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.001, 0.001])
+    assert float(RateDrops(0.1, (0.5,))(np.int64(99))) == pytest.approx(0.1)
