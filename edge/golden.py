@@ -4,10 +4,12 @@
 
 writes golden.png (a drawn picture of 320 x 240, so that resizing and aspect are tested too, or the
 one that --image names), golden_mask.png (0 and 255, at the picture's size) and golden.json (the
-class that was asked for, box, class, probability, threshold, and how much a runtime may differ).
+class that was asked for, boxes, box, class, probability, threshold, and how much a runtime may
+differ).
 """
 
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -18,19 +20,23 @@ from edge.runtime import LocalizerRuntime
 from wsol_tf import programs
 from wsol_tf.data import images, shapes
 
-LEAST_IOU = 0.98  # of masks of two runtimes: kernels of int8 files may round by one step
+LEAST_IOU = 0.98  # of the masks of two runtimes: kernels of int8 files may round differently
 
 
-def picture():
+def picture() -> np.ndarray:
     """Draws the golden picture, uint8 [240, 320, 3]."""
     return shapes.draw(19, size=320, split="test").image[40:280]
 
 
-def write(localizer, output_dir, image=None):
-    """Writes golden.png, golden_mask.png and golden.json for a LocalizerRuntime to a folder.
+def write(
+    localizer: LocalizerRuntime, output_dir: str | os.PathLike, image: np.ndarray | None = None
+) -> None:
+    """Writes golden.png, golden_mask.png and golden.json.
 
-    image: uint8 [height, width, 3]; None takes the drawn one. For a file with map "all", the map
-    is that of the first class.
+    Args:
+        localizer: the file to ask. With map "all" it is asked for its first class.
+        output_dir: an existing folder.
+        image: uint8 [height, width, 3]; None takes the drawn one.
     """
     output_dir = pathlib.Path(output_dir)
     asked = localizer.labels[0] if localizer.metadata["map"] == "all" else None
@@ -40,6 +46,7 @@ def write(localizer, output_dir, image=None):
     Image.fromarray(found.mask.astype(np.uint8) * 255).save(output_dir / "golden_mask.png")
     values = {
         "asked_class": asked,
+        "boxes": found.boxes.tolist(),
         "box": found.box.tolist(),
         "class": found.class_name,
         "probability": found.probability,
