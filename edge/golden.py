@@ -1,4 +1,4 @@
-"""A picture and the mask that a .tflite gives for it: what an app's own test can check against.
+"""A picture and the mask that a .tflite gives for it, for an app's own test to check against.
 
     python -m edge.golden --model=OUT/localizer_int8.tflite --output_dir=app/src/test/resources
 
@@ -11,6 +11,7 @@ differ).
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from absl import app, flags
@@ -56,14 +57,15 @@ def write(
     (output_dir / "golden.json").write_text(json.dumps(values, indent=1) + "\n")
 
 
-def define_flags():
+def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
     flags.DEFINE_string("output_dir", None, "Folder for the files; it is made.", required=True)
     flags.DEFINE_string("image", None, "Your own picture in place of the drawn one.")
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     with programs.plain_ending():

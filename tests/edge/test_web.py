@@ -47,7 +47,7 @@ console.log(JSON.stringify(results));
 
 
 @pytest.mark.skipif(not NODE, reason="needs node")
-def test_arrays_equal_the_desks(tmp_path):
+def test_arrays_equal_those_of_python(tmp_path):
     rng = np.random.default_rng(0)
     cases = {"pictures": [], "maps": [], "model": brightness(tmp_path / "mean.tflite")}
     images, maps = [], []
@@ -156,7 +156,7 @@ def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
     arguments = f"--model={files['localizer.tflite']}", f"--output_dir={site}"
     if run(build_web, *arguments):
         error = capsys.readouterr().err
-        if "npm could not bring" in error:
+        if "npm could not download" in error:
             pytest.skip(error)
         raise AssertionError(error)
     for name, path in files.items():
