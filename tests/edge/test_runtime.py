@@ -88,7 +88,7 @@ def maps(max_side=12):
 
 @given(maps(), st.integers(1, 60), st.integers(1, 60), st.floats(0, 1) | st.just("otsu"))
 @settings(deadline=None, max_examples=300)
-def test_localizing_equals_the_desk(score_map, height, width, threshold):
+def test_localizing_equals_score_maps(score_map, height, width, threshold):
     expected, expected_mask, expected_box = score_maps.localize(score_map, height, width, threshold)
     resized, mask, boxes, box = runtime.localize(score_map, height, width, threshold)
     assert (resized.dtype, mask.dtype, box.dtype) == (np.float32, bool, np.float32)
@@ -125,7 +125,7 @@ def check_boxes(mask):
 
 @given(arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=25)))
 @settings(deadline=None, max_examples=300)
-def test_boxes_of_components_equal_the_desk(mask):
+def test_boxes_of_components_equal_opencvs(mask):
     assert len(check_boxes(mask)) or not mask.any()
 
 
@@ -152,7 +152,7 @@ def spiral(side):
     ],
     ids=("spiral", "checkerboard", "comb", "noise", "full"),
 )
-def test_winding_components_equal_the_desk(mask):
+def test_winding_components_equal_opencvs(mask):
     for turned in (mask, mask[::-1], mask[:, ::-1], mask.T):
         assert len(check_boxes(turned))
 
