@@ -74,17 +74,7 @@ def write_predictions(
                 continue
             name = _unique(os.path.splitext(os.path.basename(path))[0], taken)
             _draw(image, found, os.path.join(output_dir, name))
-            line = {
-                "image": path,
-                "size": {"height": image.shape[0], "width": image.shape[1]},
-                "class": found.class_name,
-                "probability": found.probability,
-                "box": [round(float(edge), 2) for edge in found.box],
-                "map": kind,
-                "threshold": threshold,
-                "mask": f"{name}_mask.png",
-                "overlay": f"{name}_overlay.png",
-            }
+            line = _line(path, image, found, name, kind=kind, threshold=threshold)
             lines.append(line)
             file.write(json.dumps(line, allow_nan=False) + "\n")
             said = [_caption(found), f"box {line['box']}"]
@@ -96,6 +86,21 @@ def summary(lines: Sequence[dict], skipped: dict[str, str], output_dir: str) -> 
     """Says how many pictures were localized, after `write_predictions`."""
     what = "picture" if len(lines) == 1 else "pictures"
     return f"{len(lines)} {what} localized, {len(skipped)} skipped; see {output_dir}."
+
+
+def _line(path, image, found, name, *, kind, threshold):
+    """What predictions.jsonl says about a picture."""
+    return {
+        "image": path,
+        "size": {"height": image.shape[0], "width": image.shape[1]},
+        "class": found.class_name,
+        "probability": found.probability,
+        "box": [round(float(edge), 2) for edge in found.box],
+        "map": kind,
+        "threshold": threshold,
+        "mask": f"{name}_mask.png",
+        "overlay": f"{name}_overlay.png",
+    }
 
 
 def _caption(found):
