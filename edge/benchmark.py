@@ -46,7 +46,8 @@ def measure(
     """
     rng = np.random.default_rng(0)
     photograph = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    calls, times = {}, {}
+    calls = {}
+    times: Times = {}
     for path in models:
         for number in threads:
             localizer = LocalizerRuntime(path, number)

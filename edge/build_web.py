@@ -84,7 +84,9 @@ def fetch_litert(folder: pathlib.Path) -> None:
                 for source, target in files.items():
                     path = folder / target
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(packed.extractfile(f"package/{source}").read())
+                    member = packed.extractfile(f"package/{source}")
+                    assert member is not None, f"{source} is no file"
+                    path.write_bytes(member.read())
     stamp.write_text(LITERT_VERSION)
 
 

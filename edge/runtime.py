@@ -139,13 +139,15 @@ class LocalizerRuntime:
         _check_image(image)
         channel = self.check_class(class_name)
         threshold = self.threshold if threshold is None else threshold
-        if threshold != "otsu" and not 0 <= threshold <= 1:
+        legal = threshold == "otsu" if isinstance(threshold, str) else 0 <= threshold <= 1
+        if not legal:
             raise ValueError(f"A threshold must be in 0..1 or 'otsu'. Received: {threshold}.")
         outputs = self.run(resize_image(image, *self.input_size))
         if not all(np.isfinite(values).all() for values in outputs.values()):
             raise FloatingPointError("The model's output is not finite. Export it again.")
         maps = outputs["foreground_mask"]
-        found = localize(maps[..., channel], *image.shape[:2], threshold)
+        height, width = image.shape[:2]
+        found = localize(maps[..., channel], height, width, threshold)
         if self.metadata["map"].startswith("class:"):
             class_name = self.metadata["map"].removeprefix("class:")
         probability = None

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from absl import app, flags
 from PIL import Image
 
@@ -54,12 +55,13 @@ def draw_side_by_side(model_path: str, output_path: str) -> None:
         num_examples=SHOWN,
     )  # fmt: skip
     view = transforms.View(model.input_size, model.resize_size)
-    tiles = {"cam": [], model.map: []}
+    tiles: dict[str, list[np.ndarray]] = {"cam": [], model.map: []}
     for pair in predict_pairs(
         model.predict_on_batch, source, range(SHOWN), kinds=list(tiles), view=view
     ):
         for kind, row in tiles.items():
-            found = localize(pair.maps[kind], *pair.image.shape[:2], model.thresholds[kind])
+            height, width = pair.image.shape[:2]
+            found = localize(pair.maps[kind], height, width, model.thresholds[kind])
             row.append(pictures.overlay(pair.image, *found, true_boxes=pair.boxes, side=256))
     sheet = pictures.contact_sheet(
         {

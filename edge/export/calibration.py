@@ -88,7 +88,7 @@ def read_pictures(source: Source, input_size: int, number: int, *, seed: int = 0
     Raises:
         ValueError: fewer than MIN_PICTURES can be read.
     """
-    chosen = []
+    chosen: list[np.ndarray] = []
     for position in np.random.default_rng(seed).permutation(len(source)):
         if len(chosen) == number:
             break

@@ -34,6 +34,7 @@ def convert(
         ValueError: the file breaks a promise of `check`.
     """
     full_int8 = format_ == "int8"
+    pictures = () if calibration is None else calibration
     with tempfile.TemporaryDirectory() as folder, _log_on_failure():
         archive = keras.export.ExportArchive()
         archive.track(graph)
@@ -51,7 +52,7 @@ def convert(
             converter.target_spec.supported_types = [tf.float16]
         if full_int8:
             converter.representative_dataset = lambda: (
-                (SIGNATURE, {"image": picture[None].astype(np.float32)}) for picture in calibration
+                (SIGNATURE, {"image": picture[None].astype(np.float32)}) for picture in pictures
             )
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = converter.inference_output_type = tf.uint8

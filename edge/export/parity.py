@@ -29,7 +29,7 @@ THREADS = (1, 2, 4)
 def compare(
     runners: dict[str, Runner],
     source: Source,
-    positions: Sequence[int],
+    positions: Sequence[int] | np.ndarray,
     *,
     view: View,
     threshold: float | str,
@@ -64,7 +64,7 @@ def compare(
         predict_pairs(batched(run), source, positions, kinds=[kind], view=view, batch_size=8)
         for run in runners.values()
     ]
-    rows = {name: [] for name in runners}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in runners}
     accuracies = {name: wsolevaluation.Standard(["max_box_acc_v2"], view) for name in runners}
     for pairs in zip(*streams, strict=True):
         expected = None
@@ -96,7 +96,8 @@ class _Outputs:
     @classmethod
     def of(cls, pair: Pair, kind: str, threshold: float | str) -> "_Outputs":
         score_map = pair.maps[kind]
-        _, mask, box = localize(score_map, *pair.image.shape[:2], threshold)
+        height, width = pair.image.shape[:2]
+        _, mask, box = localize(score_map, height, width, threshold)
         predicted = None if pair.logits is None else int(pair.logits.argmax())
         return cls(pair.image_id, score_map, mask.astype(np.uint8), box, predicted)
 
@@ -179,7 +180,7 @@ def latencies(
         interpreter.allocate_tensors()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
         calls[name, number] = interpreter.invoke
-    times = {key: [] for key in calls}
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
     for i in range(rounds + 2):
         for key, call in calls.items():
             start = time.perf_counter()

@@ -258,7 +258,7 @@ def test_the_threshold_can_be_given(files):
     sizes = [localizer.localize(image, threshold=t).mask.mean() for t in (0.25, 0.5, 0.75)]
     np.testing.assert_allclose(sizes, [0.75, 0.5, 0.25], atol=0.08)
     assert localizer.localize(image).mask.mean() == sizes[1]
-    for threshold in (50, -0.1, float("nan")):  # per cent would give an empty mask
+    for threshold in (50, -0.1, float("nan"), "stored"):  # per cent would give an empty mask
         with pytest.raises(ValueError, match="0..1 or 'otsu'. Received"):
             localizer.localize(image, threshold=threshold)
 
