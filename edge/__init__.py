@@ -4,8 +4,7 @@ What `localizer_<format>.tflite` holds (float32, float16, dynamic, int8 or int8_
 `localize`, with static shapes and builtin operations only.
 
 Input `image`, uint8 [1, H, W, 3], raw RGB 0..255: the whole picture resized to H x W (aspect
-    ignored, antialiased bilinear, as `wsol_tf.data.transforms.resize_image`). Scaling is in the
-    graph.
+    ignored, antialiased bilinear, as `wsol_tf.data.transforms.resize_image`). The graph scales it.
     The quantization of int8 files is (1.0, 0), so bytes are fed as they are.
 Output `foreground_mask`, [1, h, w, 1], with map "all" [1, h, w, C]: the score map in 0..1.
     float32 in float32, float16 and dynamic files; uint8 in int8 and int8_qat files, where
@@ -14,23 +13,24 @@ Output `class_scores`, [1, C], only with map "predicted" or "topk": logits, sinc
     probability would lose the order of the classes; softmax gives probabilities. float32 or
     uint8, as above.
 
-Outputs go by their names in the signature, not by their order.
+Take outputs by their names in the signature, not by their order.
 
-Behind the flatbuffer stands a zip, not compressed, which `zipfile.ZipFile(path)` reads:
+An uncompressed zip follows the flatbuffer; `zipfile.ZipFile(path)` reads it:
 `labels.txt`, one class name per line, and `wsol_tf.json`:
 
     {"labels": class names in the order of their ids,
      "map": "mean", "topk", "predicted", "class:NAME" or "all",
      "top_k": k of map "topk", else null,
-     "threshold": score-map threshold in 0..1 after the map's min-max stretch, or "otsu" where the
-         trained model stores none,
+     "threshold": score-map threshold in 0..1, after the map is stretched to 0..1, or "otsu" where
+         the trained model stores none,
      "normalization": {"scale": s, "offset": o, "in_graph": true},
      "input_size": [H, W], "output_size": [h, w], "format": "int8",
      "quantization": {output: [scale, zero_point]} of outputs in bytes,
      "versions": {"wsol_tf": ..., "tensorflow": ..., "keras": ...}}
 
-From the map to mask and box: as `wsol_tf.model.score_maps.localize` (min-max to 0..1, bilinear
-to the picture's size, `> threshold`, largest component, tight box).
+From the map to mask and boxes: as `wsol_tf.model.score_maps.localize` and `component_boxes`
+(min-max to 0..1, bilinear to the picture's size, `> threshold`, the tight box of each 8-connected
+component, the largest first).
 
 The flatbuffer itself carries the metadata of MediaPipe's image segmenter, which takes models with
 one output: maps "mean", "class:NAME" and "all".

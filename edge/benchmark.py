@@ -2,9 +2,9 @@
 
     python -m edge.benchmark --models=OUT/localizer_float32.tflite,OUT/localizer_int8.tflite
 
-Files and numbers of threads take turns, so that what else the machine does hits all alike; the
-table has medians, and ratios to the first file with the same threads. `network` is the network
-alone, `localize` all from a photograph of --size to its mask and box. Runs wherever numpy,
+Files and numbers of threads take turns, so that other load on the machine hits all alike; the table
+has medians, and ratios to the first file with the same threads. `network` is the network alone,
+`localize` everything from a photograph of --size to its mask and boxes. Runs wherever numpy,
 ai_edge_litert and absl-py do: TensorFlow is not needed.
 """
 
@@ -12,14 +12,17 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from absl import app, flags
 
 from edge.runtime import LocalizerRuntime
 
+Times = dict[tuple[str, int], tuple[list[float], list[float]]]
 
-def define_flags():
+
+def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_list("models", None, "The .tflite files, of edge.export.", required=True)
     flags.DEFINE_list("threads", ["1", "2", "4"], "Numbers of threads.")
@@ -27,13 +30,15 @@ def define_flags():
     flags.DEFINE_string("size", "640x480", "Width and height in pixels of the photograph.")
 
 
-def measure(models, threads, rounds, size):
+def measure(
+    models: Sequence[str], threads: Sequence[int], rounds: int, size: tuple[int, int]
+) -> Times:
     """Times files on a picture of noise.
 
     Args:
         models: paths of .tflite files.
         threads: numbers of threads.
-        rounds: calls of each.
+        rounds: calls of each, after two that don't count.
         size: (width, height) of the picture in pixels.
 
     Returns:
@@ -41,7 +46,8 @@ def measure(models, threads, rounds, size):
     """
     rng = np.random.default_rng(0)
     photograph = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    calls, times = {}, {}
+    calls = {}
+    times: Times = {}
     for path in models:
         for number in threads:
             localizer = LocalizerRuntime(path, number)
@@ -64,7 +70,7 @@ def measure(models, threads, rounds, size):
     return times
 
 
-def table(times):
+def to_markdown(times: Times) -> str:
     """Renders what `measure` returns as Markdown."""
     paths = list(dict.fromkeys(path for path, _ in times))
     threads = list(dict.fromkeys(number for _, number in times))
@@ -84,22 +90,25 @@ def table(times):
     return "\n".join(lines)
 
 
-def parse_size(text):
-    """Reads --size: WIDTHxHEIGHT."""
+def parse_size(text: str) -> tuple[int, int]:
+    """Reads --size, WIDTHxHEIGHT, as (width, height)."""
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise ValueError(f"--size is WIDTHxHEIGHT, such as 640x480. Received: '{text}'.")
+        raise ValueError(f"--size must be WIDTHxHEIGHT, such as 640x480. Received: '{text}'.")
     return int(width), int(height)
 
 
-def parse_threads(texts):
+def parse_threads(texts: Sequence[str]) -> list[int]:
     """Reads --threads: whole numbers from 1 on."""
     if not texts or not all(text.isdigit() and int(text) for text in texts):
-        raise ValueError(f"--threads are whole numbers from 1 on. Received: '{','.join(texts)}'.")
+        raise ValueError(
+            f"--threads must be whole numbers from 1 on. Received: '{','.join(texts)}'."
+        )
     return [int(text) for text in dict.fromkeys(texts)]
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     values = flags.FLAGS
@@ -115,7 +124,7 @@ def main(argv):
     print(
         f"{os.cpu_count()} cores, {values.rounds} rounds, photograph of {values.size}; medians.\n"
     )
-    print(table(times))
+    print(to_markdown(times))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python -m edge.build_web --model=OUT/localizer_int8.tflite --output_dir=site
     python -m http.server --directory site
 
-The folder holds all that the page needs: the page of edge/web, the model, a golden picture with
-its mask (see edge/golden.py), and LiteRT.js with its wasm files, which npm downloads once. Nothing
-is loaded from elsewhere afterwards.
+The folder holds everything that the page needs: the page of edge/web, the model, a golden picture
+with its mask (see edge/golden.py), and LiteRT.js with its wasm files, which npm downloads once. The
+page itself loads nothing from elsewhere.
 """
 
 import os
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Sequence
 
 from absl import app, flags
 
@@ -23,7 +24,7 @@ from wsol_tf import programs
 
 PAGE = pathlib.Path(__file__).parent / "web"
 LITERT_VERSION = "2.5.3"
-# Packages of npm -> their files that are needed, and the names these get in the site's litert/.
+# npm packages -> the files that are needed, and the names these get in the site's litert/.
 LITERT = {
     "@litertjs/core": {"dist/index.js": "core.js"}
     | {
@@ -35,7 +36,7 @@ LITERT = {
 }
 
 
-def build(model, output_dir):
+def build_site(model: str, output_dir: str) -> None:
     """Writes the site.
 
     Args:
@@ -43,21 +44,24 @@ def build(model, output_dir):
         output_dir: folder to write to; it is made. Its litert/ is kept if it is there.
 
     Raises:
-        ValueError: the model is not of edge.export, or npm can't bring LiteRT.js.
+        ValueError: edge.export did not write the model, or npm can't download LiteRT.js.
     """
     localizer = LocalizerRuntime(model)
     if not PAGE.is_dir():
         raise ValueError(f"The page is built from a checkout of the project; {PAGE} is missing.")
     programs.make_output_dir(output_dir)
-    output_dir = pathlib.Path(output_dir)
-    fetch_litert(output_dir / "litert")
-    shutil.copytree(PAGE, output_dir, dirs_exist_ok=True)
-    shutil.copy(model, output_dir / "localizer.tflite")
-    golden.write(localizer, output_dir)
+    site = pathlib.Path(output_dir)
+    fetch_litert(site / "litert")
+    shutil.copytree(PAGE, site, dirs_exist_ok=True)
+    shutil.copy(model, site / "localizer.tflite")
+    golden.write(localizer, site)
 
 
-def fetch_litert(folder):
-    """Brings LiteRT.js and its wasm files from npm, unless they are there.
+def fetch_litert(folder: pathlib.Path) -> None:
+    """Downloads LiteRT.js and its wasm files from npm, unless they are there.
+
+    Args:
+        folder: where they are put; it is made.
 
     Raises:
         ValueError: there is no npm, or it failed.
@@ -73,28 +77,31 @@ def fetch_litert(folder):
             ["npm", "pack", "--silent", *names], cwd=place, capture_output=True, text=True
         )
         if done.returncode:
-            raise ValueError(f"npm could not bring {', '.join(names)}: {done.stderr.strip()}")
+            raise ValueError(f"npm could not download {', '.join(names)}: {done.stderr.strip()}")
         for package, files in LITERT.items():
             archive = f"{package[1:].replace('/', '-')}-{LITERT_VERSION}.tgz"
             with tarfile.open(os.path.join(place, archive)) as packed:
                 for source, target in files.items():
                     path = folder / target
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(packed.extractfile(f"package/{source}").read())
+                    member = packed.extractfile(f"package/{source}")
+                    assert member is not None, f"{source} is no file"
+                    path.write_bytes(member.read())
     stamp.write_text(LITERT_VERSION)
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     output_dir = flags.FLAGS.output_dir
     with programs.plain_ending():
-        build(flags.FLAGS.model, output_dir)
-    print(f"Wrote the page to {output_dir}. Look at it on http://localhost:8000 with\n"
+        build_site(flags.FLAGS.model, output_dir)
+    print(f"Wrote the page to {output_dir}. See it on http://localhost:8000 with\n"
           f"  python -m http.server --directory {output_dir}")  # fmt: skip
 
 
-def define_flags():
+def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
     flags.DEFINE_string("output_dir", None, "Folder for the page; it is made.", required=True)

@@ -1,39 +1,41 @@
-"""The last part of `make demo`: the trained model as an int8 file, checked, and run.
+"""The last part of `make demo`: the trained model becomes an int8 file, which is checked and run.
 
     python -m edge.demo --model=demo/run/model.keras --output_dir=demo/edge
 
 exports for drawn objects, prints the parity table, and lets a process without TensorFlow draw what
-the int8 file sees in a drawn picture.
+the int8 file finds in a drawn picture.
 """
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from absl import app, flags
 
 
-def define_flags():
+def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("model", None, "The .keras file that train wrote.", required=True)
     flags.DEFINE_string("output_dir", "demo/edge", "Folder for what the demo writes.")
     flags.DEFINE_bool("quick", False, "Fewer pictures, and no limits: for a model of --quick.")
 
 
-def run(*arguments):
-    """Runs one of the project's programs, showing the command; stops the demo if it fails."""
+def run(*arguments: str) -> None:
+    """Runs one of the project's programs and shows its command; stops the demo if it fails."""
     print(f"\n$ python -m {' '.join(arguments)}", flush=True)
     status = subprocess.run([sys.executable, "-m", *arguments]).returncode
     if status:
         sys.exit(f"The demo stopped: {arguments[0]} ended with status {status}.")
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     values = flags.FLAGS
     quick = ["--num_calibration=16", "--num_parity=16", "--max_drop=1", "--min_mask_iou=0"]
-    # On 200 drawn pictures one is 0.005: the usual limit would stop demos by chance.
+    # One of 200 drawn pictures is 0.005: the usual limit would stop the demo by chance.
     limits = quick if values.quick else ["--max_drop=0.03"]
     run("edge.export", f"--model={values.model}", f"--output_dir={values.output_dir}",
         "--formats=float32,int8", "--calibration_data=shapes", *limits)  # fmt: skip
@@ -48,7 +50,7 @@ def main(argv):
         (overlay, "drawn by a process without TensorFlow"),
         (os.path.join(values.output_dir, "parity.md"), "the files beside the Keras model"),
         (model, "for an app: labels and threshold inside"),
-        (picture, "with golden_mask.png: for the app's own test"),
+        (picture, "with golden_mask.png and golden.json: for the app's own test"),
     ):
         print(f"  {path:36} {what}")
     print(f"\nTry it in the browser (needs npm):\n  make web MODEL={model}")

@@ -1,6 +1,6 @@
-"""Scores an exported .tflite on a data set, as wsol_tf.evaluate scores a model.
+r"""Scores an exported .tflite on a data set, as wsol_tf.evaluate scores a model.
 
-    python -m edge.evaluate --model=OUT/localizer_int8.tflite --dataset=voc_folder --data_dir=D \\
+    python -m edge.evaluate --model=OUT/localizer_int8.tflite --dataset=voc_folder --data_dir=D \
         --split=val --output_dir=SCORED
 
 writes what wsol_tf.evaluate writes. Classification is scored where the file has class scores (maps
@@ -8,20 +8,26 @@ writes what wsol_tf.evaluate writes. Classification is scored where the file has
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from absl import app, flags
 
+from edge.export.exported_map import ExportedMap
+from edge.runners import batched
 from edge.runtime import LocalizerRuntime
-from wsol_tf import evaluate as desk
 from wsol_tf import programs
-from wsol_tf.data import transforms
+from wsol_tf.config import resize_side
+from wsol_tf.data.source import Source
+from wsol_tf.data.transforms import View
+from wsol_tf.evaluate import define_data_flags, evaluate, open_scored
 from wsol_tf.evaluation.pairs import Method
 
 
-def define_flags():
+def define_flags() -> None:
     """Defines the flags of this program."""
-    desk.define_data_flags()
+    define_data_flags()
     programs.define_flags(["resize_size"])
     flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
     flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
@@ -29,21 +35,35 @@ def define_flags():
     flags.DEFINE_integer("num_threads", 2, "Threads of the interpreter.", lower_bound=1)
 
 
-def predictor(localizer):
-    """Makes the function that `scoring.pairs` takes of a LocalizerRuntime."""
+def method_of_file(
+    localizer: LocalizerRuntime, *, view: View, threshold: float | str = "stored"
+) -> Method:
+    """Makes what is scored of an exported file.
 
-    def predict(images):
-        rows = [localizer.run(image) for image in images]
-        outputs = {"localization_map": np.stack([row["foreground_mask"] for row in rows])}
-        if "class_scores" in rows[0]:
-            outputs["logits"] = np.stack([row["class_scores"] for row in rows])
-        return outputs
+    Args:
+        localizer: the file.
+        view: what it sees of a picture.
+        threshold: a number, "otsu", or "stored" for the one in the file.
+    """
+    map_ = ExportedMap.parse(localizer.metadata["map"])
+    # Maps of classes are scored as a model's are: by the map of the true class, beside it the mean.
+    kinds = {"all": ("true", "mean"), "class": ("true",)}.get(map_.kind, (map_.kind,))
+    stored = threshold == "stored"
+    return Method(
+        predict=batched(localizer.run),
+        view=view,
+        kinds=kinds,
+        thresholds={kinds[0]: localizer.threshold if stored else threshold},
+        threshold_from="stored in the file" if stored else "given",
+    )
 
-    return predict
 
+def of_one_class(source: Source, label: int) -> Source:
+    """Returns the pictures of a Source that hold a class, with that class alone.
 
-def of_one_class(source, label):
-    """The pictures of a Source that hold a class, with that class alone."""
+    Raises:
+        ValueError: there is no such picture.
+    """
     positions = [i for i, labels in enumerate(source.labels) if label in labels]
     if not positions:
         raise ValueError(
@@ -63,33 +83,26 @@ def of_one_class(source, label):
     )
 
 
-def make(values, threshold):
-    """Makes what is scored of parsed flags: (Method, Source, {}), see `wsol_tf.evaluate`."""
+def make_scored(
+    values: flags.FlagValues, threshold: float | str
+) -> tuple[Method, Source, dict[str, Any]]:
+    """Makes what is scored of parsed flags, for `wsol_tf.evaluate.evaluate`."""
     localizer = LocalizerRuntime(values.model, values.num_threads)
-    size, map_ = localizer.input_size[0], localizer.metadata["map"]
-    resize_size = values.resize_size or round(size * 8 / 7)
-    source = desk.open_scored(values, tuple(localizer.labels), resize_size)
-    # A file of all maps is scored as a model is: with the map of the true class, the mean beside.
-    kinds = ("true", "mean") if map_ == "all" else (map_,)
-    if map_.startswith("class:"):
-        kinds = ("true",)
-        source = of_one_class(source, source.classes.index(map_.removeprefix("class:")))
-    stored = threshold == "stored"
-    method = Method(
-        predict=predictor(localizer),
-        view=transforms.View(size, resize_size, values.view),
-        kinds=kinds,
-        thresholds={kinds[0]: localizer.threshold if stored else threshold},
-        threshold_from="stored in the file" if stored else "given",
-    )
-    return method, source, {}
+    input_size = localizer.input_size[0]
+    view = View(input_size, resize_side(input_size, values.resize_size), values.view)
+    source = open_scored(values, tuple(localizer.labels), view.resize_size)
+    label = ExportedMap.parse(localizer.metadata["map"]).label(localizer.labels)
+    if label is not None:
+        source = of_one_class(source, label)
+    return method_of_file(localizer, view=view, threshold=threshold), source, {}
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     with programs.plain_ending():
-        desk.evaluate(flags.FLAGS, make, "edge.evaluate")
+        evaluate(flags.FLAGS, make_scored, "edge.evaluate")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The smallest use of the runtime: a picture file in, the object on a gray ground out.
+"""The smallest use of the runtime: a picture file in, the object on a gray background out.
 
     python -m edge.example localizer_int8.tflite photo.jpg found.png
 
@@ -16,7 +16,14 @@ from edge.runtime import LocalizerRuntime
 CYAN = (0, 214, 255)
 
 
-def main(model, picture, output):
+def main(model: str, picture: str, output: str) -> None:
+    """Runs the command.
+
+    Args:
+        model: the .tflite file.
+        picture: the picture file.
+        output: the picture file to write.
+    """
     localizer = LocalizerRuntime(model, num_threads=2)
     image = np.array(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
     started = time.perf_counter()

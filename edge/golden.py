@@ -1,14 +1,17 @@
-"""A picture and the mask that a .tflite gives for it: what an app's own test can check against.
+"""A picture and the mask that a .tflite gives for it, for an app's own test to check against.
 
     python -m edge.golden --model=OUT/localizer_int8.tflite --output_dir=app/src/test/resources
 
 writes golden.png (a drawn picture of 320 x 240, so that resizing and aspect are tested too, or the
 one that --image names), golden_mask.png (0 and 255, at the picture's size) and golden.json (the
-class that was asked for, box, class, probability, threshold, and how much a runtime may differ).
+class that was asked for, boxes, box, class, probability, threshold, and how much a runtime may
+differ).
 """
 
 import json
+import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from absl import app, flags
@@ -18,19 +21,23 @@ from edge.runtime import LocalizerRuntime
 from wsol_tf import programs
 from wsol_tf.data import images, shapes
 
-LEAST_IOU = 0.98  # of masks of two runtimes: kernels of int8 files may round by one step
+LEAST_IOU = 0.98  # of the masks of two runtimes: kernels of int8 files may round differently
 
 
-def picture():
+def picture() -> np.ndarray:
     """Draws the golden picture, uint8 [240, 320, 3]."""
     return shapes.draw(19, size=320, split="test").image[40:280]
 
 
-def write(localizer, output_dir, image=None):
-    """Writes golden.png, golden_mask.png and golden.json for a LocalizerRuntime to a folder.
+def write(
+    localizer: LocalizerRuntime, output_dir: str | os.PathLike, image: np.ndarray | None = None
+) -> None:
+    """Writes golden.png, golden_mask.png and golden.json.
 
-    image: uint8 [height, width, 3]; None takes the drawn one. For a file with map "all", the map
-    is that of the first class.
+    Args:
+        localizer: the file to ask. With map "all" it is asked for its first class.
+        output_dir: an existing folder.
+        image: uint8 [height, width, 3]; None takes the drawn one.
     """
     output_dir = pathlib.Path(output_dir)
     asked = localizer.labels[0] if localizer.metadata["map"] == "all" else None
@@ -40,6 +47,7 @@ def write(localizer, output_dir, image=None):
     Image.fromarray(found.mask.astype(np.uint8) * 255).save(output_dir / "golden_mask.png")
     values = {
         "asked_class": asked,
+        "boxes": found.boxes.tolist(),
         "box": found.box.tolist(),
         "class": found.class_name,
         "probability": found.probability,
@@ -49,14 +57,15 @@ def write(localizer, output_dir, image=None):
     (output_dir / "golden.json").write_text(json.dumps(values, indent=1) + "\n")
 
 
-def define_flags():
+def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
     flags.DEFINE_string("output_dir", None, "Folder for the files; it is made.", required=True)
     flags.DEFINE_string("image", None, "Your own picture in place of the drawn one.")
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     with programs.plain_ending():

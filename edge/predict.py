@@ -1,4 +1,4 @@
-"""Shows what an exported .tflite sees in pictures, as wsol_tf.predict does for a model.
+"""Shows what an exported .tflite finds in pictures, as wsol_tf.predict does for a model.
 
     python -m edge.predict --model=OUT/localizer_int8.tflite --output_dir=SEEN IMAGE_OR_FOLDER...
 
@@ -7,16 +7,21 @@ SEEN/predictions.jsonl. Class and probability are empty where the file holds no 
 Pictures that can't be read are named and skipped; --on_bad_image=fail stops at the first.
 """
 
-import dataclasses
+import functools
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags
 
+from edge.export.exported_map import ExportedMap
 from edge.runtime import LocalizerRuntime
-from wsol_tf import predict as desk
 from wsol_tf import programs
+from wsol_tf.data.images import find_images
+from wsol_tf.report.predictions import summary, to_stderr, write_predictions
 
 
-def define_flags():
+def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
     flags.DEFINE_string("output_dir", None, "Folder for the overlays; it is made.", required=True)
@@ -27,50 +32,60 @@ def define_flags():
 
 
 def predict(
-    localizer, paths, output_dir, *, class_name=None, threshold="stored", on_bad_image="skip"
-):
+    localizer: LocalizerRuntime,
+    paths: Sequence[str],
+    output_dir: str,
+    *,
+    class_name: str | None = None,
+    threshold: float | str = "stored",
+    on_bad_image: str = "skip",
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Writes an overlay and a mask for each picture.
 
     Args:
-        localizer: a LocalizerRuntime.
+        localizer: the file to run.
         paths: files to read.
         output_dir: folder to write to; it is made.
         class_name: with map "all", whose map is shown.
-        threshold: a number, "otsu", or "stored" for the one in the file.
+        threshold: a number in 0..1, "otsu", or "stored" for the one in the file.
         on_bad_image: "skip" pictures that can't be read and name them, or "fail" at the first.
 
     Returns:
-        (lines, skipped), as `wsol_tf.predict.predict`.
+        (lines, skipped), see `write_predictions`.
 
     Raises:
-        ValueError: the class has no map, or there is one for each and none was chosen; or a picture
-            can't be read and on_bad_image is "fail".
+        ValueError: the class has no map, or each class has one and none was chosen; or a picture
+            can't be read and `on_bad_image` is "fail".
     """
-    threshold = localizer.threshold if threshold == "stored" else threshold
-    kind = localizer.metadata["map"] if class_name is None else f"class:{class_name}"
     localizer.check_class(class_name)
-
-    def find(image):
-        found = localizer.localize(image, class_name=class_name, threshold=threshold)
-        return {**dataclasses.asdict(found), "class": found.class_name}
-
-    return desk.write(
-        find, paths, output_dir, kind=kind, threshold=threshold, on_bad_image=on_bad_image
+    shown = ExportedMap("class", class_name) if class_name else localizer.metadata["map"]
+    threshold = localizer.threshold if threshold == "stored" else threshold
+    programs.make_output_dir(output_dir)
+    return write_predictions(
+        functools.partial(localizer.localize, class_name=class_name, threshold=threshold),
+        paths,
+        output_dir,
+        kind=str(shown),
+        threshold=threshold,
+        on_bad_image=on_bad_image,
     )
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
     values = flags.FLAGS
     with programs.plain_ending():
         lines, skipped = predict(
             LocalizerRuntime(values.model, values.num_threads),
-            desk.find_images(argv[1:]),
+            find_images(argv[1:], warn=to_stderr),
             values.output_dir,
             class_name=values.class_name,
             threshold=programs.parse_threshold(values.threshold),
             on_bad_image=values.on_bad_image,
         )
-    desk.conclude(lines, skipped, values.output_dir)
+    print(summary(lines, skipped, values.output_dir))
+    if not lines:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

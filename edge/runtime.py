@@ -1,27 +1,28 @@
-"""Runs an exported .tflite with numpy and ai_edge_litert alone: from a picture to mask and box.
+"""Runs an exported .tflite with numpy and ai_edge_litert alone: from a picture to mask and boxes.
 
     from edge.runtime import LocalizerRuntime
 
     localizer = LocalizerRuntime("localizer_int8.tflite", num_threads=2)
     found = localizer.localize(image)  # uint8 [height, width, 3] RGB, any size
-    found.mask, found.box, found.class_name, found.probability
+    found.mask, found.boxes, found.box, found.class_name, found.probability
 
-Steps and numbers are those of `wsol_tf.data.transforms.resize_image` and
-`wsol_tf.model.score_maps.localize`, written again without Pillow and OpenCV. This file works alone:
-copy it into any project together with requirements-edge.txt.
+It does what `wsol_tf.data.transforms.resize_image` and `wsol_tf.model.score_maps` do and gives the
+same numbers, without Pillow and OpenCV. The file stands alone: copy it into any project, together
+with requirements-edge.txt.
 """
 
 import dataclasses
 import json
 import os
 import zipfile
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 SIGNATURE = "localize"
 METADATA = "wsol_tf.json"
-KEYS = ("labels", "map", "threshold", "input_size")  # what is needed here of the metadata
+KEYS = ("labels", "map", "threshold", "input_size")  # of the metadata, those that are used here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,22 +32,24 @@ class Found:
     Attributes:
         score_map: float32 [height, width], stretched to 0..1.
         mask: bool [height, width], all positions above the threshold.
-        box: float32 [4], x0, y0, x1, y1 edges of the largest component in pixels, half-open;
-            the whole picture where the mask is empty.
-        class_name: the predicted class, or the one that the map is of; None where the file
-            holds neither.
+        boxes: float32 [N, 4], x0, y0, x1, y1 edges in pixels, half-open, of each 8-connected
+            component of the mask, the largest first; [0, 4] where the mask is empty.
+        box: float32 [4], the first of the boxes; the whole picture where the mask is empty.
+        class_name: the predicted class, or else the class that the map belongs to; None where the
+            file knows neither.
         probability: of the predicted class, 0..1; None where the file has no classifier.
     """
 
     score_map: np.ndarray
     mask: np.ndarray
+    boxes: np.ndarray
     box: np.ndarray
     class_name: str | None
     probability: float | None
 
 
 class LocalizerRuntime:
-    """A localizer in a .tflite file that `edge.export` wrote; one object per thread.
+    """A localizer in a .tflite file that `edge.export` wrote; use one object per thread.
 
     Args:
         path: the .tflite file.
@@ -54,16 +57,18 @@ class LocalizerRuntime:
 
     Attributes:
         metadata: dict, the block that was written at export; see `edge/__init__.py`.
-        labels: names of the classes; threshold: 0..1 or "otsu"; input_size: (height, width).
+        labels: names of the classes, in the order of their ids.
+        threshold: the stored score-map threshold, 0..1 or "otsu".
+        input_size: (height, width) of the network's input in pixels.
 
     Raises:
-        ValueError: the file is missing, cut off, no .tflite, or not of edge.export.
+        ValueError: the file is missing, cut off, not a .tflite, or not written by edge.export.
     """
 
-    def __init__(self, path, num_threads=1):
+    def __init__(self, path: str | os.PathLike, num_threads: int = 1) -> None:
         path = os.fspath(path)
         if num_threads < 1:
-            raise ValueError(f"num_threads is at least 1. Received: {num_threads}.")
+            raise ValueError(f"`num_threads` must be at least 1. Received: {num_threads}.")
         self.metadata = _read_metadata(path)
         self.labels = self.metadata["labels"]
         self.threshold = self.metadata["threshold"]
@@ -74,8 +79,8 @@ class LocalizerRuntime:
             signatures = self._interpreter.get_signature_list()
         except (ValueError, RuntimeError) as error:
             raise ValueError(
-                f"'{path}' can't be run, the file is damaged ({str(error)[:200]}). Copy or "
-                "export it again."
+                f"'{path}' is damaged and can't be run ({str(error)[:200]}). Copy or export it "
+                "again."
             ) from error
         outputs = signatures.get(SIGNATURE, {}).get("outputs", ())
         if "foreground_mask" not in outputs:
@@ -89,7 +94,7 @@ class LocalizerRuntime:
             for name, details in self._runner.get_output_details().items()
         }
 
-    def run(self, image):
+    def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the network alone on a picture of its own input size.
 
         Args:
@@ -104,37 +109,45 @@ class LocalizerRuntime:
         if image.shape[:2] != self.input_size:
             raise ValueError(
                 f"The network takes pictures of {self.input_size[0]} x {self.input_size[1]}. "
-                f"Received: {image.shape[0]} x {image.shape[1]}. localize() resizes by itself."
+                f"Received: {image.shape[0]} x {image.shape[1]}. Call localize(), which resizes."
             )
         outputs = self._runner(image=image[None])
         return {name: self._real(name, values[0]) for name, values in outputs.items()}
 
-    def localize(self, image, *, class_name=None, threshold=None):
+    def localize(
+        self,
+        image: np.ndarray,
+        *,
+        class_name: str | None = None,
+        threshold: float | str | None = None,
+    ) -> Found:
         """Finds the object in a picture.
 
         Args:
             image: uint8 [height, width, 3] RGB, any size.
-            class_name: with map "all", whose map is taken; else None.
-            threshold: 0..1 or "otsu"; None: the one in the file.
+            class_name: the class whose map is taken, with map "all"; else None.
+            threshold: 0..1 or "otsu"; None takes the one stored in the file.
 
         Returns:
-            Found.
+            What was found, in the pixels of this picture.
 
         Raises:
-            ValueError: the picture is not of that type and shape; the threshold is no such
-                number; the class has no map, or there is one for each and none was chosen.
-            FloatingPointError: the network's output is no finite number.
+            ValueError: the picture has another type or shape; the threshold is out of range; the
+                class has no map, or each class has one and none was chosen.
+            FloatingPointError: the network's output is not finite.
         """
         _check_image(image)
         channel = self.check_class(class_name)
         threshold = self.threshold if threshold is None else threshold
-        if threshold != "otsu" and not 0 <= threshold <= 1:
-            raise ValueError(f"A threshold is 0..1 or 'otsu'. Received: {threshold}.")
+        legal = threshold == "otsu" if isinstance(threshold, str) else 0 <= threshold <= 1
+        if not legal:
+            raise ValueError(f"A threshold must be in 0..1 or 'otsu'. Received: {threshold}.")
         outputs = self.run(resize_image(image, *self.input_size))
         if not all(np.isfinite(values).all() for values in outputs.values()):
-            raise FloatingPointError("the model's output is no finite number. Export it again.")
+            raise FloatingPointError("The model's output is not finite. Export it again.")
         maps = outputs["foreground_mask"]
-        found = localize(maps[..., channel], *image.shape[:2], threshold)
+        height, width = image.shape[:2]
+        found = localize(maps[..., channel], height, width, threshold)
         if self.metadata["map"].startswith("class:"):
             class_name = self.metadata["map"].removeprefix("class:")
         probability = None
@@ -144,11 +157,14 @@ class LocalizerRuntime:
             probability = float(probabilities.max())
         return Found(*found, class_name, probability)
 
-    def check_class(self, class_name):
-        """Returns the channel of the map that a class, or None, asks for.
+    def check_class(self, class_name: str | None) -> int:
+        """Returns the channel of the map that belongs to a class.
+
+        Args:
+            class_name: name of a class; None where the file has one map.
 
         Raises:
-            ValueError: the class has no map, or there is one for each and none was chosen.
+            ValueError: the class has no map, or each class has one and none was chosen.
         """
         if self.metadata["map"] == "all":
             if class_name in self.labels:
@@ -160,19 +176,19 @@ class LocalizerRuntime:
         if class_name is not None:
             raise ValueError(
                 f"The file holds one map ('{self.metadata['map']}'), so no class can be chosen. "
-                "Export with --map=all, or leave the class out."
+                "Export it again with map 'all', or leave the class out."
             )
         return 0
 
-    def _real(self, name, values):
+    def _real(self, name: str, values: np.ndarray) -> np.ndarray:
         scale, zero_point = self._quantization[name]
         if not scale:  # not quantized
             return values.astype(np.float32)
         return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
-def _read_metadata(path):
-    """The JSON block behind the flatbuffer; ValueError in a sentence where there is none."""
+def _read_metadata(path: str) -> dict[str, Any]:
+    """Returns the JSON block behind the flatbuffer; a ValueError says what is wrong with it."""
     try:
         with open(path, "rb") as file:
             head = file.read(8)
@@ -199,18 +215,18 @@ def _read_metadata(path):
     return metadata
 
 
-def _check_image(image):
+def _check_image(image: Any) -> None:
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"A picture is a numpy array. Received: {type(image).__name__}.")
+        raise ValueError(f"A picture must be a numpy array. Received: {type(image).__name__}.")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(
-            "A picture is uint8 [height, width, 3], RGB in 0..255. "
+            "A picture must be uint8 [height, width, 3], RGB in 0..255. "
             f"Received: {image.dtype} {list(image.shape)}."
         )
 
 
-def softmax(logits):
-    """Probabilities float64 [classes] of logits [classes]."""
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Turns logits [classes] into probabilities, float64 [classes]."""
     exponents = np.exp(np.asarray(logits, np.float64) - np.max(logits))
     return exponents / exponents.sum()
 
@@ -218,7 +234,7 @@ def softmax(logits):
 # Resizing a picture
 
 
-def resize_image(image, height, width):
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes uint8 [h, w, 3] to [height, width, 3]: bilinear, antialiased, aspect ignored.
 
     The bytes are those of Pillow 13's `resize(..., BILINEAR)`, by its arithmetic: one side, rounded
@@ -233,7 +249,7 @@ def resize_image(image, height, width):
     return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
-def _resize_last(values, size):
+def _resize_last(values: np.ndarray, size: int) -> np.ndarray:
     """Resizes the last axis of uint8 [planes, lines, n] to `size`."""
     n = values.shape[-1]
     if n == size:
@@ -259,7 +275,7 @@ def _resize_last(values, size):
     return resized.reshape(*values.shape[:-1], size)
 
 
-def _triangle_weights(n, size):
+def _triangle_weights(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """First source position [size] of each output, and weights [size, taps] in 1/2^22."""
     scale = n / size
     support = max(scale, 1.0)
@@ -276,18 +292,28 @@ def _triangle_weights(n, size):
 # From a score map to mask and box
 
 
-def localize(score_map, height, width, threshold):
-    """Goes from a map [h, w] to (map float32 [height, width] in 0..1, bool mask, box float32 [4]).
+def localize(
+    score_map: np.ndarray, height: int, width: int, threshold: float | str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Goes from a map at its own resolution to what it says about a picture.
 
-    threshold: 0..1, or "otsu" for the map's own. A constant map gives an empty mask, and an empty
-    mask the whole picture as box.
+    Args:
+        score_map: float [h, w].
+        height: of the picture in pixels.
+        width: of the picture in pixels.
+        threshold: 0..1, or "otsu" for the map's own.
+
+    Returns:
+        (map, mask, boxes, box), as the attributes of `Found`. A constant map gives an empty mask.
     """
     resized = resize_map(_stretch(score_map), height, width)
     mask = resized > np.float32(otsu(resized) if threshold == "otsu" else threshold)
-    return resized, mask, largest_box(mask)
+    boxes = component_boxes(mask)
+    box = boxes[0] if len(boxes) else np.array([0, 0, width, height], np.float32)
+    return resized, mask, boxes, box
 
 
-def _stretch(score_map):
+def _stretch(score_map: np.ndarray) -> np.ndarray:
     score_map = np.asarray(score_map, np.float32)
     low = score_map.min()
     with np.errstate(over="ignore", invalid="ignore"):
@@ -297,7 +323,7 @@ def _stretch(score_map):
     return (score_map - low) / span
 
 
-def resize_map(score_map, height, width):
+def resize_map(score_map: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resamples float32 [h, w] to [height, width] as OpenCV's INTER_LINEAR does."""
     if score_map.shape == (height, width):
         return score_map
@@ -311,7 +337,7 @@ def resize_map(score_map, height, width):
     return resized
 
 
-def _linear_weights(n, size):
+def _linear_weights(n: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     positions = (np.arange(size) + 0.5) * (n / size) - 0.5
     before = np.floor(positions)
     share = np.where((before < 0) | (before >= n - 1), 0, positions - before)
@@ -319,12 +345,12 @@ def _linear_weights(n, size):
     return before, np.minimum(before + 1, n - 1), share.astype(np.float32)
 
 
-def _mix(before, after, share):
+def _mix(before: np.ndarray, after: np.ndarray, share: np.ndarray) -> np.ndarray:
     # Rounded once, as the fused multiply-add of OpenCV rounds.
     return (before + (after - before).astype(np.float64) * share).astype(np.float32)
 
 
-def otsu(score_map):
+def otsu(score_map: np.ndarray) -> float:
     """Finds Otsu's threshold of a map in [0, 1]; as `wsol_tf.model.score_maps.otsu`."""
     bins = np.clip((np.asarray(score_map, np.float64).ravel() * 256).astype(np.int64), 0, 255)
     counts = np.bincount(bins, minlength=256).astype(np.float64)
@@ -337,11 +363,14 @@ def otsu(score_map):
     return float((best[0] + best[-1] + 2) / 512)
 
 
-def largest_box(mask):
-    """Tight box float32 [4] of the largest 8-connected component of a bool mask [height, width].
+def component_boxes(mask: np.ndarray) -> np.ndarray:
+    """Finds the tight box of each 8-connected component of a bool mask [height, width].
 
-    By pixel count; of equally large components the one that comes first row by row. An empty mask
-    gives the whole picture.
+    As `wsol_tf.model.score_maps.component_boxes`.
+
+    Returns:
+        float32 [N, 4], x0, y0, x1, y1 edges in pixels, half-open: the component with the most
+        pixels first, equally large ones in the order of their first pixel, row by row.
     """
     height, width = mask.shape
     # Runs of True along the rows; a column of False between rows ends each run in its row.
@@ -351,23 +380,31 @@ def largest_box(mask):
     edges = np.flatnonzero(np.diff(padded.ravel(), prepend=False))
     starts, ends = edges[::2], edges[1::2]
     if not len(starts):
-        return np.array([0, 0, width, height], np.float32)
+        return np.zeros((0, 4), np.float32)
     # Runs of the row below that touch a run, corners included, stand side by side in the list.
     touching = np.searchsorted(ends, starts + stride, "left")
     counts = np.searchsorted(starts, ends + stride, "right") - touching
     above = np.repeat(np.arange(len(starts)), counts)
     below = np.arange(counts.sum()) + np.repeat(touching - np.cumsum(counts) + counts, counts)
-    component = _roots(len(starts), above, below)
-    sizes = np.bincount(component, ends - starts)
-    kept = component == sizes.argmax()  # the first run of a component is its number
-    starts, ends = starts[kept], ends[kept]
-    rows, columns = starts // stride, starts % stride
-    right = (columns + ends - starts).max()
-    return np.array([columns.min(), rows[0], right, rows[-1] + 1], np.float32)
+    component = _roots(len(starts), above, below)  # the number of a component is its first run's
+    runs = np.argsort(component, kind="stable")  # those of a component side by side, row by row
+    first = np.flatnonzero(np.diff(component[runs], prepend=-1))
+    lengths, rows, left = (ends - starts)[runs], starts[runs] // stride, starts[runs] % stride
+    boxes = np.stack(
+        [
+            np.minimum.reduceat(left, first),
+            rows[first],
+            np.maximum.reduceat(left + lengths, first),
+            np.maximum.reduceat(rows, first) + 1,
+        ],
+        axis=1,
+    )
+    sizes = np.add.reduceat(lengths, first)
+    return boxes[np.argsort(-sizes, kind="stable")].astype(np.float32)
 
 
-def _roots(n, first, second):
-    """Joins pairs of 0..n-1 (first < second) to groups; gives each the smallest of its group."""
+def _roots(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Groups the numbers 0..n-1 by pairs (first < second); returns each one's group's smallest."""
     root = np.arange(n)
     while len(first):
         np.minimum.at(root, second, first)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from helpers import run, tiny_model
 from wsol_tf import predict
-from wsol_tf.data import shapes
+from wsol_tf.data import images, shapes
 
 CLASSES = ("bright", "dark")
 ROOT = pathlib.Path(__file__).parent.parent
@@ -115,7 +115,7 @@ def test_kinds_of_map_and_thresholds(tmp_path):
     assert (line["map"], line["threshold"]) == ("predicted", 0.25)
     ((line,), _) = predict.predict(fake_model(), [path], out, kind="cam", threshold="otsu")
     assert (line["map"], line["threshold"]) == ("cam", "otsu")
-    with pytest.raises(ValueError, match="stores no threshold for map 'cam'. Pass --threshold"):
+    with pytest.raises(ValueError, match="stores no threshold for map 'cam'. Pass `threshold"):
         predict.predict(fake_model(), [path], out, kind="cam")
 
 
@@ -151,15 +151,14 @@ def test_each_picture_gets_its_own_box(tmp_path):
 
 def test_interrupted_predictions_are_kept(tmp_path, monkeypatch):
     paths = [bright_square(tmp_path / f"{i}.png") for i in range(3)]
-    localize, done = predict._localize, []
+    read_image = images.read_image
 
-    def interrupt_the_third(*arguments):
-        if len(done) == 2:
+    def interrupt_the_third(path):
+        if path == paths[2]:
             raise KeyboardInterrupt
-        done.append(1)
-        return localize(*arguments)
+        return read_image(path)
 
-    monkeypatch.setattr(predict, "_localize", interrupt_the_third)
+    monkeypatch.setattr(images, "read_image", interrupt_the_third)
     with pytest.raises(KeyboardInterrupt):
         predict.predict(fake_model(), paths, str(tmp_path / "out"))
     assert [line["image"] for line in lines_of(tmp_path / "out")] == paths[:2]
@@ -194,7 +193,7 @@ def test_folder_with_broken_pictures(model_path, tmp_path, capsys):
     assert "2 pictures localized, 5 skipped" in output.out
     assert run(predict, *arguments, "--on_bad_image=fail", folder / "a.png", folder) == 1
     assert "cut.png: the picture cannot be decoded" in (said := capsys.readouterr().err)
-    assert said.startswith("Error: ") and "Mend or remove it" in said
+    assert said.startswith("Error: ") and "Repair or remove it" in said
     assert [line["image"] for line in lines_of(out)] == [good[0], good[0]]
 
 

@@ -1,16 +1,19 @@
-"""The demonstration: trains on drawn objects, scores, predicts, and says in words how good it is.
+"""The demo: trains on drawn objects, scores, predicts, and says in words how good the model is.
 
     python -m wsol_tf.demo --output_dir=demo
 
-Runs the three command lines as a user would, in a few minutes on two CPU cores, and needs no
-download. `--quick` does the same in a minute with a model that has learned next to nothing.
+Runs the three command lines as a user would, in a few minutes on two CPU cores, and downloads
+nothing. `--quick` does the same in a minute, with a model that learns next to nothing.
 """
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from absl import app, flags
 from PIL import Image
 
@@ -27,14 +30,16 @@ QUICK = ("--num_examples=96", "--epochs=3")
 SHOWN = 6  # pictures in the side-by-side sheet
 
 
-def define_flags():
+def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("output_dir", "demo", "Folder for everything that the demo writes.")
-    flags.DEFINE_bool("quick", False, "A minute instead of some; the model learns nothing.")
+    flags.DEFINE_bool(
+        "quick", False, "One minute instead of several; the model learns next to nothing."
+    )
 
 
-def run(program, *arguments):
-    """Runs one of the project's programs, showing the command; stops the demo if it fails."""
+def run(program: str, *arguments: str) -> None:
+    """Runs a program of wsol_tf and shows its command; stops the demo if it fails."""
     shown = " ".join(os.path.relpath(a) if os.path.isabs(a) else a for a in arguments)
     print(f"\n$ python -m wsol_tf.{program} {shown}", flush=True)
     status = subprocess.run([sys.executable, "-m", f"wsol_tf.{program}", *arguments]).returncode
@@ -42,20 +47,21 @@ def run(program, *arguments):
         sys.exit(f"The demo stopped: wsol_tf.{program} ended with status {status}.")
 
 
-def side_by_side(model_path, output_path):
-    """Draws the CAM and the mask of the same drawn pictures under each other."""
+def draw_side_by_side(model_path: str, output_path: str) -> None:
+    """Draws the CAM and the localizer's mask of the same pictures, one below the other."""
     model = load_model(model_path)
     source = open_dataset(
         "shapes", "", "test", classes=model.classes, image_size=model.resize_size,
         num_examples=SHOWN,
     )  # fmt: skip
     view = transforms.View(model.input_size, model.resize_size)
-    tiles = {"cam": [], model.map: []}
+    tiles: dict[str, list[np.ndarray]] = {"cam": [], model.map: []}
     for pair in predict_pairs(
         model.predict_on_batch, source, range(SHOWN), kinds=list(tiles), view=view
     ):
         for kind, row in tiles.items():
-            found = localize(pair.maps[kind], *pair.image.shape[:2], model.thresholds[kind])
+            height, width = pair.image.shape[:2]
+            found = localize(pair.maps[kind], height, width, model.thresholds[kind])
             row.append(pictures.overlay(pair.image, *found, true_boxes=pair.boxes, side=256))
     sheet = pictures.contact_sheet(
         {
@@ -68,26 +74,31 @@ def side_by_side(model_path, output_path):
     Image.fromarray(sheet).save(output_path)
 
 
-def verdict(metrics, quick):
-    """Says in plain words what the figures mean."""
+def verdict(metrics: dict[str, Any], quick: bool) -> str:
+    """Says in plain words what the figures of metrics.json mean."""
     cam = metrics["other_maps"]["cam"]
     centred = metrics["baselines"]["centered_box_oracle"]
     text = (
         f"On {metrics['num_images']} drawn pictures that it never saw, the model, which was told "
         "nothing but one class per\npicture, puts its box around the object (IoU at least 0.5) in "
         f"{metrics['gt_known_loc']:.0%} of them. Its masks overlap the\ntrue ones with a mean IoU "
-        f"of {metrics['miou_mask']:.2f}. It names the class in {metrics['top1_cls']:.0%}.\n"
+        f"of {metrics['miou_mask']:.2f}. It names the right class in {metrics['top1_cls']:.0%}.\n"
         f"The usual explanation map (CAM) of the very same network reaches "
-        f"{cam['gt_known_loc']:.0%} and {cam['miou_mask']:.2f}; a box that looks at\nno picture, "
-        f"centred, {centred['gt_known_loc']:.0%}."
+        f"{cam['gt_known_loc']:.0%} and {cam['miou_mask']:.2f}; a centred box that\nignores the "
+        f"picture, {centred['gt_known_loc']:.0%}."
     )
     if quick:
         text += "\nThis was the quick demo: three short epochs teach a model next to nothing."
     return text
 
 
-def demonstrate(output_dir, quick):
-    """Trains, scores, predicts, and says what is where."""
+def demonstrate(output_dir: str, quick: bool) -> None:
+    """Trains, scores, predicts, and says where the results are.
+
+    Args:
+        output_dir: folder to write to.
+        quick: whether to train next to nothing.
+    """
     if not os.path.isfile(CONFIG):
         sys.exit(f"Error: the demo runs from a checkout of the project; {CONFIG} is missing.")
     run_dir, scored, predicted, drawn = (
@@ -103,11 +114,11 @@ def demonstrate(output_dir, quick):
     )
     run("evaluate", f"--model={model}", "--dataset=shapes", f"--output_dir={scored}",
         *(["--num_examples=48"] if quick else []))  # fmt: skip
-    run("shapes", f"--output_dir={drawn}", "--num_images=12", "--size=224", "--split=test")
+    run("data.shapes", f"--output_dir={drawn}", "--num_images=12", "--size=224", "--split=test")
     run("predict", f"--model={model}", f"--output_dir={predicted}",
         os.path.join(drawn, "JPEGImages"))  # fmt: skip
     sheet = os.path.join(output_dir, "cam_and_localizer.png")
-    side_by_side(model, sheet)
+    draw_side_by_side(model, sheet)
     with open(os.path.join(scored, "metrics.json")) as file:
         metrics = json.load(file)
     print(f"\n{verdict(metrics, quick)}\n\nLook at")
@@ -115,13 +126,14 @@ def demonstrate(output_dir, quick):
         (sheet, "CAM and the localizer on the same pictures"),
         (os.path.join(scored, "report.html"), "figures, charts, best and worst localizations"),
         (predicted, "an overlay and a mask for each of 12 pictures"),
-        (os.path.join(run_dir, "curves.png"), "how the seven losses went"),
+        (os.path.join(run_dir, "curves.png"), "the seven losses over the epochs"),
         (model, "the model: classes, preprocessing and threshold inside"),
     ):
         print(f"  {path:36} {what}")
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     with programs.plain_ending():

@@ -1,11 +1,17 @@
-// From a score map to a mask and a box, in plain Kotlin; numbers as in edge/runtime.py.
+// From a score map to a mask and boxes, in plain Kotlin; numbers as in edge/runtime.py.
 package localizer
 
 import kotlin.math.floor
 import kotlin.math.max
 
-/** Mask and box of a picture; box: x0, y0, x1, y1 edges in pixels, half-open. */
-class Found(val width: Int, val height: Int, val mask: BooleanArray, val box: IntArray)
+/**
+ * Mask and boxes of a picture: x0, y0, x1, y1 edges in pixels, half-open, of each component of the
+ * mask, the largest first.
+ */
+class Found(val width: Int, val height: Int, val mask: BooleanArray, val boxes: List<IntArray>) {
+    /** The first of the boxes; the whole picture where there is none. */
+    val box: IntArray = boxes.firstOrNull() ?: intArrayOf(0, 0, width, height)
+}
 
 class ScoreMap(val values: FloatArray, val width: Int, val height: Int) {
     /** threshold: 0..1 after the stretch, or null for the map's own (Otsu). */
@@ -13,12 +19,12 @@ class ScoreMap(val values: FloatArray, val width: Int, val height: Int) {
         val map = stretched().resized(toWidth, toHeight)
         val cut = threshold ?: map.otsu()
         val mask = BooleanArray(map.values.size) { map.values[it] > cut }
-        return Found(toWidth, toHeight, mask, largestBox(mask, toWidth, toHeight))
+        return Found(toWidth, toHeight, mask, componentBoxes(mask, toWidth, toHeight))
     }
 
     /** By the map's own minimum and maximum to 0..1; a constant map becomes zeros. */
     fun stretched(): ScoreMap {
-        require(values.all { it.isFinite() }) { "The output of the model is no finite number." }
+        require(values.all { it.isFinite() }) { "The output of the model is not finite." }
         val low = values.min()
         val span = values.max() - low
         return ScoreMap(FloatArray(values.size) { if (span > 0) (values[it] - low) / span else 0f }, width, height)
@@ -68,12 +74,11 @@ class ScoreMap(val values: FloatArray, val width: Int, val height: Int) {
     }
 }
 
-/** Box of the largest 8-connected component; of equal ones the first row by row; else all. */
-fun largestBox(mask: BooleanArray, width: Int, height: Int): IntArray {
+/** Boxes of the 8-connected components: most pixels first, equal ones by their first pixel, row by row. */
+fun componentBoxes(mask: BooleanArray, width: Int, height: Int): List<IntArray> {
     val seen = BooleanArray(mask.size)
     val queue = IntArray(mask.size)
-    var largest = 0
-    var box = intArrayOf(0, 0, width, height)
+    val found = mutableListOf<Pair<Int, IntArray>>()  // number of pixels, box
     for (start in mask.indices) {
         if (!mask[start] || seen[start]) continue
         var end = 1
@@ -91,7 +96,7 @@ fun largestBox(mask: BooleanArray, width: Int, height: Int): IntArray {
                 if (mask[i] && !seen[i]) { seen[i] = true; queue[end++] = i }
             }
         }
-        if (end > largest) { largest = end; box = own }
+        found.add(end to own)
     }
-    return box
+    return found.sortedByDescending { it.first }.map { it.second }  // stable
 }

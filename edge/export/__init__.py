@@ -1,1 +1,1 @@
-"""From a trained model to .tflite files that were checked against it."""
+"""From a trained model to .tflite files that are checked against it."""

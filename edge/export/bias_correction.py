@@ -1,9 +1,9 @@
 """Takes the mean error out of every convolution of an int8 .tflite by changing its bias.
 
 Rounding a kernel shifts the mean of its output, most of all in depthwise convolutions, where nine
-errors do not average out. After Nagel et al., ICCV 2019 (arXiv 1906.04721), section 4.2, with means
-measured on pictures: layer by layer, the difference of a channel's mean output in the float and the
-int8 file is added to the channel's bias. The file's size and speed stay as they are.
+errors do not average out. As in Nagel et al., ICCV 2019 (arXiv 1906.04721), section 4.2, with means
+measured on pictures: layer by layer, the difference between a channel's mean output in the float
+file and in the int8 file is added to the channel's bias. The file's size and speed do not change.
 """
 
 import collections
@@ -17,8 +17,8 @@ _CONVOLUTIONS = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWIS
 _INT32 = np.iinfo(np.int32)
 
 
-def correct(int8_bytes, float_bytes, pictures):
-    """Returns the bytes of an int8 .tflite whose biases are corrected.
+def correct(int8_bytes: bytes, float_bytes: bytes, pictures: np.ndarray) -> bytes:
+    """Returns the bytes of an int8 .tflite with corrected biases.
 
     Args:
         int8_bytes: the .tflite to change, with int8 convolutions and int32 biases.
@@ -43,7 +43,7 @@ def correct(int8_bytes, float_bytes, pictures):
     users = collections.Counter(buffers)
     for (bias, output, _), mean in zip(quantized, expected, strict=True):
         tensor = graph.Tensors(bias) if bias >= 0 else None
-        # Equal constants share a buffer; a change would reach the other layers as well.
+        # Equal constants share a buffer, so a change would reach the other layers as well.
         if tensor is None or users[tensor.Buffer()] > 1 or not mean.size:
             continue
         error = mean - _means(data, [output], pictures)[0]
@@ -70,7 +70,7 @@ def _convolutions(model):
 def _means(data, tensors, pictures):
     """Mean of each tensor per channel over pictures and positions, in real values."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that all tensors are kept needs memory: it is meant
+        warnings.simplefilter("ignore")  # keeping all tensors needs memory, as it warns
         interpreter = Interpreter(model_content=bytes(data), experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}

@@ -1,6 +1,7 @@
 """Representative pictures for quantization: they need no labels."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,21 +16,23 @@ MIN_PICTURES = 8
 NAMED = ("shapes", *PUBLIC)  # data sets that need no folder
 
 
-def open_source(text, *, split, classes, image_size):
-    """Opens pictures by the value of --calibration_data or --parity_data.
+def open_source(
+    text: str, *, split: str, classes: Sequence[str], image_size: int
+) -> tuple[Source, bool]:
+    """Opens pictures to calibrate on or to compare on.
 
     Args:
-        text: a folder, or one of NAMED. A folder in VOC layout is read
-            with its labels and boxes; any other gives its pictures, at any depth, without labels.
+        text: a folder, or one of NAMED. A folder in VOC layout is read with its labels and boxes;
+            any other gives its pictures, at any depth, without labels.
         split: which split of a data set or VOC layout.
         classes: names of the model's classes.
-        image_size: side in pixels that views are cut from, as in `datasets.load`.
+        image_size: side in pixels that views are cut from, as for `registry.open_dataset`.
 
     Returns:
-        (source, labelled): a `datasets.Source`; where labelled is False, its labels mean nothing.
+        (source, labelled): where labelled is False, the labels of the source mean nothing.
 
     Raises:
-        ValueError: neither a folder nor a data set, or no picture in it.
+        ValueError: it is neither a folder nor a data set, or holds no picture.
     """
     if not os.path.isdir(text):
         if text not in NAMED:
@@ -67,16 +70,25 @@ def open_source(text, *, split, classes, image_size):
     return source, False
 
 
-def pictures(source, input_size, number, *, seed=0):
-    """Reads up to `number` whole pictures, uint8 `[n, input_size, input_size, 3]`, in random order.
+def read_pictures(source: Source, input_size: int, number: int, *, seed: int = 0) -> np.ndarray:
+    """Reads whole pictures in random order.
 
     Pictures that can't be read go to the source's report. The first one is given one black and
     one white pixel: the input's quantization is then (1.0, 0), so that apps feed bytes.
 
+    Args:
+        source: where they come from.
+        input_size: side in pixels that they are resized to.
+        number: at most so many.
+        seed: of the order.
+
+    Returns:
+        uint8 `[n, input_size, input_size, 3]`.
+
     Raises:
         ValueError: fewer than MIN_PICTURES can be read.
     """
-    chosen = []
+    chosen: list[np.ndarray] = []
     for position in np.random.default_rng(seed).permutation(len(source)):
         if len(chosen) == number:
             break
@@ -86,7 +98,7 @@ def pictures(source, input_size, number, *, seed=0):
             source.report.skip(source.image_ids[position], error.reason)
     if len(chosen) < MIN_PICTURES:
         raise ValueError(
-            f"{source.name}: {len(chosen)} readable pictures are too few to calibrate on; give at "
+            f"{source.name}: {len(chosen)} readable pictures are too few to calibrate on. Give at "
             f"least {MIN_PICTURES}, better 100, of the kind that the app will see.\n"
             f"{source.report.summary()}"
         )

@@ -1,9 +1,10 @@
-"""From the Keras model of `graphs.build` to the bytes of a .tflite, and what must hold of them."""
+"""From the Keras model of `graphs.export_graph` to the bytes of a .tflite, and their promises."""
 
 import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
@@ -11,32 +12,36 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-SIGNATURE = "localize"
+from edge.runtime import SIGNATURE
+
 TRAINED = {"int8_qat": "qat", "int8_pruned": "pruned", "int8_clustered": "clustered"}
-FORMATS = ("float32", "float16", "dynamic", "int8", *TRAINED)
 QUANTIZED = ("int8", *TRAINED)
+FORMATS = ("float32", "float16", "dynamic", *QUANTIZED)
 
 
-def convert(graph, format_, calibration=None):
+def convert(
+    graph: keras.Model, format_: str, calibration: Iterable[np.ndarray] | None = None
+) -> bytes:
     """Converts a model to the bytes of a .tflite without metadata.
 
     Args:
-        graph: Keras model of `graphs.build`.
+        graph: of `graphs.export_graph`.
         format_: "float32", "float16", "dynamic" (int8 weights, float activations) or "int8".
         calibration: uint8 pictures `[n, H, W, 3]` that span 0..255, for "int8" only; see
-            `calibration.pictures`.
+            `calibration.read_pictures`.
 
     Raises:
         ValueError: the file breaks a promise of `check`.
     """
     full_int8 = format_ == "int8"
+    pictures = () if calibration is None else calibration
     with tempfile.TemporaryDirectory() as folder, _log_on_failure():
         archive = keras.export.ExportArchive()
         archive.track(graph)
         archive.add_endpoint(
             SIGNATURE,
             lambda image: graph(tf.cast(image, tf.float32), training=False),
-            # Of a float input the converter makes a uint8 one that is quantized.
+            # The converter turns a float input into a quantized uint8 one.
             [tf.TensorSpec(graph.input.shape, tf.float32 if full_int8 else tf.uint8, "image")],
         )
         archive.write_out(folder, verbose=False)
@@ -47,7 +52,7 @@ def convert(graph, format_, calibration=None):
             converter.target_spec.supported_types = [tf.float16]
         if full_int8:
             converter.representative_dataset = lambda: (
-                (SIGNATURE, {"image": picture[None].astype(np.float32)}) for picture in calibration
+                (SIGNATURE, {"image": picture[None].astype(np.float32)}) for picture in pictures
             )
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = converter.inference_output_type = tf.uint8
@@ -57,8 +62,8 @@ def convert(graph, format_, calibration=None):
 
 
 @contextlib.contextmanager
-def _log_on_failure():
-    """Shows what the converter writes to stderr, pages of it, only if it fails."""
+def _log_on_failure() -> Iterator[None]:
+    """Keeps the pages that the converter writes to stderr, and shows them only if it fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as log:
         stderr = os.dup(2)
@@ -76,8 +81,8 @@ def _log_on_failure():
             os.close(stderr)
 
 
-def operations(model_bytes):
-    """Names of the operations in a .tflite, sorted, with how often each stands there."""
+def operations(model_bytes: bytes) -> dict[str, int]:
+    """Counts the operations in a .tflite by name; the names are sorted."""
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
     model = schema.ModelT.InitFromPackedBuf(model_bytes, 0)
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
@@ -85,8 +90,12 @@ def operations(model_bytes):
     return {name: used.count(name) for name in sorted(set(used))}
 
 
-def check(model_bytes, format_):
+def check(model_bytes: bytes, format_: str) -> None:
     """Refuses a file that breaks the promises of `edge/__init__.py`.
+
+    Args:
+        model_bytes: a .tflite.
+        format_: name of FORMATS.
 
     Raises:
         ValueError: operations that are not builtin, dynamic shapes, an input that is not raw
@@ -95,8 +104,8 @@ def check(model_bytes, format_):
     used = operations(model_bytes)
     if "CUSTOM" in used or "DELEGATE" in used:
         raise ValueError(
-            "The file would need operations that are not in every TFLite runtime (Flex or "
-            f"custom). Operations: {', '.join(used)}."
+            "The file would need operations that not every TFLite runtime has (Flex or custom). "
+            f"Operations: {', '.join(used)}."
         )
     interpreter = Interpreter(model_content=model_bytes)
     runner = interpreter.get_signature_runner(SIGNATURE)
@@ -108,6 +117,6 @@ def check(model_bytes, format_):
         raise ValueError(f"The input is {image['dtype'].__name__}, not uint8.")
     if format_ in QUANTIZED and image["quantization"] != (1.0, 0):
         raise ValueError(
-            f"The input's quantization is {image['quantization']}, not (1.0, 0), so bytes would "
-            "not mean what they are. Calibration must span 0..255."
+            f"The input's quantization is {image['quantization']}, not (1.0, 0), so raw bytes "
+            "would be misread. The pictures for calibration must span 0..255."
         )

@@ -7,13 +7,14 @@ import keras
 import numpy as np
 from keras import ops
 
-MAPS = ("mean", "topk", "predicted", "all")  # and class:NAME
+from edge.export.exported_map import ExportedMap
+from wsol_tf.model.localization import Localization
 
 
-def in_float32(model):
-    """The Localization itself, or where it computes in 16 bits, a copy that does so in 32.
+def in_float32(model: Localization) -> Localization:
+    """Returns the model itself or, where it computes in 16 bits, a copy that computes in 32.
 
-    TFLite's converter has no convolutions in 16 bits. Weights are float32 in either.
+    TFLite's converter has no convolutions in 16 bits. The weights are float32 in both.
     """
     config = model.get_config()
     classes = config.pop("classes")  # may have any names
@@ -26,47 +27,21 @@ def in_float32(model):
     return copy
 
 
-def parse_map(text, model):
-    """Checks --map against a model and returns it, without what the model has no use for.
-
-    Raises:
-        ValueError: an unknown map or class, or a map of classes from a one-channel localizer.
-    """
-    kind, _, name = text.partition(":")
-    if text not in MAPS and kind != "class":
-        raise ValueError(f"Unknown map '{text}'. Legal: {', '.join(MAPS)}, class:NAME.")
-    if kind == "class" and name not in model.classes:
-        raise ValueError(f"The model has no class '{name}'. It has: {', '.join(model.classes)}.")
-    if text != "mean" and model.localizer.output.shape[-1] == 1:
-        raise ValueError(
-            f"The model's localizer has one channel for all classes, so there is no map "
-            f"'{text}'. Use --map=mean."
-        )
-    return text
-
-
-def stored_kind(text):
-    """The kind of map, as `score_maps.map_of` names it, whose threshold fits an exported map."""
-    return "true" if text == "all" or text.startswith("class:") else text
-
-
-def kernel_of(model, map_):
-    """Kernel `[3, 3, features, channels]` and bias of the localizer, cut to a map's channels."""
+def kernel_of(model: Localization, map_: ExportedMap) -> tuple[np.ndarray, np.ndarray]:
+    """Returns kernel `[3, 3, features, channels]` and bias of the channels that a map needs."""
     kernel, bias = model.localizer.get_layer("localizer_conv").get_weights()
-    if map_.startswith("class:"):
-        channel = model.classes.index(map_.removeprefix("class:"))
-        return kernel[..., channel : channel + 1], bias[channel : channel + 1]
-    return kernel, bias
+    channels = map_.channels(model.classes)
+    return kernel[..., channels], bias[channels]
 
 
 @keras.saving.register_keras_serializable(package="wsol_tf")
 class ChosenMaps(keras.layers.Layer):
-    """Mean of the localizer's maps of the k highest-scoring classes, without the other maps.
+    """Computes the mean of the localizer's maps of the k highest-scoring classes, and no others.
 
-    A 3x3 convolution to one channel is a product of each position's features with nine vectors,
-    and a sum of the nine products at shifted positions. So the chosen classes' vectors are
-    gathered and multiplied, and a small constant convolution shifts and sums: the work grows with
-    k, not with the number of classes.
+    A 3x3 convolution to one channel multiplies each position's features with nine vectors and sums
+    the nine products at shifted positions. So the vectors of the chosen classes are gathered and
+    multiplied, and a small constant convolution shifts and sums: the work grows with k, not with
+    the number of classes.
 
     Args:
         kernel: `[3, 3, features, classes]` of the localizer.
@@ -74,7 +49,7 @@ class ChosenMaps(keras.layers.Layer):
         k: number of classes.
     """
 
-    def __init__(self, kernel, bias, k, **kwargs):
+    def __init__(self, kernel: np.ndarray, bias: np.ndarray, k: int, **kwargs) -> None:
         super().__init__(**kwargs)
         size, _, features, classes = kernel.shape
         self.k, self.taps = k, size * size
@@ -95,6 +70,7 @@ class ChosenMaps(keras.layers.Layer):
         return weight
 
     def call(self, features, logits):
+        """Returns the map `[1, h, w, 1]` of features `[1, h, w, features]` and logits `[1, C]`."""
         height, width = features.shape[1:3]
         _, best = ops.top_k(logits, self.k)
         kernels = ops.take(self.table, best[0], axis=0)
@@ -107,39 +83,43 @@ class ChosenMaps(keras.layers.Layer):
         return ops.mean(maps, axis=-1, keepdims=True)
 
 
-def build(model, map_, *, output_size=0):
-    """Builds image float `[1, H, W, 3]` in 0..255 -> dict with the outputs of an exported file.
+def export_graph(model: Localization, map_: ExportedMap, *, output_size: int = 0) -> keras.Model:
+    """Builds the network of an exported file.
 
     Args:
         model: a trained Localization.
-        map_: "mean", "topk", "predicted", "class:NAME" or "all"; see `parse_map`.
+        map_: the map that it gives.
         output_size: side in pixels that the map is upsampled to, bilinear; 0 keeps its own.
 
+    Returns:
+        A model of image float `[1, H, W, 3]` in 0..255 -> dict of the outputs that
+        `edge/__init__.py` describes.
+
     Raises:
-        ValueError: `output_size` below the map's own side.
+        ValueError: `output_size` is below the map's own side.
     """
     side = model.localizer.output.shape[1]
     if output_size and output_size < side:
         raise ValueError(
-            f"--output_size must be 0 or at least the map's own side, {side}. "
+            f"`output_size` must be 0 or at least the map's own side, {side}. "
             f"Received: {output_size}."
         )
     image = keras.Input(batch_shape=(1, *model.feature_extractor.input.shape[1:]), name="image")
     features = model.feature_extractor(image, training=False)
     kernel, bias = kernel_of(model, map_)
     outputs = {}
-    if map_ in ("topk", "predicted"):
+    if map_.needs_classifier:
         logits = ops.mean(model.classifier(features, training=False), axis=(1, 2))
-        k = min(model.top_k, len(model.classes)) if map_ == "topk" else 1
+        k = min(model.top_k, len(model.classes)) if map_.kind == "topk" else 1
         maps = ChosenMaps(kernel, bias, k, name="chosen_maps")(features, logits)
         outputs["class_scores"] = logits
-    elif map_.startswith("class:"):
+    elif map_.kind == "class":
         one = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="localizer_conv")
         maps = one(features)
         one.set_weights([kernel, bias])
     else:
         maps = model.localizer(features, training=False)
-        if map_ == "mean" and maps.shape[-1] > 1:
+        if map_.kind == "mean" and maps.shape[-1] > 1:
             maps = ops.mean(maps, axis=-1, keepdims=True)
     if output_size and output_size != side:
         maps = ops.image.resize(maps, (output_size, output_size), interpolation="bilinear")

@@ -1,6 +1,6 @@
 """What an exported file says about itself: a JSON block, labels, and MediaPipe's metadata.
 
-`edge/__init__.py` has the layout. MediaPipe's part follows its metadata_schema.fbs (file
+`edge/__init__.py` describes the layout. MediaPipe's part follows its metadata_schema.fbs (file
 identifier M001) and image_segmenter_metadata_schema.fbs (V001); the numbers below are positions of
 fields in those tables. The packaged writers need a native module that wheels lack.
 """
@@ -8,19 +8,56 @@ fields in those tables. The packaged writers need a native module that wheels la
 import io
 import json
 import zipfile
+from typing import Any
 
 import flatbuffers
+import keras
+import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-JSON_NAME, LABELS_NAME = "wsol_tf.json", "labels.txt"
+import wsol_tf
+from edge.export.exported_map import ExportedMap
+from edge.runtime import METADATA
+from wsol_tf.model.localization import Localization
+
+LABELS_NAME = "labels.txt"
 
 
-def add(model_bytes, information):
-    """Returns the .tflite bytes with metadata inside.
+def threshold_of(model: Localization, map_: ExportedMap) -> float | str:
+    """Returns the score-map threshold of a map, 0..1; "otsu" where the model stores none."""
+    return model.thresholds.get(map_.stored_kind, "otsu")
+
+
+def information_of(model: Localization, map_: ExportedMap, graph: keras.Model) -> dict[str, Any]:
+    """Returns what `wsol_tf.json` holds for the files of all formats, without their format."""
+    rescaling = model.feature_extractor.get_layer("rescaling")
+    return {
+        "labels": list(model.classes),
+        "map": str(map_),
+        "top_k": min(model.top_k, len(model.classes)) if map_.kind == "topk" else None,
+        "threshold": threshold_of(model, map_),
+        "normalization": {
+            "scale": float(rescaling.scale),
+            "offset": float(rescaling.offset),
+            "in_graph": True,
+        },
+        "input_size": list(graph.input.shape[1:3]),
+        "output_size": list(graph.output["foreground_mask"].shape[1:3]),
+        "versions": {
+            "wsol_tf": wsol_tf.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+    }
+
+
+def add(model_bytes: bytes, information: dict[str, Any]) -> bytes:
+    """Returns the bytes of a .tflite with metadata inside.
 
     Args:
         model_bytes: a .tflite without metadata.
-        information: what `wsol_tf.json` holds; `quantization` is added here.
+        information: what `wsol_tf.json` holds, see `information_of`, and its `format`;
+            `quantization` is added here.
     """
     model = schema.ModelT.InitFromPackedBuf(model_bytes, 0)
     information = {**information, "quantization": _quantization(model)}
@@ -36,14 +73,14 @@ def add(model_bytes, information):
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as file:  # MediaPipe wants it stored
         for name, text in (
             (LABELS_NAME, "\n".join(information["labels"]) + "\n"),
-            (JSON_NAME, json.dumps(information, indent=1)),
+            (METADATA, json.dumps(information, indent=1)),
         ):
             file.writestr(zipfile.ZipInfo(name), text)  # no time stamp: same model, same bytes
     return archive.getvalue()
 
 
 def _quantization(model):
-    """Output -> [scale, zero point] of outputs in bytes, which not every runtime tells."""
+    """Output -> [scale, zero point] of outputs in bytes, which some runtimes don't tell."""
     found = {}
     for output in model.signatureDefs[0].outputs:
         quantization = model.subgraphs[0].tensors[output.tensorIndex].quantization

@@ -1,18 +1,24 @@
 """How close exported files are to the Keras model: the same pictures through the same scoring."""
 
+import dataclasses
 import itertools
 import os
 import statistics
 import time
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from edge.export.convert import SIGNATURE
+from edge.runners import Runner, batched
+from wsol_tf.data.source import Source
+from wsol_tf.data.transforms import View
 from wsol_tf.evaluation.iou import box_iou, mask_iou
 from wsol_tf.evaluation.localized_map import LOCALIZED, LocalizedMap
-from wsol_tf.evaluation.pairs import predict_pairs
+from wsol_tf.evaluation.pairs import Pair, predict_pairs
 from wsol_tf.evaluation.standard_metrics import StandardMetrics
 from wsol_tf.model.score_maps import localize
 
@@ -20,49 +26,24 @@ REFERENCE = "keras"
 THREADS = (1, 2, 4)
 
 
-def runner(model_bytes, threads=1):
-    """Returns a function of uint8 `[1, H, W, 3]` -> dict of float32 outputs of a .tflite."""
-    interpreter = Interpreter(model_content=model_bytes, num_threads=threads)
-    signature = interpreter.get_signature_runner(SIGNATURE)
-    details = signature.get_output_details()
-
-    def run(image):
-        outputs = signature(image=image)
-        for name, value in outputs.items():
-            scale, zero_point = details[name]["quantization"]
-            if value.dtype == np.uint8:
-                outputs[name] = np.float32(scale) * (value.astype(np.float32) - zero_point)
-        return outputs
-
-    return run
-
-
-def keras_runner(graph):
-    """Returns a function as `runner` does, of a model of `graphs.build`."""
-    return lambda image: {name: np.asarray(v) for name, v in graph.predict_on_batch(image).items()}
-
-
-def scored(run):
-    """Returns the function of a batch that `scoring.pairs` takes, from one of a single picture."""
-
-    def predict(batch):
-        rows = [run(batch[i : i + 1]) for i in range(len(batch))]
-        outputs = {"localization_map": np.concatenate([row["foreground_mask"] for row in rows])}
-        if "class_scores" in rows[0]:
-            outputs["logits"] = np.concatenate([row["class_scores"] for row in rows])
-        return outputs
-
-    return predict
-
-
-def compare(runners, source, positions, *, view, threshold, kind, label=None, labelled=True):
+def compare(
+    runners: dict[str, Runner],
+    source: Source,
+    positions: Sequence[int] | np.ndarray,
+    *,
+    view: View,
+    threshold: float | str,
+    kind: str,
+    label: int | None = None,
+    labelled: bool = True,
+) -> dict[str, dict[str, Any]]:
     """Runs models on the same pictures and compares each with the first.
 
     Args:
-        runners: dict name -> function as `runner` returns; the first is the reference.
-        source: a `datasets.Source`.
+        runners: functions of one picture by name; the first is the reference.
+        source: where the pictures come from.
         positions: positions in the source.
-        view: a `scoring.View`.
+        view: what the models see of a picture.
         threshold: score-map threshold, or "otsu".
         kind: kind of map that is taken from several channels.
         label: class whose boxes count; None counts each picture's own.
@@ -79,46 +60,76 @@ def compare(runners, source, positions, *, view, threshold, kind, label=None, la
         ValueError: no picture can be read, or the reference's map is constant on all of them.
         FloatingPointError: the reference gives NaN or infinity.
     """
-    reference, *_ = runners
     streams = [
-        predict_pairs(scored(run), source, positions, kinds=[kind], view=view, batch_size=8)
+        predict_pairs(batched(run), source, positions, kinds=[kind], view=view, batch_size=8)
         for run in runners.values()
     ]
-    rows = {name: [] for name in runners}
-    shown = False
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in runners}
     accuracies = {name: StandardMetrics(["max_box_acc_v2"], view) for name in runners}
     for pairs in zip(*streams, strict=True):
-        truth = None
+        expected = None
         for name, pair in zip(runners, pairs, strict=True):
-            score_map = pair.maps[kind]
-            resized, mask, box = localize(score_map, *pair.image.shape[:2], threshold)
-            if truth is None:
-                if not np.isfinite(score_map).all():
-                    raise FloatingPointError("the model's output is no finite number.")
-                truth, true_map = mask.astype(np.uint8), score_map
-                shown |= score_map.min() < score_map.max()
-                true_class = None if pair.logits is None else pair.logits.argmax()
-            difference = np.abs(score_map - true_map)
-            row = {
-                "image_id": pair.image_id,
-                "mask_iou": mask_iou(mask, truth) if np.isfinite(score_map).all() else 0.0,
-                "max_difference": difference.max(),
-                "mean_difference": difference.mean(),
-            }
-            if true_class is not None:
-                row["same_class"] = pair.logits.argmax() == true_class
+            found = _Outputs.of(pair, kind, threshold)
+            if expected is None:
+                expected = found
+                if not found.is_finite:
+                    raise FloatingPointError("The model's output is not finite.")
+            row = _difference(found, expected)
             if labelled and pair.boxes is not None and label in (None, pair.label):
-                row["box_iou"] = box_iou(box[None], pair.boxes).max(initial=0)
+                row["box_iou"] = box_iou(found.box[None], pair.boxes).max(initial=0)
                 accuracies[name].add(LocalizedMap(pair, kind))
             rows[name].append(row)
-    if not rows[reference]:
-        raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
-    if not shown:  # any file would equal it
-        raise ValueError(
-            f"The model's map has one value everywhere on all {len(rows[reference])} pictures: it "
-            "shows no object. Its mask collapsed, or it was not trained; train it again."
-        )
+    _check_reference(next(iter(rows.values())), source)
     return {name: _figures(rows[name], accuracies[name]) for name in runners}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outputs:
+    """What one model says about one picture and class."""
+
+    image_id: str
+    score_map: np.ndarray
+    mask: np.ndarray
+    box: np.ndarray
+    predicted: int | None  # class id; None without a classifier
+
+    @classmethod
+    def of(cls, pair: Pair, kind: str, threshold: float | str) -> "_Outputs":
+        score_map = pair.maps[kind]
+        height, width = pair.image.shape[:2]
+        _, mask, box = localize(score_map, height, width, threshold)
+        predicted = None if pair.logits is None else int(pair.logits.argmax())
+        return cls(pair.image_id, score_map, mask.astype(np.uint8), box, predicted)
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.score_map).all())
+
+
+def _difference(found: _Outputs, expected: _Outputs) -> dict[str, Any]:
+    """How far one model is from the reference on one picture and class."""
+    difference = np.abs(found.score_map - expected.score_map)
+    row = {
+        "image_id": found.image_id,
+        "is_constant": found.score_map.min() == found.score_map.max(),
+        "mask_iou": mask_iou(found.mask, expected.mask) if found.is_finite else 0.0,
+        "max_difference": difference.max(),
+        "mean_difference": difference.mean(),
+    }
+    if expected.predicted is not None:
+        row["same_class"] = found.predicted == expected.predicted
+    return row
+
+
+def _check_reference(rows: list[dict[str, Any]], source: Source) -> None:
+    """Refuses a comparison that says nothing."""
+    if not rows:
+        raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
+    if all(row["is_constant"] for row in rows):  # any file would equal it
+        raise ValueError(
+            f"The model's map has one value everywhere on all {len(rows)} pictures: it shows no "
+            "object. Its mask collapsed, or it was not trained; train it again."
+        )
 
 
 def _figures(rows, accuracy):
@@ -141,19 +152,26 @@ def _figures(rows, accuracy):
     return figures
 
 
-def latencies(graph, files, image, *, rounds=15, threads=THREADS):
-    """Milliseconds for one picture: medians of calls that take turns, so that load hits all alike.
+def latencies(
+    graph: keras.Model,
+    files: dict[str, bytes],
+    image: np.ndarray,
+    *,
+    rounds: int = 15,
+    threads: Sequence[int] = THREADS,
+) -> dict[str, dict[int, float]]:
+    """Times one picture: medians of calls that take turns, so that load hits all alike.
 
     Args:
-        graph: Keras model of `graphs.build`; its `predict_on_batch` is timed.
+        graph: of `graphs.export_graph`; its `predict_on_batch` is timed.
         files: dict name -> .tflite bytes.
         image: uint8 `[1, H, W, 3]`.
         rounds: calls of each.
         threads: numbers of threads that each file is run with.
 
     Returns:
-        dict name -> dict threads -> ms. Keras takes a thread for each core that this process may
-        use, so "keras" has that one entry, and files have it besides: like is compared with like.
+        dict name -> dict threads -> milliseconds. Keras takes a thread for each core that this
+        process may use, so "keras" has that one entry; files have it too, to be compared with it.
     """
     own = _cores()
     calls = {(REFERENCE, own): lambda: graph.predict_on_batch(image)}
@@ -162,17 +180,17 @@ def latencies(graph, files, image, *, rounds=15, threads=THREADS):
         interpreter.allocate_tensors()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
         calls[name, number] = interpreter.invoke
-    times = {key: [] for key in calls}
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
     for i in range(rounds + 2):
         for key, call in calls.items():
             start = time.perf_counter()
             call()
             if i >= 2:  # the first ones allocate and trace
                 times[key].append(time.perf_counter() - start)
-    table = {}
+    medians: dict[str, dict[int, float]] = {}
     for (name, number), values in times.items():
-        table.setdefault(name, {})[number] = round(statistics.median(values) * 1000, 2)
-    return table
+        medians.setdefault(name, {})[number] = round(statistics.median(values) * 1000, 2)
+    return medians
 
 
 def _cores():
@@ -181,8 +199,19 @@ def _cores():
     return os.cpu_count()
 
 
-def failures(figures, *, max_drop, min_mask_iou):
-    """Names what is worse than allowed: dict name -> sentence."""
+def failures(
+    figures: dict[str, dict[str, Any]], *, max_drop: float, min_mask_iou: float
+) -> dict[str, str]:
+    """Says which files are worse than allowed.
+
+    Args:
+        figures: of `compare`.
+        max_drop: GT-known Loc that a file may lose, 0..1.
+        min_mask_iou: lowest mean IoU with the reference's masks, 0..1.
+
+    Returns:
+        dict name -> sentence.
+    """
     reference = figures[REFERENCE]
     failed = {}
     for name, row in figures.items():
@@ -202,7 +231,7 @@ def failures(figures, *, max_drop, min_mask_iou):
 
 
 def _flips(row):
-    """What of a low mask IoU is due to another predicted class, in words."""
+    """Says how much of a low mask IoU is due to another predicted class."""
     if row.get("same_class", 1.0) == 1.0:
         return ""
     text = f" (on {1 - row['same_class']:.1%} of the pictures another class is predicted"
@@ -211,8 +240,8 @@ def _flips(row):
     return text + f"; mask IoU on the others {row['mask_iou_same_class']:.4f})"
 
 
-def table(report):
-    """Renders parity.json as Markdown."""
+def to_markdown(report: dict[str, Any]) -> str:
+    """Renders what parity.json holds as Markdown."""
     files, reference = report["files"], report["files"][REFERENCE]
     boxed, classed = "gt_known_loc" in reference, "same_class" in reference
     threads = sorted({number for row in files.values() for number in row["milliseconds"]})
@@ -249,7 +278,7 @@ def table(report):
     )
 
 
-def size_in_zip(data):
-    """Bytes that a file takes in a zip archive, such as an app's package."""
+def size_in_zip(data: bytes) -> int:
+    """Returns the bytes that a file takes in a zip archive, such as an app's package."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     return len(compressor.compress(data)) + len(compressor.flush())

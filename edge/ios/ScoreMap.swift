@@ -1,7 +1,13 @@
-// From a score map to a mask and a box; numbers as in edge/runtime.py.
+// From a score map to a mask and boxes; numbers as in edge/runtime.py.
 
-/// Mask and box of a picture; box: x0, y0, x1, y1 edges in pixels, half-open.
-struct Found { let width: Int, height: Int, mask: [Bool], box: [Int] }
+/// Mask and boxes of a picture: x0, y0, x1, y1 edges in pixels, half-open, of each component of the
+/// mask, the largest first.
+struct Found {
+  let width: Int, height: Int, mask: [Bool], boxes: [[Int]]
+
+  /// The first of the boxes; the whole picture where there is none.
+  var box: [Int] { boxes.first ?? [0, 0, width, height] }
+}
 
 struct ScoreMap {
   let values: [Float], width: Int, height: Int
@@ -11,13 +17,14 @@ struct ScoreMap {
     let map = try stretched().resized(toWidth, toHeight)
     let cut = threshold ?? map.otsu()
     let mask = map.values.map { $0 > cut }
-    return Found(width: toWidth, height: toHeight, mask: mask, box: largestBox(mask, toWidth, toHeight))
+    return Found(
+      width: toWidth, height: toHeight, mask: mask, boxes: componentBoxes(mask, toWidth, toHeight))
   }
 
   /// By the map's own minimum and maximum to 0..1; a constant map becomes zeros.
   func stretched() throws -> ScoreMap {
     guard values.allSatisfy({ $0.isFinite }) else {
-      throw LocalizerError(message: "The output of the model is no finite number.")
+      throw LocalizerError(message: "The output of the model is not finite.")
     }
     let low = values.min()!, span = values.max()! - low
     return ScoreMap(values: values.map { span > 0 ? ($0 - low) / span : 0 }, width: width, height: height)
@@ -66,10 +73,10 @@ struct ScoreMap {
   }
 }
 
-/// Box of the largest 8-connected component; of equal ones the first row by row; else all.
-func largestBox(_ mask: [Bool], _ width: Int, _ height: Int) -> [Int] {
+/// Boxes of the 8-connected components: most pixels first, equal ones by their first pixel, row by row.
+func componentBoxes(_ mask: [Bool], _ width: Int, _ height: Int) -> [[Int]] {
   var seen = [Bool](repeating: false, count: mask.count), queue = [Int]()
-  var largest = 0, box = [0, 0, width, height]
+  var found = [(size: Int, first: Int, box: [Int])]()
   for start in mask.indices where mask[start] && !seen[start] {
     var own = [width, height, 0, 0], next = 0
     queue.removeAll(keepingCapacity: true)
@@ -86,7 +93,8 @@ func largestBox(_ mask: [Bool], _ width: Int, _ height: Int) -> [Int] {
         }
       }
     }
-    if queue.count > largest { (largest, box) = (queue.count, own) }
+    found.append((queue.count, start, own))
   }
-  return box
+  // Swift does not promise a stable sort.
+  return found.sorted { ($1.size, $0.first) < ($0.size, $1.first) }.map { $0.box }
 }

@@ -99,7 +99,7 @@ async function update() {
         threshold: $('value').textContent === 'otsu' ? 'otsu' : Number($('threshold').value),
       });
       draw(image, found);
-      report(image, found);
+      showFigures(found);
       window.localized = {...found, width: image.width, height: image.height};  // for tests
     } while (again);
   } finally {
@@ -152,7 +152,7 @@ function draw(image, found) {
   }
 }
 
-function report(image, {box, mask, className, probability, milliseconds}) {
+function showFigures({box, mask, className, probability, milliseconds}) {
   $('found').textContent =
       [className, probability === null ? '' : `${Math.round(probability * 100)} %`].join(' ');
   $('known').hidden = className === null;

@@ -88,7 +88,7 @@ function triangles(n, size) {
 export function stretch(values) {
   let low = Infinity, high = -Infinity;
   for (const value of values) {
-    if (!Number.isFinite(value)) throw new Error('The output of the model is no finite number.');
+    if (!Number.isFinite(value)) throw new Error('The output of the model is not finite.');
     low = Math.min(low, value);
     high = Math.max(high, value);
   }
@@ -148,10 +148,10 @@ export function otsu(values) {
 }
 
 /**
- * Tight box of the largest 8-connected component of a mask, by pixel count; of equally large ones
- * the first row by row. An empty mask gives the whole picture.
+ * Tight boxes [x0, y0, x1, y1] of the 8-connected components of a mask: the one with the most
+ * pixels first, equally large ones in the order of their first pixel, row by row.
  */
-export function largestBox(mask, width, height) {
+export function componentBoxes(mask, width, height) {
   const runs = [];  // {y, start, end, parent}; a component's number is its first run
   const root = (i) => {
     while (runs[i].parent !== i) i = runs[i].parent = runs[runs[i].parent].parent;
@@ -174,20 +174,14 @@ export function largestBox(mask, width, height) {
     }
     [above, aboveEnd] = [rowStart, runs.length];
   }
-  const sizes = new Map();
-  runs.forEach(({start, end}, i) => sizes.set(root(i), (sizes.get(root(i)) ?? 0) + end - start));
-  let best = -1;
-  for (const [i, size] of sizes) {
-    if (best < 0 || size > sizes.get(best) || (size === sizes.get(best) && i < best)) best = i;
-  }
-  if (best < 0) return [0, 0, width, height];
-  const box = [width, height, 0, 0];
+  const components = new Map();  // in the order of their first runs
   runs.forEach(({y, start, end}, i) => {
-    if (root(i) !== best) return;
+    if (root(i) === i) components.set(i, {size: 0, box: [start, y, end, y + 1]});
+    const component = components.get(root(i)), {box} = component;
+    component.size += end - start;
     box[0] = Math.min(box[0], start);
-    box[1] = Math.min(box[1], y);
     box[2] = Math.max(box[2], end);
     box[3] = y + 1;
   });
-  return box;
+  return [...components.values()].sort((a, b) => b.size - a.size).map(({box}) => box);
 }

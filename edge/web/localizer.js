@@ -1,8 +1,8 @@
-// From a picture to a mask and a box in the browser: edge/runtime.py once more, on LiteRT.js.
-// No page here: app.js draws, and any other page can import this file as it is.
+// From a picture to a mask and boxes in the browser, as edge/runtime.py does it, on LiteRT.js.
+// It knows nothing of the page: app.js draws, and any other page can import this file as it is.
 
 import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
-import {largestBox, otsu, readMetadata, resizeImage, resizeMap, stretch} from './arrays.js';
+import {componentBoxes, otsu, readMetadata, resizeImage, resizeMap, stretch} from './arrays.js';
 
 let runtime;
 
@@ -44,8 +44,9 @@ export class Localizer {
    * @param {{className?: string, threshold?: number|string}} options className: with map 'all',
    *     whose map is taken; threshold: 0..1 or 'otsu' in place of the one in the file
    * @return {Promise<object>} map {values, width, height} stretched to 0..1, threshold, mask
-   *     Uint8Array of 0 and 1 at the picture's size, box [x0, y0, x1, y1] in pixels, half-open,
-   *     className and probability or null, and milliseconds {resize, network, mask}
+   *     Uint8Array of 0 and 1 at the picture's size, boxes [x0, y0, x1, y1] of its components in
+   *     pixels, half-open, the largest first, box: the first of them, or the whole picture where
+   *     there is none, className and probability or null, and milliseconds {resize, network, mask}
    */
   async localize(image, {className = null, threshold = this.metadata.threshold} = {}) {
     const started = performance.now();
@@ -60,9 +61,9 @@ export class Localizer {
     const cut = Math.fround(threshold === 'otsu' ? otsu(full) : threshold);
     const mask = new Uint8Array(full.length);
     for (let i = 0; i < full.length; i++) mask[i] = full[i] > cut ? 1 : 0;
-    const box = largestBox(mask, image.width, image.height);
+    const boxes = componentBoxes(mask, image.width, image.height);
     return {
-      map, mask, box, threshold: cut, ...this.classify(outputs.class_scores, className),
+      map, mask, boxes, box: boxes[0] ?? [0, 0, image.width, image.height], threshold: cut, ...this.classify(outputs.class_scores, className),
       milliseconds: {
         resize: resized - started, network: ran - resized, mask: performance.now() - ran,
       },

@@ -24,7 +24,7 @@ def test_the_table_has_medians_and_ratios_to_the_first_file():
         (str(here), 2): ([0.008, 0.002, 0.005], [1, 1, 1]),
     }
     times = {(str(here.parent) if path == "a" else path, n): v for (path, n), v in times.items()}
-    head, _, first, second = benchmark.table(times).splitlines()
+    head, _, first, second = benchmark.to_markdown(times).splitlines()
     assert head == (
         "| file | MB | network, 1 thread | to the first | network, 2 threads | to the first "
         "| localize, 1 thread |"

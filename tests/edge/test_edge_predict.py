@@ -9,7 +9,8 @@ from edge import predict
 from edge.runtime import LocalizerRuntime
 from edge_files import LABELS, SIDE, brightness
 from helpers import run
-from wsol_tf import predict as desk
+from wsol_tf import predict as wsol_tf_predict
+from wsol_tf.data.images import find_images
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def pictures(folder):
     return folder
 
 
-def on_the_desk(localizer):
+def model_of(localizer):
     """A model for wsol_tf.predict that gives the outputs of a file."""
 
     def predict_on_batch(images):
@@ -44,15 +45,15 @@ def on_the_desk(localizer):
     )  # fmt: skip
 
 
-def test_what_is_written_equals_the_desks(files, tmp_path):
-    paths = desk.find_images([str(pictures(tmp_path / "in"))])
+def test_what_is_written_equals_what_wsol_tf_writes(files, tmp_path):
+    paths = find_images([str(pictures(tmp_path / "in"))])
     localizer = LocalizerRuntime(files["predicted"])
-    expected, _ = desk.predict(on_the_desk(localizer), paths, str(tmp_path / "desk"))
+    expected, _ = wsol_tf_predict.predict(model_of(localizer), paths, str(tmp_path / "model"))
     lines, skipped = predict.predict(localizer, paths, str(tmp_path / "edge"))
     assert (lines, skipped) == (expected, {}) and len(lines) == 3
     for line in lines:
         for name in (line["overlay"], line["mask"]):
-            one, other = (Image.open(tmp_path / place / name) for place in ("desk", "edge"))
+            one, other = (Image.open(tmp_path / place / name) for place in ("model", "edge"))
             np.testing.assert_array_equal(one, other)
 
 

@@ -38,7 +38,8 @@ def test_files_are_what_the_runtime_finds(files, name, tmp_path):
     found = LocalizerRuntime(files[name]).localize(image, class_name=values["asked_class"])
     np.testing.assert_array_equal(np.asarray(Image.open(out / "golden_mask.png")) > 0, found.mask)
     assert 0 < found.mask.mean() < 1
-    assert values["box"] == found.box.tolist()
+    assert values["box"] == values["boxes"][0] == found.box.tolist()
+    assert values["boxes"] == found.boxes.tolist()
     assert (values["class"], values["probability"]) == (found.class_name, found.probability)
     assert values["threshold"] == 0.5
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 
+import cv2
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
@@ -87,10 +88,11 @@ def maps(max_side=12):
 
 @given(maps(), st.integers(1, 60), st.integers(1, 60), st.floats(0, 1) | st.just("otsu"))
 @settings(deadline=None, max_examples=300)
-def test_localizing_equals_the_desk(score_map, height, width, threshold):
+def test_localizing_equals_score_maps(score_map, height, width, threshold):
     expected, expected_mask, expected_box = score_maps.localize(score_map, height, width, threshold)
-    resized, mask, box = runtime.localize(score_map, height, width, threshold)
+    resized, mask, boxes, box = runtime.localize(score_map, height, width, threshold)
     assert (resized.dtype, mask.dtype, box.dtype) == (np.float32, bool, np.float32)
+    np.testing.assert_array_equal(boxes, reference_boxes(mask))
     np.testing.assert_allclose(resized, expected, atol=3e-6)
     cut = np.float32(score_maps.otsu(expected) if threshold == "otsu" else threshold)
     differ = mask != expected_mask
@@ -99,11 +101,32 @@ def test_localizing_equals_the_desk(score_map, height, width, threshold):
         np.testing.assert_array_equal(box, expected_box)
 
 
+def reference_boxes(mask):
+    """Boxes of the components by OpenCV, which numbers them in an order of its own."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    numbers, first = np.unique(labels, return_index=True)
+    order = sorted(
+        (-stats[n, cv2.CC_STAT_AREA], i, n) for n, i in zip(numbers, first, strict=True) if n
+    )
+    x, y, width, height = stats[[n for *_, n in order], :4].T.reshape(4, -1)
+    return np.stack([x, y, x + width, y + height], axis=1).astype(np.float32)
+
+
+def check_boxes(mask):
+    """The boxes of a mask equal OpenCV's, and the first is that of the largest component."""
+    boxes = runtime.component_boxes(mask)
+    assert boxes.dtype == np.float32 and boxes.shape == (len(boxes), 4)
+    np.testing.assert_array_equal(boxes, reference_boxes(np.ascontiguousarray(mask)))
+    if mask.any():
+        expected = score_maps.box_of(score_maps.largest_component(mask))
+        np.testing.assert_array_equal(boxes[0], expected)
+    return boxes
+
+
 @given(arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=25)))
 @settings(deadline=None, max_examples=300)
-def test_the_largest_component_equals_the_desk(mask):
-    expected = score_maps.box_of(score_maps.largest_component(mask))
-    np.testing.assert_array_equal(runtime.largest_box(mask), expected)
+def test_boxes_of_components_equal_opencvs(mask):
+    assert len(check_boxes(mask)) or not mask.any()
 
 
 def spiral(side):
@@ -129,34 +152,44 @@ def spiral(side):
     ],
     ids=("spiral", "checkerboard", "comb", "noise", "full"),
 )
-def test_winding_components_equal_the_desk(mask):
+def test_winding_components_equal_opencvs(mask):
     for turned in (mask, mask[::-1], mask[:, ::-1], mask.T):
-        expected = score_maps.box_of(score_maps.largest_component(turned))
-        np.testing.assert_array_equal(runtime.largest_box(turned), expected)
+        assert len(check_boxes(turned))
 
 
 @pytest.mark.parametrize(
-    ("rows", "box"),
+    ("rows", "boxes"),
     [
-        (("110000", "110010"), (0, 0, 2, 2)),
-        (("1000", "0100", "0010"), (0, 0, 3, 3)),  # corners touch
-        (("1001", "1001"), (0, 0, 1, 2)),  # of two equal ones, the first row by row
-        (("0001", "1001", "1000"), (3, 0, 4, 2)),
-        (("001", "100"), (2, 0, 3, 1)),  # the end of a row does not touch the next row's start
-        (("000", "000"), (0, 0, 3, 2)),  # nothing: the whole picture
+        (("110000", "110010"), [(0, 0, 2, 2), (4, 1, 5, 2)]),
+        (("010000", "000111"), [(3, 1, 6, 2), (1, 0, 2, 1)]),  # the largest first
+        (("1000", "0100", "0010"), [(0, 0, 3, 3)]),  # corners touch
+        (("1001", "1001"), [(0, 0, 1, 2), (3, 0, 4, 2)]),  # equal ones row by row
+        (("0001", "1001", "1000"), [(3, 0, 4, 2), (0, 1, 1, 3)]),
+        (("001", "100"), [(2, 0, 3, 1), (0, 1, 1, 2)]),  # rows do not go on in the next one
+        (("10101", "00000", "11011"), [(0, 2, 2, 3), (3, 2, 5, 3), (0, 0, 1, 1), (2, 0, 3, 1),
+                                       (4, 0, 5, 1)]),
     ],
-)
-def test_boxes_by_hand(rows, box):
+)  # fmt: skip
+def test_boxes_by_hand(rows, boxes):
     mask = np.array([[cell == "1" for cell in row] for row in rows])
-    np.testing.assert_array_equal(runtime.largest_box(mask), box)
+    np.testing.assert_array_equal(check_boxes(mask), boxes)
+    found = runtime.localize(mask.astype(np.float32), *mask.shape, 0.5)
+    np.testing.assert_array_equal(found[2], boxes)
+    np.testing.assert_array_equal(found[3], boxes[0])
+
+
+def test_an_empty_mask_has_no_boxes_and_the_whole_picture_as_box():
+    boxes = runtime.component_boxes(np.zeros((2, 3), bool))
+    assert boxes.shape == (0, 4) and boxes.dtype == np.float32
+    np.testing.assert_array_equal(runtime.localize(np.zeros((2, 3)), 2, 3, 0.5)[3], [0, 0, 3, 2])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.3])
 def test_a_map_without_a_stretch_gives_an_empty_mask(value):
     score_map = np.full((3, 3), 0.3, np.float32)
     score_map[1, 1] = value
-    resized, mask, box = runtime.localize(score_map, 6, 9, 0.5)
-    assert not resized.any() and not mask.any()
+    resized, mask, boxes, box = runtime.localize(score_map, 6, 9, 0.5)
+    assert not resized.any() and not mask.any() and boxes.shape == (0, 4)
     np.testing.assert_array_equal(box, [0, 0, 9, 6])
 
 
@@ -170,6 +203,7 @@ def test_mask_and_box_are_in_the_pixels_of_the_picture(files):
     assert found.score_map.shape == found.mask.shape == (200, 300)
     # A position of the map is 37 x 25 pixels: the box is right within half of that.
     np.testing.assert_allclose(found.box, [60, 40, 180, 120], atol=19)
+    np.testing.assert_array_equal(found.boxes, [found.box])
     assert (found.class_name, found.probability) == (None, None)
 
 
@@ -224,7 +258,7 @@ def test_the_threshold_can_be_given(files):
     sizes = [localizer.localize(image, threshold=t).mask.mean() for t in (0.25, 0.5, 0.75)]
     np.testing.assert_allclose(sizes, [0.75, 0.5, 0.25], atol=0.08)
     assert localizer.localize(image).mask.mean() == sizes[1]
-    for threshold in (50, -0.1, float("nan")):  # per cent would give an empty mask
+    for threshold in (50, -0.1, float("nan"), "stored"):  # per cent would give an empty mask
         with pytest.raises(ValueError, match="0..1 or 'otsu'. Received"):
             localizer.localize(image, threshold=threshold)
 
@@ -234,6 +268,7 @@ def test_pictures_of_one_pixel_are_localized(files, size):
     found = runtime.LocalizerRuntime(files["mean"]).localize(np.full((*size, 3), 9, np.uint8))
     assert found.mask.shape == size and not found.mask.any()
     np.testing.assert_array_equal(found.box, [0, 0, size[1], size[0]])
+    assert found.boxes.shape == (0, 4)
 
 
 def test_a_picture_is_not_changed_and_asking_twice_gives_the_same(files):
@@ -295,7 +330,7 @@ def test_files_that_are_not_ours_are_refused(files, tmp_path):
         runtime.LocalizerRuntime(tmp_path / "missing.tflite")
     with pytest.raises(ValueError, match="Is a directory"):
         runtime.LocalizerRuntime(tmp_path)
-    with pytest.raises(ValueError, match="num_threads is at least 1. Received: 0"):
+    with pytest.raises(ValueError, match="`num_threads` must be at least 1. Received: 0"):
         runtime.LocalizerRuntime(files["mean"], num_threads=0)
 
 

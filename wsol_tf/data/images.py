@@ -3,7 +3,9 @@
 import io
 import os
 import threading
-from typing import IO
+import warnings
+from collections.abc import Callable, Iterable
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -43,6 +45,27 @@ def files_in(folder: PathLike) -> list[str]:
         for name in names
         if name.lower().endswith(SUFFIXES)
     )
+
+
+def find_images(names: Iterable[str], warn: Callable[[str], Any] = warnings.warn) -> list[str]:
+    """Lists picture files: files as they are named, and for folders all pictures in them, sorted.
+
+    Args:
+        names: files and folders.
+        warn: is told which folders have no picture.
+
+    Raises:
+        ValueError: there is no picture at all.
+    """
+    paths = []
+    for name in names:
+        inside = files_in(name) if os.path.isdir(name) else [name]
+        if not inside:
+            warn(f"No picture in folder {name}.")
+        paths += inside
+    if not paths:
+        raise ValueError("There is nothing to localize: name pictures or folders of pictures.")
+    return paths
 
 
 def read_image(

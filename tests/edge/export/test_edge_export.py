@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import zipfile
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +11,9 @@ from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
 
 from edge.export import __main__ as export
-from edge.export import bias_correction, calibration, convert, graphs, parity, qat
+from edge.export import bias_correction, calibration, convert, graphs, parity, qat, steps
+from edge.export.exported_map import ExportedMap
+from edge.runners import batched, tflite_runner
 from helpers import add_picture, run, tiny_model, varied
 from wsol_tf.data import transforms
 from wsol_tf.evaluation.localized_map import LocalizedMap
@@ -20,6 +21,7 @@ from wsol_tf.evaluation.pairs import predict_pairs
 from wsol_tf.evaluation.standard_metrics import StandardMetrics
 
 CLASSES = ("stripe", "check", "dot", "ring")  # of the drawn objects
+MEAN = ExportedMap("mean")
 SMALL = ("--calibration_data=shapes", "--num_calibration=8", "--num_parity=4", "--max_drop=1",
          "--min_mask_iou=0")  # fmt: skip
 
@@ -32,13 +34,13 @@ def model():
 @pytest.fixture(scope="module")
 def pictures():
     source, _ = calibration.open_source("shapes", split="train", classes=CLASSES, image_size=73)
-    return calibration.pictures(source, 64, 12)
+    return calibration.read_pictures(source, 64, 12)
 
 
 @pytest.fixture(scope="module")
 def converted(model, pictures):
     """The float32 and the int8 file of one network, before biases are corrected."""
-    graph = graphs.build(model, "mean")
+    graph = graphs.export_graph(model, MEAN)
     return convert.convert(graph, "float32"), convert.convert(graph, "int8", pictures)
 
 
@@ -59,8 +61,8 @@ def test_a_file_holds_what_is_promised(exported):
         path = exported / f"localizer_{name}.tflite"
         data = path.read_bytes()
         convert.check(data, name)
-        image = np.zeros((1, 64, 64, 3), np.uint8)
-        assert parity.runner(data)(image)["foreground_mask"].shape == (1, 8, 8, 1)
+        image = np.zeros((64, 64, 3), np.uint8)
+        assert tflite_runner(data)(image)["foreground_mask"].shape == (8, 8, 1)
         with zipfile.ZipFile(path) as archive:
             assert archive.read("labels.txt").decode().split() == list(CLASSES)
             information = json.loads(archive.read("wsol_tf.json"))
@@ -129,8 +131,8 @@ def test_a_model_that_shows_nothing_has_nothing_to_compare():
     count = iter(range(8))
 
     def shows(last):
-        score_map = np.zeros((1, 8, 8, 1), np.float32)
-        score_map[0, 0, 0, 0] = last and next(count) == 3
+        score_map = np.zeros((8, 8, 1), np.float32)
+        score_map[0, 0, 0] = last and next(count) == 3
         return {"foreground_mask": score_map}
 
     asked = {"view": transforms.View(64, 64), "threshold": 0.5, "kind": "mean"}
@@ -142,11 +144,11 @@ def test_a_model_that_shows_nothing_has_nothing_to_compare():
 def test_another_class_is_told_apart_from_a_worse_map():
     """A file that predicts another class shows another map, however well it computes both."""
     source, _ = calibration.open_source("shapes", split="val", classes=CLASSES, image_size=64)
-    left, right = (np.repeat([row], 8, axis=0)[None, ..., None].astype(np.float32)
+    left, right = (np.repeat([row], 8, axis=0)[..., None].astype(np.float32)
                    for row in ([1] * 4 + [0] * 4, [0] * 4 + [1] * 4))  # fmt: skip
 
     def outputs(flipped):
-        scores = np.float32([[0, 1, 0, 0]] if flipped else [[1, 0, 0, 0]])
+        scores = np.float32([0, 1, 0, 0] if flipped else [1, 0, 0, 0])
         return {"foreground_mask": right if flipped else left, "class_scores": scores}
 
     asked = iter(range(4))
@@ -175,7 +177,7 @@ def test_another_class_is_told_apart_from_a_worse_map():
         row["milliseconds"] = {1: 2.0}
     report = {"files": figures, "failed": failed, "model": "m", "map": "predicted",
               "threshold": 0.5, "scored_on": "s", "view": "crop"}  # fmt: skip
-    assert "| same class | their mask IoU |" in parity.table(report)
+    assert "| same class | their mask IoU |" in parity.to_markdown(report)
 
 
 def test_a_picture_of_two_classes_is_one_picture(tmp_path):
@@ -183,7 +185,7 @@ def test_a_picture_of_two_classes_is_one_picture(tmp_path):
     source, _ = calibration.open_source(
         str(tmp_path), split="val", classes=("cat", "dog", "fox"), image_size=64
     )
-    whole = {"foreground_mask": np.eye(8, dtype=np.float32)[None, ..., None]}
+    whole = {"foreground_mask": np.eye(8, dtype=np.float32)[..., None]}
     figures = parity.compare(
         {"keras": lambda image: whole}, source, [0],
         view=transforms.View(64, 64), threshold=0.5, kind="mean",
@@ -197,12 +199,12 @@ def test_max_box_acc_v2_is_that_of_evaluate():
     view = transforms.View(64, 73)
 
     def run(image):  # bright where the picture is, in steps of 4 pixels
-        cells = image.reshape(1, 16, 4, 16, 4, 3).mean((2, 4, 5), keepdims=True) / 255
-        return {"foreground_mask": cells.reshape(1, 16, 16, 1).astype(np.float32)}
+        cells = image.reshape(16, 4, 16, 4, 3).mean((1, 3, 4), keepdims=True) / 255
+        return {"foreground_mask": cells.reshape(16, 16, 1).astype(np.float32)}
 
     standard = StandardMetrics(["max_box_acc_v2"], view)
     positions = range(24)
-    for pair in predict_pairs(parity.scored(run), source, positions, kinds=["mean"], view=view):
+    for pair in predict_pairs(batched(run), source, positions, kinds=["mean"], view=view):
         standard.add(LocalizedMap(pair, "mean"))
     figures = parity.compare(
         {"keras": run}, source, positions, view=view, threshold=0.5, kind="mean"
@@ -214,7 +216,7 @@ def test_max_box_acc_v2_is_that_of_evaluate():
 
 def test_keras_is_timed_beside_files_with_as_many_threads(converted, model, monkeypatch):
     monkeypatch.setattr(parity, "_cores", lambda: 3)
-    graph = graphs.build(model, "mean")
+    graph = graphs.export_graph(model, MEAN)
     image = np.zeros((1, 64, 64, 3), np.uint8)
     times = parity.latencies(graph, {"float32": converted[0]}, image, rounds=1, threads=(1, 2))
     assert {name: list(row) for name, row in times.items()} == {
@@ -223,22 +225,27 @@ def test_keras_is_timed_beside_files_with_as_many_threads(converted, model, monk
 
 
 def test_further_training_aims_at_the_networks_own_map(model, pictures, monkeypatch):
-    """With --output_size the file's map is larger than what the twin gives."""
+    """With `output_size` the file's map is larger than what the twin gives."""
     aimed_at = {}
 
     def train(model, map_, run, pictures, kind, **settings):
-        aimed_at[kind] = run(pictures[:1])["foreground_mask"].shape
+        aimed_at[kind] = run(pictures[0])["foreground_mask"].shape, settings
         return model
 
     monkeypatch.setattr(qat, "train", train)
-    monkeypatch.setattr(export, "quantized", lambda of, *_: of.output["foreground_mask"].shape)
-    values = SimpleNamespace(
-        formats=["int8_qat"], output_size=32, qat_steps=1, sparsity=0.5, clusters=2, seed=0
-    )
-    graph = graphs.build(model, "mean", output_size=32)
-    ((name, shape),) = export.made(model, "mean", graph, pictures, values)
-    assert aimed_at == {"qat": (1, 8, 8, 1)}
-    assert (name, shape) == ("int8_qat", (1, 32, 32, 1))
+    made = {}
+
+    def quantized(graph, float_bytes, pictures):
+        made["shape"] = graph.output["foreground_mask"].shape
+        return float_bytes
+
+    monkeypatch.setattr(steps, "quantized", quantized)
+    monkeypatch.setattr(convert, "check", lambda data, format_: None)  # it is no int8 file
+    graph = graphs.export_graph(model, MEAN, output_size=32)
+    settings = {"steps": 1, "sparsity": 0.5, "clusters": 2, "seed": 0}
+    made |= steps.make_files(model, MEAN, graph, pictures, ["int8_qat"], **settings)
+    assert aimed_at == {"qat": ((8, 8, 1), settings)}
+    assert set(made) == {"int8_qat", "shape"} and made["shape"] == (1, 32, 32, 1)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +307,7 @@ def test_loose_pictures_need_no_labels(tmp_path):
         str(tmp_path), split="train", classes=CLASSES, image_size=64
     )
     assert not labelled and not source.has_boxes and len(source) == 11
-    batch = calibration.pictures(source, 64, 50)
+    batch = calibration.read_pictures(source, 64, 50)
     assert batch.shape == (10, 64, 64, 3) and batch.dtype == np.uint8
     assert batch.min() == 0 and batch.max() == 255  # one pixel each, so that bytes are bytes
     assert "broken.png" in str(source.report.skipped)
@@ -314,7 +321,7 @@ def test_too_few_pictures_are_refused(tmp_path):
         str(tmp_path), split="train", classes=CLASSES, image_size=64
     )
     with pytest.raises(ValueError, match="5 readable pictures are too few"):
-        calibration.pictures(source, 64, 50)
+        calibration.read_pictures(source, 64, 50)
 
 
 def test_a_folder_in_voc_layout_gives_its_split(tmp_path):
@@ -326,7 +333,7 @@ def test_a_folder_in_voc_layout_gives_its_split(tmp_path):
 
 def test_calibration_that_does_not_span_all_bytes_is_refused(model, pictures):
     with pytest.raises(ValueError, match="must span 0..255"):
-        convert.convert(graphs.build(model, "mean"), "int8", np.clip(pictures, 0, 100))
+        convert.convert(graphs.export_graph(model, MEAN), "int8", np.clip(pictures, 0, 100))
 
 
 def test_bias_correction_repairs_a_spoiled_bias(converted, pictures):
@@ -350,7 +357,7 @@ def test_bias_correction_repairs_a_spoiled_bias(converted, pictures):
 
 
 def test_bias_correction_refuses_another_network(converted, pictures):
-    other = convert.convert(graphs.build(tiny_model(CLASSES), "mean"), "float32")
+    other = convert.convert(graphs.export_graph(tiny_model(CLASSES), MEAN), "float32")
     with pytest.raises(ValueError, match="different convolutions"):
         bias_correction.correct(converted[1], other, pictures)
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from edge.export import convert, graphs
+from edge.export.exported_map import ExportedMap
 from helpers import tiny_model, varied
 from wsol_tf.model.score_maps import map_of
 
@@ -28,7 +29,7 @@ def test_a_map_is_the_whole_models(model, image, map_):
     expected = {"class:cat": maps[..., 2], "all": maps}.get(map_)
     if expected is None:
         expected = map_of(map_, maps, whole["score_map"], whole["logits"], 0, top_k=3)
-    outputs = graphs.build(model, map_).predict_on_batch(image)
+    outputs = graphs.export_graph(model, ExportedMap.parse(map_)).predict_on_batch(image)
     found = np.asarray(outputs["foreground_mask"])[0]
     assert found.shape == (8, 8, 5 if map_ == "all" else 1)
     np.testing.assert_allclose(found, expected.reshape(found.shape), atol=2e-6)
@@ -42,7 +43,7 @@ def test_a_model_of_mixed_precision_is_exported_in_float32(image, policy):
     trained = varied(tiny_model(("float16", "bee"), mixed_precision=policy))
     copy = graphs.in_float32(trained)
     assert copy.classes == trained.classes and copy.thresholds == trained.thresholds
-    graph = graphs.build(copy, "mean")
+    graph = graphs.export_graph(copy, ExportedMap.parse("mean"))
     assert "DEQUANTIZE" not in convert.operations(convert.convert(graph, "float32"))
     found = np.asarray(graph.predict_on_batch(image)["foreground_mask"])[0, ..., 0]
     rounded = np.asarray(trained.predict_on_batch(image)["localization_map"])[0].mean(-1)
@@ -56,7 +57,7 @@ def test_a_model_in_float32_stays_as_it_is(model):
 
 def test_the_chosen_class_follows_the_picture(model):
     """Pictures of other predicted classes give the maps of those, not always the same one."""
-    graph = graphs.build(model, "predicted")
+    graph = graphs.export_graph(model, ExportedMap.parse("predicted"))
     scores = model.classifier.get_layer("classifier_scores")
     kernel, bias = scores.get_weights()
     image = np.full((1, 64, 64, 3), 90, np.float32)
@@ -70,9 +71,15 @@ def test_the_chosen_class_follows_the_picture(model):
         scores.set_weights([kernel, bias])
 
 
-def test_a_larger_output_is_the_small_map_upsampled_as_on_the_desk(model, image):
-    small = np.asarray(graphs.build(model, "mean").predict_on_batch(image)["foreground_mask"])
-    large = graphs.build(model, "mean", output_size=32).predict_on_batch(image)["foreground_mask"]
+def test_a_larger_output_is_the_small_map_upsampled_as_opencv_does(model, image):
+    small = np.asarray(
+        graphs.export_graph(model, ExportedMap.parse("mean")).predict_on_batch(image)[
+            "foreground_mask"
+        ]
+    )
+    large = graphs.export_graph(model, ExportedMap.parse("mean"), output_size=32).predict_on_batch(
+        image
+    )["foreground_mask"]
     expected = cv2.resize(small[0, ..., 0], (32, 32), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(np.asarray(large)[0, ..., 0], expected, atol=1e-6)
 
@@ -80,7 +87,9 @@ def test_a_larger_output_is_the_small_map_upsampled_as_on_the_desk(model, image)
 def test_cost_follows_what_is_asked(model):
     """Only maps of predicted classes carry the classifier, and none of them all maps."""
     operations = {
-        map_: convert.operations(convert.convert(graphs.build(model, map_), "float32"))
+        map_: convert.operations(
+            convert.convert(graphs.export_graph(model, ExportedMap.parse(map_)), "float32")
+        )
         for map_ in ("mean", "class:cat", "predicted")
     }
     extractor = sum(type(layer).__name__ == "Conv2D" for layer in model.feature_extractor.layers)
@@ -92,19 +101,31 @@ def test_cost_follows_what_is_asked(model):
 
 
 def test_what_the_model_has_no_map_for_is_refused(model):
-    for text in ("means", "class:fox", "class:", ""):
+    for text in ("means", "class:fox", "class:", "class", ""):
         with pytest.raises(ValueError, match="Legal|no class"):
-            graphs.parse_map(text, model)
-    agnostic = tiny_model(CLASSES, localizer="agnostic")
-    assert graphs.parse_map("mean", agnostic) == "mean"
+            ExportedMap.parse(text).check(model.classes, 5)
+    ExportedMap("mean").check(model.classes, 1)
     for text in ("predicted", "topk", "all", "class:cat"):
+        ExportedMap.parse(text).check(model.classes, 5)
         with pytest.raises(ValueError, match="one channel"):
-            graphs.parse_map(text, agnostic)
+            ExportedMap.parse(text).check(model.classes, 1)
     with pytest.raises(ValueError, match="at least the map's own side, 8"):
-        graphs.build(model, "mean", output_size=7)
+        graphs.export_graph(model, ExportedMap.parse("mean"), output_size=7)
 
 
-def test_a_map_goes_with_the_threshold_of_its_kind():
-    assert [graphs.stored_kind(m) for m in ("mean", "topk", "predicted", "class:ant", "all")] == [
-        "mean", "topk", "predicted", "true", "true",
+def test_a_map_is_parsed_once_and_says_what_it_needs():
+    said = {}
+    for text in ("mean", "topk", "predicted", "class:cat", "all"):
+        map_ = ExportedMap.parse(text)
+        said[text] = (str(map_), map_.stored_kind, map_.needs_classifier, map_.label(CLASSES))
+    assert said == {
+        "mean": ("mean", "mean", False, None),
+        "topk": ("topk", "topk", True, None),
+        "predicted": ("predicted", "predicted", True, None),
+        "class:cat": ("class:cat", "true", False, 2),
+        "all": ("all", "true", False, None),
+    }
+    assert ExportedMap.parse("class:a:b") == ExportedMap("class", "a:b")
+    assert [range(5)[ExportedMap.parse(t).channels(CLASSES)] for t in ("class:dog", "all")] == [
+        range(3, 4), range(5),
     ]  # fmt: skip

@@ -5,10 +5,13 @@ import os
 import numpy as np
 import pytest
 
-from edge.export import graphs, parity, qat
+from edge.export import graphs, qat, rounding, twin
+from edge.export.exported_map import ExportedMap
+from edge.runners import keras_runner
 from helpers import tiny_model, varied
 
 CLASSES = ("ant", "bee", "cat")
+MEAN, BEE = ExportedMap("mean"), ExportedMap("class", "bee")
 
 
 @pytest.fixture(scope="module")
@@ -23,39 +26,41 @@ def pictures():
 
 
 def keras_run(model, map_="mean"):
-    return parity.keras_runner(graphs.build(model, map_))
+    return keras_runner(graphs.export_graph(model, ExportedMap.parse(map_)))
 
 
 @pytest.mark.parametrize("map_", ["mean", "class:bee", "all"])
 def test_the_twin_gives_what_the_model_gives(model, pictures, map_):
     expected = qat.masks(keras_run(model, map_), pictures[:2])[:, 0]
-    with qat._optimization() as (tf_keras, _):
-        found = qat.twin(model, map_, tf_keras).predict_on_batch(pictures[:2].astype(np.float32))
+    with qat.optimization() as (tf_keras, _):
+        found = twin.twin_of(model, ExportedMap.parse(map_), tf_keras).predict_on_batch(
+            pictures[:2].astype(np.float32)
+        )
     np.testing.assert_allclose(found, expected, atol=5e-6)
 
 
 def test_weights_come_back_as_they_went(model):
-    with qat._optimization() as (tf_keras, _):
-        weights = qat.weights_of(qat.twin(model, "mean", tf_keras))
-    copy = qat.with_weights(model, "mean", weights)
+    with qat.optimization() as (tf_keras, _):
+        weights = twin.weights_of(twin.twin_of(model, MEAN, tf_keras))
+    copy = twin.with_weights(model, MEAN, weights)
     for before, after in zip(model.weights, copy.weights, strict=True):
         np.testing.assert_array_equal(before, after)
 
 
 def test_only_the_map_that_was_asked_for_changes(model):
-    with qat._optimization() as (tf_keras, _):
-        weights = qat.weights_of(qat.twin(model, "class:bee", tf_keras))
+    with qat.optimization() as (tf_keras, _):
+        weights = twin.weights_of(twin.twin_of(model, BEE, tf_keras))
     weights["localizer_conv/kernel"] = np.ones_like(weights["localizer_conv/kernel"])
-    kernel = graphs.kernel_of(qat.with_weights(model, "class:bee", weights), "all")[0]
-    before = graphs.kernel_of(model, "all")[0]
+    kernel = graphs.kernel_of(twin.with_weights(model, BEE, weights), ExportedMap("all"))[0]
+    before = graphs.kernel_of(model, ExportedMap("all"))[0]
     assert (kernel[..., 1] == 1).all()
     np.testing.assert_array_equal(kernel[..., [0, 2]], before[..., [0, 2]])
 
 
 def test_rounding_is_small_and_in_256_steps(model, pictures):
     run = keras_run(model)
-    with qat._optimization() as (tf_keras, tfmot):
-        student = qat.quantized(qat.twin(model, "mean", tf_keras), pictures, tf_keras, tfmot)
+    with qat.optimization() as (tf_keras, tfmot):
+        student = rounding.rounded(twin.twin_of(model, MEAN, tf_keras), pictures, tf_keras, tfmot)
         found = student.predict_on_batch(pictures.astype(np.float32))
         probe = tf_keras.Model(student.input, student.get_layer("quant_conv1_relu").output)
         activations = probe.predict_on_batch(pictures.astype(np.float32))
@@ -69,7 +74,7 @@ def test_rounding_is_small_and_in_256_steps(model, pictures):
 def test_training_changes_a_copy_and_does_what_it_is_for(model, pictures, kind):
     before = [np.array(w) for w in model.weights]
     trained = qat.train(
-        model, "mean", keras_run(model), pictures, kind, steps=4, sparsity=0.5, clusters=4
+        model, MEAN, keras_run(model), pictures, kind, steps=4, sparsity=0.5, clusters=4
     )
     for old, new in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(old, new)
@@ -93,10 +98,10 @@ def test_training_changes_a_copy_and_does_what_it_is_for(model, pictures, kind):
 @pytest.mark.parametrize("map_", ["predicted", "topk"])
 def test_maps_that_need_the_classifier_are_refused(model, pictures, map_):
     with pytest.raises(ValueError, match="needs the classifier"):
-        qat.train(model, map_, keras_run(model), pictures[:1], steps=1)
+        qat.train(model, ExportedMap(map_), keras_run(model), pictures[:1], steps=1)
 
 
 def test_a_missing_package_is_named(model, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tensorflow_model_optimization", None)
-    with pytest.raises(ValueError, match=r"wsol_tf\[qat\]"), qat._optimization():
+    with pytest.raises(ValueError, match=r"wsol_tf\[qat\]"), qat.optimization():
         pass

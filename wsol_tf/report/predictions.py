@@ -1,0 +1,138 @@
+"""What a model finds in pictures, as files: an overlay, a mask and a line of JSON for each."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from wsol_tf.data import images
+from wsol_tf.report import pictures
+
+LINES = "predictions.jsonl"
+_ENDINGS = ("_overlay.png", "_mask.png")
+
+
+def to_stderr(text: str) -> None:
+    """Prints a line apart from what a program is asked for."""
+    print(text, file=sys.stderr)
+
+
+def write_predictions(
+    localize: Callable[[np.ndarray], Any],
+    paths: Sequence[str],
+    output_dir: str,
+    *,
+    kind: str,
+    threshold: float | str,
+    on_bad_image: str = "skip",
+    log: Callable[[str], Any] = print,
+    warn: Callable[[str], Any] = to_stderr,
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Localizes pictures one at a time, for they can be very large, and writes what is found.
+
+    For each picture NAME.* it writes NAME_overlay.png, NAME_mask.png (255 where the object is, at
+    the picture's size) and a line of predictions.jsonl. Pictures with the same name get numbers.
+
+    Args:
+        localize: function of a picture uint8 `[height, width, 3]` that returns a `Found` of
+            `wsol_tf.model.score_maps` or of `edge.runtime`. FloatingPointError makes it a picture
+            that can't be used.
+        paths: picture files.
+        output_dir: an existing folder.
+        kind: kind of map, for predictions.jsonl.
+        threshold: score-map threshold, for predictions.jsonl.
+        on_bad_image: "skip" pictures that can't be used, or "fail" at the first.
+        log: is told what was found in each picture.
+        warn: is told which pictures are skipped, and why.
+
+    Returns:
+        (lines, skipped): a dict for each picture, as in predictions.jsonl, and path -> reason of
+        pictures that were skipped.
+
+    Raises:
+        ValueError: a picture can't be used and `on_bad_image` is "fail".
+    """
+    lines, skipped = [], {}
+    taken = _names_in_use(paths, output_dir)
+    with open(os.path.join(output_dir, LINES), "w") as file:
+        for path in paths:
+            try:
+                image = images.read_image(path)
+                found = localize(image)
+            except (images.BadImage, FloatingPointError) as error:
+                skipped[path] = getattr(error, "reason", str(error).rstrip("."))
+                if on_bad_image == "fail":
+                    raise ValueError(
+                        f"{path}: {skipped[path]}. Repair or remove it, or have such pictures "
+                        "named and skipped: `on_bad_image=skip`."
+                    ) from error
+                warn(f"Skipped: {path}: {skipped[path]}.")
+                continue
+            name = _unique(os.path.splitext(os.path.basename(path))[0], taken)
+            _draw(image, found, os.path.join(output_dir, name))
+            line = _line(path, image, found, name, kind=kind, threshold=threshold)
+            lines.append(line)
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            said = [_caption(found), f"box {line['box']}"]
+            log(f"{path}: {', '.join(filter(None, said))}")
+    return lines, skipped
+
+
+def summary(lines: Sequence[dict], skipped: dict[str, str], output_dir: str) -> str:
+    """Says how many pictures were localized, after `write_predictions`."""
+    what = "picture" if len(lines) == 1 else "pictures"
+    return f"{len(lines)} {what} localized, {len(skipped)} skipped; see {output_dir}."
+
+
+def _line(path, image, found, name, *, kind, threshold):
+    """What predictions.jsonl says about a picture."""
+    return {
+        "image": path,
+        "size": {"height": image.shape[0], "width": image.shape[1]},
+        "class": found.class_name,
+        "probability": found.probability,
+        "box": [round(float(edge), 2) for edge in found.box],
+        "map": kind,
+        "threshold": threshold,
+        "mask": f"{name}_mask.png",
+        "overlay": f"{name}_overlay.png",
+    }
+
+
+def _caption(found):
+    """The class and its probability, or what of the two is known."""
+    probability = None if found.probability is None else f"{found.probability:.0%}"
+    return " ".join(filter(None, [found.class_name, probability]))
+
+
+def _draw(image, found, stem):
+    caption = _caption(found)
+    overlay = pictures.overlay(image, found.score_map, found.mask, found.box, caption=caption)
+    Image.fromarray(overlay).save(f"{stem}_overlay.png")
+    Image.fromarray(found.mask.astype(np.uint8) * 255).save(f"{stem}_mask.png")
+
+
+def _names_in_use(paths, output_dir):
+    """Names whose files would replace pictures to read, which may lie in the output folder."""
+    here = os.path.realpath(output_dir)
+    inside = [path for path in paths if os.path.dirname(os.path.realpath(path)) == here]
+    return {
+        os.path.basename(path).removesuffix(ending)
+        for path in inside
+        for ending in _ENDINGS
+        if path.endswith(ending)
+    }
+
+
+def _unique(name, taken):
+    """A name that is not taken yet: pictures of different folders can share one."""
+    unique, number = name, 1
+    while unique in taken:
+        number += 1
+        unique = f"{name}_{number}"
+    taken.add(unique)
+    return unique
