@@ -45,7 +45,7 @@ NUM_CLASSES = 20
 
 def work(config, repeats, path):
     """Takes steps as one worker of however many TF_CONFIG names; the first writes what it saw."""
-    strategy = strategies.make("multi_worker" if "TF_CONFIG" in os.environ else "one")
+    strategy = strategies.make_strategy("multi_worker" if "TF_CONFIG" in os.environ else "one")
     keras.utils.set_random_seed(config.seed)
     with strategies.scope(strategy):
         model, _ = build_model(config, [f"class {i}" for i in range(NUM_CLASSES)])

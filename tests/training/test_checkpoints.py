@@ -65,7 +65,7 @@ def test_a_flipped_bit_is_found(tmp_path):
     data = bytearray(path.read_bytes())
     data[2000] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="None of the 1 checkpoints.*--resume=false"):
+    with pytest.raises(ValueError, match="None of the 1 checkpoints.*`resume=false`"):
         checkpoints.newest(str(tmp_path), print)
 
 
@@ -132,7 +132,7 @@ with checkpoints.lock(sys.argv[1], print):
     )
     try:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match=f"process {other.pid} on .*another --output_dir"):
+        with pytest.raises(ValueError, match=f"process {other.pid} on .*another `output_dir`"):
             with checkpoints.lock(str(tmp_path), print):
                 pass
     finally:
