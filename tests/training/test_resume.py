@@ -215,7 +215,7 @@ def test_workers_end_together_when_one_is_told_to(tmp_path):
     workers[1].send_signal(signal.SIGTERM)
     ended = []
     for worker in workers:
-        output, errors = worker.communicate(timeout=240)
+        _, errors = worker.communicate(timeout=240)
         assert worker.returncode == 75, errors
         assert "Traceback" not in errors
         ended.append(errors.partition("Ended by SIGTERM at ")[2].splitlines()[0])

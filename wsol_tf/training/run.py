@@ -116,14 +116,24 @@ class Run:
         """Opens the pictures, from where the newest checkpoint is in them; see `train`."""
         config = self.config
         opened = splits.open_splits(config, dataset, val_dataset, score=self.chief, log=self.log)
-        self.splits, self.source, self.kept, self.held = (
-            opened, opened.source, opened.kept, opened.held
-        )  # fmt: skip
+        self.splits = opened
+        self.source, self.kept, self.held = opened.source, opened.kept, opened.held
+        side = resize_side(config.input_size, config.resize_size)
+        self.stream = TrainingStream(
+            self.source,
+            self.kept,
+            batch_size=config.batch_size,
+            input_size=config.input_size,
+            resize_size=side,
+            seed=config.seed,
+            read=cached_reader(self.source, self.kept, side, config.cache, config.output_dir),
+        )
+        self.steps_per_epoch = self.stream.num_samples / config.batch_size
         self._read_state()
-        self.steps_per_epoch = num_samples(self.source, self.kept) / config.batch_size
         self.batches = self.strategy.distribute_datasets_from_function(self._batches)
 
     def _read_state(self):
+        """Reads the newest checkpoint; a run without one begins at step 0."""
         config = self.config
         saved = checkpoints.newest(config.output_dir, self.log) if config.resume else None
         digest = self.splits.digest()
@@ -141,22 +151,14 @@ class Run:
 
     def _batches(self, context):
         """The batches of one worker, from the step that the run has reached."""
-        config = self.config
         return training_batches(
-            self.source,
-            self.kept,
-            input_size=config.input_size,
-            resize_size=resize_side(config.input_size, config.resize_size),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            epochs=config.epochs,
+            self.stream,
+            epochs=self.config.epochs,
             start=self.state.step,
-            parts=config.gradient_accumulation,
+            parts=self.config.gradient_accumulation,
             replicas=self.strategy.num_replicas_in_sync,
             worker=context.input_pipeline_id,
             workers=context.num_input_pipelines,
-            cache=config.cache,
-            cache_dir=config.output_dir,
         )
 
     # --- build, resume ---------------------------------------------------------------------------
@@ -170,17 +172,18 @@ class Run:
 
     def resume(self) -> None:
         """Brings the variables back to where the newest checkpoint left them, if there is one."""
-        state = self.state
-        if self.arrays is not None:
-            loop.restore(self.model, self.arrays)
-        if self.agree([state.step]) != [state.step]:
+        step = self.state.step
+        if self.agree([step]) != [step]:
             raise ValueError(
-                f"The workers see different checkpoints (this one is at step {state.step}): "
+                f"The workers see different checkpoints (this one is at step {step}): "
                 "`output_dir` must be one folder that all of them share."
             )
-        resumed = f"Resumed at step {state.step}."
-        self.log(f"Feature extractor {self.loaded}." if self.arrays is None else resumed)
-        self.arrays = None
+        if self.arrays is None:
+            self.log(f"Feature extractor {self.loaded}.")
+        else:
+            loop.restore(self.model, self.arrays)
+            self.arrays = None
+            self.log(f"Resumed at step {step}.")
         self.log(
             f"Training on {len(self.kept)} pictures with "
             f"{strategies.describe_devices(self.strategy)}, {self.model.total_steps} steps in "
@@ -196,6 +199,7 @@ class Run:
         if self.chief:
             files.write(self._path("run.flags"), programs.to_flagfile(config))
         stop = StopAtNaN(state)
+        called = [stop, *(self._callbacks() if self.chief else ())]
         with loop.signals() as signals:
             try:
                 ended = loop.run(
@@ -205,7 +209,7 @@ class Run:
                     state=state,
                     epochs=config.epochs,
                     steps_per_epoch=self.steps_per_epoch,
-                    callbacks=[stop, *(self._callbacks() if self.chief else ())],
+                    callbacks=called,
                     steps_per_execution=config.steps_per_execution,
                     parts=config.gradient_accumulation,
                     stops=signals,
@@ -318,8 +322,8 @@ class Run:
             with callbacks.averaged_weights(self.model):
                 callbacks.save_model(self.model, path)
         else:
-            self.log(f"Kept the model of epoch {state.best_epoch + 1}, the best by its "
-                     f"held-out {config.best_by}.")  # fmt: skip
+            epoch = state.best_epoch + 1
+            self.log(f"Kept the model of epoch {epoch}, the best by its held-out {config.best_by}.")
         single = strategies.is_single_device(self.strategy)
         if not single or state.best is not None or config.ema:
             self.model = load_model(path)
