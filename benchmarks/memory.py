@@ -14,11 +14,11 @@ import tempfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import numpy as np  # noqa: E402
-from absl import app, flags  # noqa: E402
+import numpy as np
+from absl import app, flags
 
-from wsol_tf import config as config_lib  # noqa: E402
-from wsol_tf.training.run import train  # noqa: E402
+from wsol_tf import config as config_lib
+from wsol_tf.training.run import train
 
 PICTURES, BATCH = 128, 2
 
@@ -47,7 +47,7 @@ def main(argv):
                 print(f"step {step:6}: {resident():7.1f} MiB", flush=True)
             seen.append((step, resident()))
 
-    train(config, log)
+    train(config, log=log)
     steps, memory = np.array(seen)[len(seen) // 2 :].T
     slope = np.polyfit(steps, memory, 1)[0]
     print(

@@ -20,21 +20,18 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from absl import app, flags  # noqa: E402
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
 
-from wsol_tf import programs  # noqa: E402
+from wsol_tf import programs
 from wsol_tf.data.batches import training_batches
 from wsol_tf.data.cache import cached_reader
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.stream import TrainingStream
-from wsol_tf.model.build import build_model  # noqa: E402
-from wsol_tf.training import (
-    loop,
-    strategies,  # noqa: E402
-)
+from wsol_tf.model.build import build_model
+from wsol_tf.training import loop, strategies
 
 ILSVRC = 1_281_167  # training pictures
 NUM_CLASSES = 20
@@ -42,7 +39,7 @@ NUM_CLASSES = 20
 
 def work(config, repeats, path):
     """Takes steps as one worker of however many TF_CONFIG names; the first writes what it saw."""
-    strategy = strategies.make("multi_worker" if "TF_CONFIG" in os.environ else "one")
+    strategy = strategies.make_strategy("multi_worker" if "TF_CONFIG" in os.environ else "one")
     keras.utils.set_random_seed(config.seed)
     with strategies.scope(strategy):
         model = build_model(config, [f"class {i}" for i in range(NUM_CLASSES)], 1000)
@@ -126,17 +123,15 @@ def project(name, devices, speed, gradient_bytes, bandwidth, input_limit, batch)
     )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    values = flags.FLAGS
+def run(values):
+    """Measures, prints and projects; or works as one of the workers that it started."""
     config = programs.from_flags(values)
     if values.result:
         work(config, values.repeats, values.result)
         return
     os.makedirs(values.work_dir, exist_ok=True)
     one, two = (measure(workers, values.work_dir) for workers in (1, 2))
-    speeds = [config.batch_size / np.median(run["seconds"]) for run in (one, two)]
+    speeds = [config.batch_size / np.median(ran["seconds"]) for ran in (one, two)]
     losses = np.abs(one["losses"] - two["losses"]) / np.abs(one["losses"])
     apart = np.linalg.norm(one["moved"] - two["moved"]) / np.linalg.norm(one["moved"])
     print(
@@ -148,9 +143,16 @@ def main(argv):
         f"second, {losses[-1]:.1g} at the last; way of the weights in {len(losses)} steps: "
         f"{apart:.1g} of its length apart"
     )
-    reading = input_speed(config)
     gradient_bytes = 4 * int(one["count"])
-    print(f"gradients: {gradient_bytes / 1e6:.1f} MB; input from memory: {reading:.0f} images/s")
+    print(
+        f"gradients: {gradient_bytes / 1e6:.1f} MB; input from memory: "
+        f"{input_speed(config):.0f} images/s"
+    )
+    print_projection(values, gradient_bytes)
+
+
+def print_projection(values, gradient_bytes):
+    """Prints a table of what more devices would give, and what it assumes."""
     speed = values.device_speed
     print(
         f"\nProjection, not measured. Assumed: {speed:,.0f} images/s for each device, batch "
@@ -175,7 +177,8 @@ def main(argv):
         )  # fmt: skip
 
 
-if __name__ == "__main__":
+def define_flags():
+    """Defines the flags of this program."""
     programs.define_flags(extractor_weights="none", width=0.25, batch_size=8)
     flags.DEFINE_integer("repeats", 15, "Steps that are timed.", lower_bound=1)
     flags.DEFINE_string(
@@ -189,4 +192,7 @@ if __name__ == "__main__":
     flags.DEFINE_float("link", 100, "Assumed GB/s between the devices of a machine.")
     flags.DEFINE_float("network", 3, "Assumed GB/s between machines (25 Gbit/s).")
     flags.DEFINE_float("input", 4000, "Assumed images/s that a machine reads and decodes.")
-    app.run(main)
+
+
+if __name__ == "__main__":
+    programs.main(define_flags, run)

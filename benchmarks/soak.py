@@ -55,8 +55,54 @@ def arrays(path):
 
 def numbers_after(text, path):
     """The whole numbers that follow a text in a file."""
+    found = [line.partition(text)[2].split()[0] for line in lines_of(path) if text in line]
+    return [int(number.strip(".")) for number in found]
+
+
+def disturb(settings, output_dir, log, minutes, seed):
+    """Trains, and ends the training at random moments; then lets it come to its end.
+
+    Returns how often it was ended by what, all exit statuses, and how many checkpoints were cut.
+    """
+    chance = random.Random(seed)
+    kills, statuses, cut, begun = {"SIGKILL": 0, "SIGTERM": 0}, [], 0, time.monotonic()
+    while True:
+        before = checkpoints_in(output_dir)
+        training = start(settings, output_dir, log)
+        if time.monotonic() - begun > 60 * minutes:
+            return kills, [*statuses, training.wait()], cut
+        # Most endings come after something new was saved; the others while it starts.
+        if chance.random() < 0.8:
+            while training.poll() is None and checkpoints_in(output_dir) <= before:
+                time.sleep(0.2)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return kills, [*statuses, training.wait(chance.uniform(0, 40))], cut
+        kind = chance.choice(["SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM"])
+        training.send_signal(getattr(signal, kind))
+        statuses.append(training.wait())
+        kills[kind] += 1
+        saved = sorted(checkpoints_in(output_dir))
+        if len(saved) > 1 and chance.random() < 0.2:
+            os.truncate(saved[-1], os.path.getsize(saved[-1]) // 2)
+            cut += 1
+
+
+def compare(folder, other):
+    """Whether two runs have the same weights and the same history, and how many steps they took."""
+    ours, theirs = (arrays(os.path.join(run, "model.keras")) for run in (folder, other))
+    same_names = ours.keys() == theirs.keys()
+    histories = [lines_of(os.path.join(run, "history.csv")) for run in (folder, other)]
+    return {
+        "steps": int(histories[1][-1].split(",")[1]),
+        "same_weights": same_names and all(np.array_equal(ours[n], theirs[n]) for n in ours),
+        "same_history": histories[0] == histories[1],
+    }
+
+
+def lines_of(path):
+    """The lines of a text file."""
     with open(path, errors="replace") as file:
-        return [int(line.partition(text)[2].split()[0].strip(".")) for line in file if text in line]
+        return file.readlines()
 
 
 def main(argv):
@@ -65,62 +111,30 @@ def main(argv):
     settings = [*argv[1:], "--strategy=one", "--deterministic", "--checkpoint_every_steps=10"]
     whole, broken = (os.path.join(values.output_dir, name) for name in ("whole", "broken"))
     said = os.path.join(values.output_dir, "broken.log")
-    chance = random.Random(values.seed)
-
-    kills, codes, cut, begun = {"SIGKILL": 0, "SIGTERM": 0}, [], 0, time.monotonic()
+    begun = time.monotonic()
     with open(said, "a") as log:
-        while True:
-            before = checkpoints_in(broken)
-            training = start(settings, broken, log)
-            if time.monotonic() - begun > 60 * values.minutes:
-                codes.append(training.wait())
-                break
-            # Most endings come after something new was saved; the others while it starts.
-            if chance.random() < 0.8:
-                while training.poll() is None and checkpoints_in(broken) <= before:
-                    time.sleep(0.2)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                codes.append(training.wait(chance.uniform(0, 40)))
-                break
-            kind = chance.choice(["SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM"])
-            training.send_signal(getattr(signal, kind))
-            codes.append(training.wait())
-            kills[kind] += 1
-            saved = sorted(checkpoints_in(broken))
-            if len(saved) > 1 and chance.random() < 0.2:
-                os.truncate(saved[-1], os.path.getsize(saved[-1]) // 2)
-                cut += 1
+        kills, statuses, cut = disturb(settings, broken, log, values.minutes, values.seed)
     minutes = (time.monotonic() - begun) / 60
     begun = time.monotonic()
     with open(os.path.join(values.output_dir, "whole.log"), "a") as log:
         reference = start(settings, whole, log).wait()
     undisturbed = (time.monotonic() - begun) / 60
-    ours, theirs = (arrays(os.path.join(folder, "model.keras")) for folder in (broken, whole))
-    same = ours.keys() == theirs.keys() and all(
-        np.array_equal(ours[name], theirs[name]) for name in ours
-    )
-    histories = []
-    for folder in (broken, whole):
-        with open(os.path.join(folder, "history.csv")) as file:
-            histories.append(file.read())
     result = {
         "ended_by": kills,
-        "statuses": {str(code): codes.count(code) for code in sorted(set(codes))},
+        "statuses": {str(status): statuses.count(status) for status in sorted(set(statuses))},
         "resumed_at": numbers_after("Resumed at step", said),
         "checkpoints_cut_in_half": cut,
-        "refused_checkpoints": sum("can't be read" in line for line in open(said)),
-        "tracebacks": sum("Traceback" in line for line in open(said)),
+        "refused_checkpoints": sum("can't be read" in line for line in lines_of(said)),
+        "tracebacks": sum("Traceback" in line for line in lines_of(said)),
         "minutes": round(minutes, 1),
         "minutes_undisturbed": round(undisturbed, 1),
         "status_undisturbed": reference,
-        "steps": int(histories[1].splitlines()[-1].split(",")[1]),
-        "same_weights": same,
-        "same_history": histories[0] == histories[1],
+        **compare(broken, whole),
     }
     with open(os.path.join(values.output_dir, "soak.json"), "w") as file:
         json.dump(result, file, indent=2)
     print(json.dumps(result, indent=2))
-    sys.exit(0 if same and histories[0] == histories[1] else 1)
+    sys.exit(0 if result["same_weights"] and result["same_history"] else 1)
 
 
 if __name__ == "__main__":

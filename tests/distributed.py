@@ -111,7 +111,7 @@ def main(name, devices, *trainings):
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * devices
         )
-    strategy = strategies.make(name)
+    strategy = strategies.make_strategy(name)
     print(json.dumps([train(strategy, **settings) for settings in trainings]))
 
 

@@ -33,11 +33,15 @@ RUN_FILES = {"run.flags", "model.keras", "history.csv", "curves.png", "metrics.j
 
 
 def run(program, *arguments):
-    """Runs a program's main as its command line does; returns the exit status."""
+    """Runs a program as its command line does; returns the exit status."""
     before = set(flags.FLAGS)
     getattr(program, "define_flags", programs.define_flags)()
     try:
-        program.main(flags.FLAGS([program.__name__, *map(str, arguments)]))
+        argv = flags.FLAGS([program.__name__, *map(str, arguments)])
+        if hasattr(program, "main"):
+            program.main(argv)
+        else:
+            programs.call(program.run, argv)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

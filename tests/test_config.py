@@ -229,8 +229,8 @@ def test_what_differs_from_a_run_is_named(tmp_path):
     assert programs.differences(dataclasses.replace(config, **free), file) == []
     other = dataclasses.replace(config, ac_weight=2.5, epochs=4)
     assert programs.differences(other, file) == [
-        "--ac_weight=1.5 (here: 2.5)",
-        "--epochs=3 (here: 4)",
+        "`ac_weight=1.5` (here: 2.5)",
+        "`epochs=3` (here: 4)",
     ]
     file.write_text("--epoch_count=3\n")
     assert "epoch_count" in programs.differences(config, file)[0]

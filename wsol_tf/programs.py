@@ -1,54 +1,69 @@
-"""What all command lines share: their output folder, how a threshold is named, how they end."""
+"""What the command lines share: flags made from settings, one way to start and one way to end."""
 
 import contextlib
 import dataclasses
+import inspect
 import os
 import re
 import shlex
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
 
-from absl import flags
+from absl import app, flags
 
 from wsol_tf.config import CHANGEABLE_ON_RESUME, RECIPES, Config
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 PREEMPTED = 75  # "try again later" (EX_TEMPFAIL): the same command goes on from the checkpoint
 
+# Flags that a program has made here are its own: --help lists them.
+flags.disclaim_key_flags()
 
-def with_flags(text: str, flag_values: flags.FlagValues = flags.FLAGS) -> str:
-    """Turns the settings that a library names in backticks into the flags of this program.
 
-    "Lower `batch_size`, or pass `resume=false`." becomes "Lower --batch_size, or pass
-    --resume=false." What is no flag of this program loses its backticks.
+# --- from a command line to an exit status -------------------------------------------------------
+
+
+def main(define_flags: Callable[[], None], run: Callable[..., int | None]) -> None:
+    """Runs a program from its command line to its exit status; does not return.
+
+    Args:
+        define_flags: defines the flags of the program.
+        run: what the program does, see `call`.
     """
-
-    def dashed(match):
-        name, value = match.groups()
-        return f"--{name}{value}" if name in flag_values else name + value
-
-    return re.sub(r"`(\w+)((?:=[^`]*)?)`", dashed, text)
+    define_flags()
+    app.run(lambda argv: call(run, argv))
 
 
-def say(text: str) -> None:
-    """Prints a line of a library for the user of a program, see `with_flags`."""
-    print(with_flags(text), flush=True)
+def call(run: Callable[..., int | None], argv: Sequence[str]) -> None:
+    """Calls `run(flags.FLAGS, *arguments)` and ends the process where it does not succeed.
 
+    Args:
+        run: what the program does. Its signature says how many arguments that are no flags it
+            takes: `run(values)` takes none, `run(values, *paths)` any number. It returns the exit
+            status; None is success.
+        argv: name of the program, and the arguments that are left when flags are parsed.
 
-class Preempted(BaseException):
-    """A run was ended from outside and goes on when it is started again.
-
-    Like KeyboardInterrupt it may come at any moment, and is no error that code would handle.
+    Raises:
+        app.UsageError: an argument that the program does not take.
+        SystemExit: the program did not succeed, see `plain_ending`.
     """
-
-
-def preempt(number, frame):
-    """A handler of SIGTERM, for the time in which there is nothing to save."""
-    raise Preempted("Ended by SIGTERM. Nothing is lost: the same command goes on.")
+    try:
+        inspect.signature(run).bind(flags.FLAGS, *argv[1:])
+    except TypeError:
+        raise app.UsageError(
+            f"Unknown argument '{argv[1]}': settings are given as --name=value."
+        ) from None
+    with plain_ending():
+        status = run(flags.FLAGS, *argv[1:])
+    if status:
+        sys.exit(status)
 
 
 @contextlib.contextmanager
-def plain_ending():
-    """Turns what a user can mend into one sentence and status 1, Ctrl-C into status 130.
+def plain_ending() -> Iterator[None]:
+    """Turns an error that the user can fix into a sentence and status 1, Ctrl-C into status 130.
 
     A run that was preempted ends with status 75.
     """
@@ -64,32 +79,81 @@ def plain_ending():
         sys.exit(INTERRUPTED)
 
 
-def make_output_dir(path):
-    """Makes the folder that a program writes to; one that can't be is refused with a sentence."""
+class Preempted(BaseException):
+    """A run was ended from outside and goes on when it is started again.
+
+    Like KeyboardInterrupt it may come at any moment, and is no error that code would handle.
+    """
+
+
+def preempt(number: int, frame: FrameType | None) -> None:
+    """Handles SIGTERM while there is nothing to save.
+
+    Raises:
+        Preempted: always.
+    """
+    raise Preempted("Ended by SIGTERM. Nothing is lost: the same command resumes the run.")
+
+
+# --- what programs print and take ----------------------------------------------------------------
+
+
+def with_flags(text: str, flag_values: flags.FlagValues = flags.FLAGS) -> str:
+    """Turns the settings that a library names in backticks into the flags of this program.
+
+    "Lower `batch_size`, or pass `resume=false`." becomes "Lower --batch_size, or pass
+    --resume=false." What is no flag of this program loses its backticks.
+    """
+
+    def dashed(match: re.Match) -> str:
+        name, value = match.groups()
+        is_flag = name in flag_values or name == "flagfile"  # every program takes a flagfile
+        return f"--{name}{value}" if is_flag else name + value
+
+    return re.sub(r"`(\w+)((?:=[^`]*)?)`", dashed, text)
+
+
+def say(text: str) -> None:
+    """Prints a line of a library for the user of a program, see `with_flags`."""
+    print(with_flags(text), flush=True)
+
+
+def make_output_dir(path: str) -> None:
+    """Makes the folder that results are written to.
+
+    Raises:
+        ValueError: the path is empty, or the folder can't be made or written to.
+    """
     if not path:
-        raise ValueError("--output_dir is empty: name the folder that the results are written to.")
+        raise ValueError("`output_dir` is empty: name the folder that the results are written to.")
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         what = "a file has this name" if os.path.isfile(path) else error.strerror
         raise ValueError(
-            f"--output_dir '{path}' can't be made: {what}. Name another folder."
+            f"`output_dir` '{path}' can't be made: {what}. Name another folder."
         ) from error
     if not os.access(path, os.W_OK):
-        raise ValueError(f"--output_dir '{path}' can't be written to. Name another folder.")
+        raise ValueError(f"`output_dir` '{path}' can't be written to. Name another folder.")
 
 
-def command_line(program, values):
-    """The command that repeats a run: each flag that was given, quoted, on a line.
+def command_line(program: str, values: flags.FlagValues) -> str:
+    """Returns the command that repeats a run: every flag that was given, quoted, on its own line.
 
-    program: name of the module; values: parsed flags.
+    Args:
+        program: full name of the program's module.
+        values: the parsed flags.
     """
     given = [shlex.quote(values[name].serialize()) for name in values if values[name].present]
     return " \\\n    ".join([f"python -m {program}", *given])
 
 
-def parse_threshold(text):
-    """Reads --threshold: 'stored', 'otsu' or a number in 0..1."""
+def parse_threshold(text: str) -> float | str:
+    """Reads a score-map threshold: a number in 0..1, 'stored' or 'otsu'.
+
+    Raises:
+        ValueError: it is none of them.
+    """
     if text in ("stored", "otsu"):
         return text
     try:
@@ -98,12 +162,14 @@ def parse_threshold(text):
         value = -1.0
     if not 0 <= value <= 1:
         raise ValueError(
-            f"--threshold is a number in 0..1, 'stored' or 'otsu'. Received: '{text}'."
+            f"`threshold` must be a number in 0..1, 'stored' or 'otsu'. Received: '{text}'."
         )
     return value
 
 
-_DEFINERS = {
+# --- settings as flags ---------------------------------------------------------------------------
+
+_DEFINERS: dict[Any, Callable] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -111,7 +177,12 @@ _DEFINERS = {
 }
 
 
-def define_flags(names=None, *, flag_values=flags.FLAGS, **defaults):
+def define_flags(
+    names: Sequence[str] | None = None,
+    *,
+    flag_values: flags.FlagValues = flags.FLAGS,
+    **defaults: Any,
+) -> None:
     """Defines one absl flag per setting.
 
     Args:
@@ -131,11 +202,11 @@ def define_flags(names=None, *, flag_values=flags.FLAGS, **defaults):
             _DEFINERS[field.type](field.name, default, text, flag_values=flag_values)
 
 
-def from_flags(flag_values=flags.FLAGS) -> Config:
+def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
     """Makes a Config from parsed flags: a flag that was given wins over the recipe.
 
     Raises:
-        ValueError: for a value that is not legal.
+        ValueError: a value is not legal.
     """
     settings = {field.name: flag_values[field.name].value for field in dataclasses.fields(Config)}
     for name, value in RECIPES[settings["recipe"]].items():
@@ -144,7 +215,7 @@ def from_flags(flag_values=flags.FLAGS) -> Config:
     return Config(**settings)
 
 
-def from_flagfile(path, *arguments) -> Config:
+def from_flagfile(path: str | os.PathLike, *arguments: str) -> Config:
     """Makes a Config from a flagfile and further arguments (`--name=value`), as train does."""
     flag_values = flags.FlagValues()
     define_flags(flag_values=flag_values)
@@ -153,7 +224,7 @@ def from_flagfile(path, *arguments) -> Config:
 
 
 def to_flagfile(config: Config) -> str:
-    """Writes every setting as a line of a flagfile, with its help text before it."""
+    """Returns the text of a flagfile: every setting on a line, with its help before it."""
     lines = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -162,10 +233,13 @@ def to_flagfile(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def differences(config: Config, path) -> list[str]:
-    """What a run's run.flags has otherwise than a Config, as "--name=theirs (here: ours)".
+def differences(config: Config, path: str | os.PathLike) -> list[str]:
+    """Names the settings in which the run.flags of a run differs from a Config.
 
-    Settings in CHANGEABLE_ON_RESUME are left out. A file that can't be read is a difference.
+    Settings that may change when a run is resumed are left out.
+
+    Returns:
+        A list of "`name=theirs` (here: ours)". A file that can't be read is a difference too.
     """
     try:
         other = from_flagfile(path)
@@ -173,7 +247,7 @@ def differences(config: Config, path) -> list[str]:
         return [f"{path} can't be read ({error})"]
     names = (x.name for x in dataclasses.fields(Config) if x.name not in CHANGEABLE_ON_RESUME)
     return [
-        f"--{name}={getattr(other, name)} (here: {getattr(config, name)})"
+        f"`{name}={getattr(other, name)}` (here: {getattr(config, name)})"
         for name in names
         if getattr(other, name) != getattr(config, name)
     ]

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wsol_tf.model import losses
 from wsol_tf.model.optimizer import GroupSGD
 from wsol_tf.training import callbacks, loop
-from wsol_tf.training.ledger import Ledger, duration
+from wsol_tf.training.ledger import Ledger, format_duration
 from wsol_tf.training.watch import StopAtNaN, Watch
 
 LOGS = {"loss": 3.0, "top1_cls": 0.5} | {name: 2.0 for name in losses.TERMS}
@@ -122,7 +122,7 @@ def test_long_epochs_have_lines_in_between(tmp_path):
     [(3, "3 s"), (600, "10 min"), (5 * 3600, "5.0 h"), (3 * 86400, "3.0 days")],
 )
 def test_durations_as_people_say_them(seconds, text):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 # --- warnings ------------------------------------------------------------------------------------
@@ -145,12 +145,12 @@ GOOD = ROW | {"ac": 0.3}
 @pytest.mark.parametrize(
     "bad, words",
     [
-        ({"ac": 0.01}, ["less than 2 %", "collapsing to nothing", "--ac_weight"]),
+        ({"ac": 0.01}, ["less than 2 %", "collapsing to nothing", "`ac_weight`"]),
         ({"ac": 0.0, "weighted_ac": 0.0}, ["less than 2 %"]),
-        ({"ac": 0.99}, ["more than 98 %", "collapsing to everything", "Raise --ac_weight"]),
-        ({"ae_left": 0.0}, ["ae erases all of the score map", "--ae_threshold"]),
-        ({"ae_fg_left": 0.001}, ["ae_fg erases all of the mask", "--ae_fg_threshold"]),
-        ({"pseudo_coverage": 0.005, "weighted_pseudo": 0.0}, ["less than 1 %", "--pseudo_high"]),
+        ({"ac": 0.99}, ["more than 98 %", "collapsing to everything", "Raise `ac_weight`"]),
+        ({"ae_left": 0.0}, ["ae erases all of the score map", "`ae_threshold`"]),
+        ({"ae_fg_left": 0.001}, ["ae_fg erases all of the mask", "`ae_fg_threshold`"]),
+        ({"pseudo_coverage": 0.005, "weighted_pseudo": 0.0}, ["less than 1 %", "`pseudo_high`"]),
     ],
 )
 def test_a_known_failure_is_said_once_with_the_setting(bad, words):
@@ -242,9 +242,7 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path, one_weight):
     assert said == [] and not one_weight.stop_training
     _, said = keep(path, one_weight, [*rows, {}, {"held_loss": 2}], best_by="loss", patience=2)
     assert one_weight.stop_training
-    assert (
-        "2 looks at the held-out pictures brought no better model than that of epoch 2" in said[0]
-    )
+    assert "2 validations brought no better model than that of epoch 2, by the loss" in said[0]
 
 
 def test_averages_take_the_place_of_the_weights_for_a_while(one_weight):
@@ -252,17 +250,17 @@ def test_averages_take_the_place_of_the_weights_for_a_while(one_weight):
     one_weight.compile(optimizer)
     for _ in range(2):  # weights 6 and 5; the average starts at the first
         optimizer.apply([np.float32([[1]])], one_weight.trainable_variables)
-    with callbacks.averaged(one_weight):
+    with callbacks.averaged_weights(one_weight):
         assert one_weight.get_weights()[0].item() == 5.5
     assert one_weight.get_weights()[0].item() == 5
     one_weight.compile(GroupSGD(1.0))
-    with callbacks.averaged(one_weight):
+    with callbacks.averaged_weights(one_weight):
         assert one_weight.get_weights()[0].item() == 5
 
 
 def test_saving_that_breaks_off_leaves_the_old_file(tmp_path, one_weight):
     path = str(tmp_path / "model.keras")
-    callbacks.save(one_weight, path)
+    callbacks.save_model(one_weight, path)
     assert os.listdir(tmp_path) == ["model.keras"]
 
     def break_off(name):
@@ -271,7 +269,7 @@ def test_saving_that_breaks_off_leaves_the_old_file(tmp_path, one_weight):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        callbacks.save(SimpleNamespace(save=break_off), path)
+        callbacks.save_model(SimpleNamespace(save=break_off), path)
     assert saved_value(path) == 7
 
 
@@ -279,7 +277,7 @@ def test_a_full_disk_costs_the_run_neither_the_model_before_nor_its_end(
     tmp_path, one_weight, monkeypatch
 ):
     path = str(tmp_path / "model.keras")
-    callbacks.save(one_weight, path)
+    callbacks.save_model(one_weight, path)
 
     def full(self, name):
         with open(name, "wb") as file:
@@ -294,7 +292,7 @@ def test_a_full_disk_costs_the_run_neither_the_model_before_nor_its_end(
     assert state.best is None and not one_weight.stop_training
     assert os.listdir(tmp_path) == ["model.keras"] and saved_value(path) == 7
     with pytest.raises(OSError, match="No space left on device: '.*model.keras'"):
-        callbacks.save(one_weight, path)
+        callbacks.save_model(one_weight, path)
 
 
 def stop_at_nan(step, history=()):
@@ -306,7 +304,7 @@ def stop_at_nan(step, history=()):
 def test_a_run_without_nan_goes_on():
     callback = stop_at_nan(6)
     callback.on_train_batch_end(0, LOGS)
-    assert callback.sentence == "" and not callback.model.stop_training
+    assert callback.failure == "" and not callback.model.stop_training
 
 
 @pytest.mark.parametrize(
@@ -321,11 +319,11 @@ def test_nan_stops_the_run_and_names_the_term(bad, named):
     callback = stop_at_nan(5, [LOGS])
     callback.on_train_batch_end(2, LOGS | bad)
     assert callback.model.stop_training
-    assert named in callback.sentence
-    assert "The model of the last whole epoch is kept." in callback.sentence
+    assert named in callback.failure
+    assert "The model of the last complete epoch is kept." in callback.failure
 
 
 def test_nan_in_the_first_epoch_promises_no_model():
     callback = stop_at_nan(1)
     callback.on_train_batch_end(0, LOGS | {"loss": np.nan})
-    assert "No model is kept." in callback.sentence
+    assert "No model is kept." in callback.failure

@@ -156,17 +156,18 @@ class Log(keras.callbacks.Callback):
         self.calls.append(("end", epoch))
 
 
-def count(state=None, at=None, do=None, **settings):
+def count(state=None, at=None, do=None, every_steps=0, every_minutes=0.0, **settings):
     """Runs the loop over batches 0, 1, 2, ...; returns (calls, state, ended)."""
     calls, state = [], state or loop.State()
     settings = {"epochs": 2, "steps_per_epoch": 2.5} | settings
+    saving = loop.Saving(lambda: calls.append(("save", state.step)), every_steps, every_minutes)
     ended = loop.run(
         Counting(),
         iter(range(state.step, 99)),
         tf.distribute.get_strategy(),
         state=state,
         callbacks=[Log(calls, at, do)],
-        save=lambda: calls.append(("save", state.step)),
+        saving=saving,
         **settings,
     )
     return calls, state, ended
@@ -187,9 +188,9 @@ def test_epochs_end_with_the_step_that_has_their_last_picture():
 
 
 def test_checkpoints_every_so_many_steps():
-    calls, _, _ = count(save_every_steps=2)
+    calls, _, _ = count(every_steps=2)
     assert [step for kind, step in calls if kind == "save"] == [2, 4, 5]
-    calls, _, _ = count(save_every_steps=2, steps_per_execution=3)
+    calls, _, _ = count(every_steps=2, steps_per_execution=3)
     assert [step for kind, step in calls if kind == "save"] == [2, 4, 5]
     # Windows of steps end with epochs and checkpoints: 2 and 1, 1 and 1.
     assert [value for kind, value in calls if kind == "step"] == [0.5, 2.0, 3.0, 4.0]
@@ -198,9 +199,9 @@ def test_checkpoints_every_so_many_steps():
 def test_checkpoints_by_time(monkeypatch):
     now = iter(np.arange(0, 10_000, 7.0))  # each look at the clock is 7 seconds later
     monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: next(now)))
-    calls, _, _ = count(save_every_minutes=0.5, epochs=20)
+    calls, _, _ = count(every_minutes=0.5, epochs=20)
     assert [step for kind, step in calls if kind == "save"][:3] == [2, 4, 6]
-    calls, _, _ = count(save_every_minutes=0.0, epochs=20)
+    calls, _, _ = count(every_minutes=0.0, epochs=20)
     assert [step for kind, step in calls if kind == "save"] == [50]
 
 

@@ -19,15 +19,14 @@ from helpers import (
     run,
     start,
 )
-from wsol_tf import config, predict, train
+from wsol_tf import predict, train
 from wsol_tf.data import shapes
 from wsol_tf.evaluation import score
 from wsol_tf.model import losses
 from wsol_tf.model.build import load_model
 from wsol_tf.model.localization import Localization
 from wsol_tf.training import checkpoints, watch
-from wsol_tf.training import run as training
-from wsol_tf.training.run import _restored_state
+from wsol_tf.training.run import Run
 
 # --- what ends a run early -----------------------------------------------------------------------
 
@@ -103,8 +102,8 @@ def test_nan_stops_names_the_term_and_keeps_the_last_good_model(
     arguments = ("--num_examples=12", "--epochs=9", "--batch_size=4", "--validate_every=0")
     assert run(train, *TINY, *arguments, f"--output_dir={folder}") == 1
     errors = capsys.readouterr().err
-    assert "no finite number at step 5, in pseudo." in errors
-    assert "The model of the last whole epoch is kept." in errors
+    assert "The loss is NaN or infinite at step 5, in pseudo." in errors
+    assert "The model of the last complete epoch is kept." in errors
     assert len(calls) == 5
     model = keras.saving.load_model(folder / "model.keras")
     assert all(np.isfinite(weight.numpy()).all() for weight in model.weights)
@@ -117,7 +116,7 @@ def test_huge_learning_rate_ends_with_a_sentence(tmp_path, quick, capsys):
     arguments = ("--num_examples=24", "--epochs=9", "--batch_size=4", "--learning_rate=1e30")
     assert run(train, *TINY, *arguments, f"--output_dir={tmp_path / 'run'}") == 1
     errors = capsys.readouterr().err
-    assert "Error: The loss is no finite number" in errors and "--learning_rate" in errors
+    assert "Error: The loss is NaN or infinite" in errors and "--learning_rate" in errors
 
 
 # --- going on where a run was interrupted --------------------------------------------------------
@@ -128,13 +127,11 @@ STEADY = (*TINY, "--num_examples=24", "--epochs=16", "--batch_size=4", "--strate
 TOY_TRAIN = """
 import sys
 sys.path.insert(0, "tests")
-from absl import app
 from helpers import toy_parts
 from wsol_tf import programs, train
 from wsol_tf.model import backbones
 backbones.build_extractor = lambda *_, input_size, **__: (*toy_parts(input_size), "toy")
-programs.define_flags()
-app.run(train.main)
+programs.main(programs.define_flags, train.run)
 """
 
 
@@ -218,7 +215,7 @@ def test_workers_end_together_when_one_is_told_to(tmp_path):
     workers[1].send_signal(signal.SIGTERM)
     ended = []
     for worker in workers:
-        output, errors = worker.communicate(timeout=240)
+        _, errors = worker.communicate(timeout=240)
         assert worker.returncode == 75, errors
         assert "Traceback" not in errors
         ended.append(errors.partition("Ended by SIGTERM at ")[2].splitlines()[0])
@@ -272,9 +269,9 @@ def test_sigterm_outside_of_training_asks_to_be_started_again(tmp_path, quick, m
         signal.raise_signal(signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    for place in ("open_split", "_finish"):
+    for place in ("open_data", "finish"):
         with monkeypatch.context() as patched:
-            patched.setattr(training, place, terminated)
+            patched.setattr(Run, place, terminated)
             assert small_run(tmp_path / "run") == 75
         assert "Ended by SIGTERM. Nothing is lost" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
@@ -319,8 +316,3 @@ def test_a_folder_in_use_is_refused(tmp_path, capsys):
     with checkpoints.lock(str(folder), print):
         assert small_run(folder) == 1
     assert "Another run is writing to" in capsys.readouterr().err
-
-
-def test_other_pictures_than_the_run_began_with_are_refused():
-    with pytest.raises(ValueError, match="began with other pictures or labels"):
-        _restored_state({"step": 3, "data": 1}, 2, config.Config())

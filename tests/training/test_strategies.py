@@ -5,7 +5,6 @@ import json
 import pytest
 import tensorflow as tf
 
-from wsol_tf import config
 from wsol_tf.training import strategies
 
 TWO = {"worker": ["a:1", "b:1"]}
@@ -35,16 +34,12 @@ def set_cluster(monkeypatch, cluster, kind="worker", index=0):
     )
 
 
-def test_names_are_those_of_the_flag():
-    choices = config.Config.__dataclass_fields__["strategy"].metadata["choices"]
-    assert set(choices) == set(strategies.NAMES)
-
-
 @pytest.mark.parametrize("name", ["one", "auto"])
 def test_without_anything_special_it_is_one_device(name):
-    strategy = strategies.make(name)
+    strategy = strategies.make_strategy(name)
     assert strategy is tf.distribute.get_strategy()
-    assert strategies.describe(strategy) == "one device"
+    assert strategies.describe_devices(strategy) == "one device"
+    assert strategies.is_single_device(strategy)
     assert strategies.is_chief(strategy) and not strategies.is_multi_worker(strategy)
     assert strategies.agreement(strategy)([3.0, 1.0]) == [3.0, 1.0]
 
@@ -60,21 +55,21 @@ def test_without_anything_special_it_is_one_device(name):
 )
 def test_auto_follows_the_cluster(cluster, chosen, monkeypatch):
     set_cluster(monkeypatch, cluster)
-    assert strategies._choose() == chosen
+    assert strategies.automatic_choice() == chosen
 
 
 def test_auto_follows_the_devices(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["one", "two"])
-    assert strategies._choose() == "mirrored"
+    assert strategies.automatic_choice() == "mirrored"
     monkeypatch.setenv("TPU_NAME", "local")
-    assert strategies._choose() == "tpu"
+    assert strategies.automatic_choice() == "tpu"
     set_cluster(monkeypatch, TWO)
-    assert strategies._choose() == "multi_worker"
+    assert strategies.automatic_choice() == "multi_worker"
 
 
 def test_workers_are_found_in_tf_config_and_in_slurm(monkeypatch, resolvers):
     set_cluster(monkeypatch, TWO)
-    strategies.make("auto")
+    strategies.make_strategy("auto")
     assert resolvers == [None]  # TensorFlow reads TF_CONFIG itself
     monkeypatch.delenv("TF_CONFIG")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # the resolver sets it
@@ -85,7 +80,7 @@ def test_workers_are_found_in_tf_config_and_in_slurm(monkeypatch, resolvers):
         "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
     }.items():
         monkeypatch.setenv(name, value)
-    strategies.make("multi_worker")
+    strategies.make_strategy("multi_worker")
     resolver = resolvers[1]
     assert resolver.cluster_spec().as_dict() == {"worker": ["n1:8888", "n2:8888"]}
     assert (resolver.task_type, resolver.task_id) == ("worker", 1)
@@ -103,7 +98,7 @@ def test_workers_are_found_in_tf_config_and_in_slurm(monkeypatch, resolvers):
 def test_what_cannot_work_is_refused(name, tf_config, sentence, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", tf_config)
     with pytest.raises(ValueError, match=sentence):
-        strategies.make(name)
+        strategies.make_strategy(name)
 
 
 def test_a_missing_tpu_is_said(monkeypatch):
@@ -113,4 +108,4 @@ def test_a_missing_tpu_is_said(monkeypatch):
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver
     monkeypatch.setattr(resolver, "connect", staticmethod(refuse))
     with pytest.raises(ValueError, match="There is no TPU 'local' .no such device."):
-        strategies.make("tpu")
+        strategies.make_strategy("tpu")

@@ -6,6 +6,8 @@ import os
 import re
 import socket
 import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from wsol_tf import files
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 FOLDER = "checkpoints"
@@ -22,17 +24,17 @@ STATE = "state"
 _NAME = re.compile(r"step-(\d{9})\.npz")
 
 
-def write(run_dir, arrays, state, keep=2):
+def write(run_dir: str, arrays: Sequence[np.ndarray], state: dict[str, Any], keep: int = 2) -> None:
     """Writes a checkpoint so that a kill or a full disk at any moment leaves the older ones whole.
 
-    One file `checkpoints/step-NNNNNNNNN.npz` holds everything. It is written beside, forced to the
-    disk, and renamed; then all but the newest `keep` are removed.
+    One file `checkpoints/step-NNNNNNNNN.npz` holds everything. It is written under another name,
+    forced to the disk, and renamed; then all but the newest `keep` are removed.
 
     Args:
         run_dir: folder of the run.
-        arrays: list of numpy arrays, the variables in their order.
+        arrays: the variables in their order.
         state: dict for JSON, with the key `step`.
-        keep: how many checkpoints stay.
+        keep: how many checkpoints are kept.
 
     Raises:
         OSError: the checkpoint could not be written; the older ones are as they were.
@@ -40,7 +42,7 @@ def write(run_dir, arrays, state, keep=2):
     folder = os.path.join(run_dir, FOLDER)
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"step-{state['step']:09}.npz")
-    named = {f"{index:05}": array for index, array in enumerate(arrays)}
+    named: dict[str, Any] = {f"{index:05}": array for index, array in enumerate(arrays)}
     with files.replacing(path) as unfinished:
         np.savez(unfinished, **named, **{STATE: np.array(json.dumps(state))})
     for name in os.listdir(folder):
@@ -50,8 +52,8 @@ def write(run_dir, arrays, state, keep=2):
         os.remove(older)
 
 
-def paths(run_dir):
-    """The checkpoints of a run as (step, path), newest first."""
+def paths(run_dir: str) -> list[tuple[int, str]]:
+    """Returns the checkpoints of a run as (step, path), newest first."""
     folder = os.path.join(run_dir, FOLDER)
     found = []
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
@@ -61,11 +63,11 @@ def paths(run_dir):
     return sorted(found, reverse=True)
 
 
-def read(path):
-    """Reads a checkpoint whole: (arrays, state).
+def read(path: str) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Reads a whole checkpoint: (arrays, state), see `write`.
 
     Raises:
-        ValueError: the file is cut off, damaged, or no checkpoint.
+        ValueError: the file is truncated, damaged, or no checkpoint.
     """
     try:
         with np.load(path) as file:  # zip: every member has a checksum
@@ -77,8 +79,14 @@ def read(path):
         ) from error
 
 
-def newest(run_dir, log):
-    """Reads the newest checkpoint that is whole; says which ones are not.
+def newest(
+    run_dir: str, log: Callable[[str], None]
+) -> tuple[list[np.ndarray], dict[str, Any]] | None:
+    """Reads the newest checkpoint that is whole.
+
+    Args:
+        run_dir: folder of the run.
+        log: function that takes lines of text; it is told which checkpoints can't be read.
 
     Returns:
         (arrays, state), or None where the run has no checkpoint at all.
@@ -95,20 +103,24 @@ def newest(run_dir, log):
     if found:
         raise ValueError(
             f"None of the {len(found)} checkpoints in '{os.path.join(run_dir, FOLDER)}' can be "
-            "read. Pass --resume=false to start anew, or bring back a copy of one."
+            "read. Pass `resume=false` to start anew, or restore one from a copy."
         )
     return None
 
 
-def clear(run_dir):
+def clear(run_dir: str) -> None:
     """Removes the checkpoints of a run."""
     for _, path in paths(run_dir):
         os.remove(path)
 
 
 @contextlib.contextmanager
-def lock(run_dir, log):
-    """Holds a run's folder for this process alone; the system lets go when the process ends.
+def lock(run_dir: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Keeps other processes from writing to a run's folder, until this one ends.
+
+    Args:
+        run_dir: folder of the run.
+        log: function that takes lines of text; it is told where the file system has no locks.
 
     Raises:
         ValueError: another process holds it.
@@ -124,10 +136,10 @@ def lock(run_dir, log):
                 file.seek(0)
                 raise ValueError(
                     f"Another run is writing to '{run_dir}' ({file.read().strip() or 'unknown'}). "
-                    "Wait for it, end it, or name another --output_dir."
+                    "Wait for it, end it, or name another `output_dir`."
                 ) from None
             except OSError as error:
-                log(f"'{path}' can't be locked ({error.strerror}): start one run a folder only.")
+                log(f"'{path}' can't be locked ({error.strerror}): start only one run per folder.")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

@@ -1,18 +1,23 @@
-"""The books of a run: log lines, history.csv and TensorBoard scalars."""
+"""The books of a run: log lines, history.csv, TensorBoard scalars and curves.png."""
 
 import csv
 import os
 import time
+from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from wsol_tf.model import losses
-from wsol_tf.training.callbacks import going_on
+from wsol_tf.report import charts
+from wsol_tf.training.callbacks import tolerating_write_errors
+from wsol_tf.training.loop import State
 
 
-def tag(name):
-    """The TensorBoard tag of a figure: losses, weighted terms and held-out figures in groups."""
+def tensorboard_tag(name: str) -> str:
+    """Returns the tag of a figure: losses, weighted terms and held-out figures are groups."""
     if name == "loss" or name in losses.TERMS:
         return f"losses/{name}"
     for group in ("weighted", "held"):
@@ -25,35 +30,53 @@ class Ledger(keras.callbacks.Callback):
     """Keeps the books of a run: log lines, history.csv and TensorBoard scalars.
 
     Args:
-        state: the loop.State of the run; its history is what is written.
+        state: the State of the run; its history is what is written.
         log: function that takes lines of text.
         csv_path: file with a row for each epoch.
         log_dir: folder for TensorBoard.
-        epochs, total_steps, batch_size: of the whole run.
+        epochs: epochs of the whole run.
+        total_steps: steps of the whole run.
+        batch_size: pictures in a step.
         every: seconds between two lines within an epoch.
     """
 
-    def __init__(self, state, log, *, csv_path, log_dir, epochs, total_steps, batch_size, every=60):
+    def __init__(
+        self,
+        state: State,
+        log: Callable[[str], None],
+        *,
+        csv_path: str,
+        log_dir: str,
+        epochs: int,
+        total_steps: int,
+        batch_size: int,
+        every: float = 60,
+    ):
         super().__init__()
         self.state, self.log = state, log
         self.csv_path, self.log_dir = csv_path, log_dir
         self.epochs, self.total_steps, self.batch_size = epochs, total_steps, batch_size
         self.every = every
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Opens the log, and writes what earlier starts of the run have left."""
         self.writer = tf.summary.create_file_writer(self.log_dir)
-        self.mark = self.first = None
+        # (step, seconds) where this epoch and this start of the run began to be timed.
+        self.mark: tuple[int, float] | None = None
+        self.first: tuple[int, float] | None = None
         self.said = time.monotonic()
         self._write_csv()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
+        """Writes a line where the last one was long ago."""
         if self.first is None:  # the first step compiles: that is not its speed
             self.first = self.mark = (self.state.step, self.state.seconds)
         if time.monotonic() - self.said > self.every:
             self.said = time.monotonic()
             self.log(f"  {self._where()}: loss {logs['loss']:.3f}; {self._pace(self.first)}.")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes the figures of the epoch."""
         row = self.state.history[-1]
         self.said = time.monotonic()
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -64,27 +87,29 @@ class Ledger(keras.callbacks.Callback):
             f"{row['top1_cls']:.3f}, area {row['ac']:.3f}, rate {rate:.2g}{''.join(held)}; "
             f"{self._pace(self.mark)}."
         )
-        self.log("  " + shares(row))
-        with going_on(self.log, f"figures of epoch {epoch + 1}", os.path.dirname(self.csv_path)):
+        self.log("  " + format_terms(row))
+        folder = os.path.dirname(self.csv_path)
+        with tolerating_write_errors(self.log, f"figures of epoch {epoch + 1}", folder):
             self._write_csv()
             with self.writer.as_default(step=epoch):
                 for name, value in row.items():
                     if name not in ("epoch", "step"):
-                        tf.summary.scalar(tag(name), value)
+                        tf.summary.scalar(tensorboard_tag(name), value)
                 tf.summary.scalar("area", row["ac"])
                 tf.summary.scalar("learning_rate", rate)
                 tf.summary.scalar("images_per_second", self._speed(self.mark))
             self.writer.flush()
         self.mark = (self.state.step, self.state.seconds)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Closes the log."""
         self.writer.close()
 
     def _where(self):
         return f"step {self.state.step}/{self.total_steps}"
 
     def _speed(self, since):
-        """Images per second of training since a (step, seconds); 0: not known yet."""
+        """Images per second of training since (step, seconds); 0: not known yet."""
         steps, seconds = self.state.step - since[0], self.state.seconds - since[1]
         return steps * self.batch_size / seconds if seconds > 0 else 0.0
 
@@ -93,10 +118,10 @@ class Ledger(keras.callbacks.Callback):
         if not speed:
             return "speed not known yet"
         left = (self.total_steps - self.state.step) * self.batch_size / speed
-        return f"{speed:.1f} images/s, {duration(left)} left"
+        return f"{speed:.1f} images/s, {format_duration(left)} left"
 
     def _write_csv(self):
-        """Writes the file anew, for later epochs may have columns that earlier ones lack."""
+        """Writes the whole file: later epochs may have columns that earlier ones lack."""
         history = self.state.history
         names = dict.fromkeys(["epoch", *(name for row in history for name in row)])
         with open(self.csv_path, "w", newline="") as file:
@@ -105,18 +130,35 @@ class Ledger(keras.callbacks.Callback):
             writer.writerows(history)
 
 
-def shares(row):
-    """A line with each term's raw mean, and its share of the total loss as it was weighted."""
+def format_terms(row: dict[str, float]) -> str:
+    """Returns a line with each term's mean, and its share of the total loss as it was weighted."""
     total = row["loss"] or 1.0
     return ", ".join(
         f"{name} {row[name]:.3f} ({row[f'weighted_{name}'] / total:.0%})" for name in losses.TERMS
     )
 
 
-def duration(seconds):
-    """Seconds as people say them."""
+def format_duration(seconds: float) -> str:
+    """Returns seconds in the unit in which people say them."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def write_curves(path: str, history: Sequence[dict[str, float]], weights: dict[str, float]) -> None:
+    """Draws the curves of a run.
+
+    Args:
+        path: file of the picture.
+        history: one dict of figures for each epoch.
+        weights: term of the loss -> its weight.
+    """
+    shown = {"loss": "loss", **{name: name for name in losses.TERMS}, "top1_cls": "top1_cls",
+             "held_loss": "val_loss", "held_top1_cls": "val_top1_cls",
+             "held_gt_known": "val_gt_known"}  # fmt: skip
+    columns = {new: [row.get(name, np.nan) for row in history] for name, new in shown.items()}
+    columns = {name: values for name, values in columns.items() if np.isfinite(values).any()}
+    terms = {name: weights[name] for name in losses.TERMS}
+    Image.fromarray(charts.training_curves(columns, terms)).save(path)

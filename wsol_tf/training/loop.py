@@ -10,10 +10,13 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from wsol_tf.model.localization import Localization
 from wsol_tf.training import strategies
 
 
@@ -26,7 +29,7 @@ class State:
 
     Attributes:
         step: steps done.
-        sums: value -> sum over the steps done in the epoch that has begun.
+        sums: name of a value -> its sum over the steps done in the epoch that has begun.
         steps_in_epoch: how many those are.
         history: one dict of figures for each whole epoch.
         seconds: time spent in training, over all starts of the run.
@@ -37,28 +40,103 @@ class State:
     """
 
     step: int = 0
-    sums: dict = dataclasses.field(default_factory=dict)
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
     steps_in_epoch: int = 0
-    history: list = dataclasses.field(default_factory=list)
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
     best: float | None = None
     best_epoch: int = -1
     data: int = 0
-    skipped: dict = dataclasses.field(default_factory=dict)
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def add(self, values: dict[str, float], count: int, seconds: float) -> None:
+        """Counts `count` more steps, with the sums of their values and the time that they took."""
+        self.step += count
+        self.steps_in_epoch += count
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.seconds += seconds
+
+    def end_epoch(self) -> dict[str, float]:
+        """Adds the means of the epoch that ends to the history, and returns them."""
+        means = {name: value / self.steps_in_epoch for name, value in self.sums.items()}
+        row = {"epoch": len(self.history), "step": self.step, **means}
+        self.sums, self.steps_in_epoch = {}, 0
+        self.history.append(row)
+        return row
 
 
-def variables(model):
-    """All variables that a checkpoint holds, in a fixed order."""
+@dataclasses.dataclass
+class Saving:
+    """When a run writes checkpoints: every so many steps or minutes, and where it ends.
+
+    Attributes:
+        write: function that writes a checkpoint.
+        every_steps: steps between two checkpoints; 0: by time only.
+        every_minutes: minutes between two checkpoints; 0: by steps only.
+    """
+
+    write: Callable[[], None] = lambda: None
+    every_steps: int = 0
+    every_minutes: float = 0.0
+    saved_at: float = dataclasses.field(default=0.0, init=False)
+    saved_step: int = dataclasses.field(default=0, init=False)
+
+    def start(self, step: int) -> None:
+        """Counts from now, and from a step that needs no checkpoint."""
+        self.saved_at, self.saved_step = time.monotonic(), step
+
+    def steps_left(self, step: int) -> float:
+        """Returns how many steps may be taken before a checkpoint is due."""
+        return self.every_steps - step % self.every_steps if self.every_steps else math.inf
+
+    def is_due(self, step: int) -> bool:
+        """Returns whether a checkpoint is due after so many steps."""
+        minutes = self.every_minutes
+        late = minutes and time.monotonic() - self.saved_at > 60 * minutes
+        return bool(late or (self.every_steps and step % self.every_steps == 0))
+
+    def save(self, step: int) -> None:
+        """Writes a checkpoint, unless the last one is of this step."""
+        if self.saved_step != step:
+            self.write()
+            self.start(step)
+
+
+def variables(model: Localization) -> list[keras.Variable]:
+    """Returns all variables that a checkpoint holds, in a fixed order."""
     measured = {id(variable) for variable in model.metrics_variables}
     own = [variable for variable in model.variables if id(variable) not in measured]
     return [*own, *model.optimizer.variables]
 
 
-def make_steps(model, strategy, *, steps_per_execution=1, parts=1):
+def restore(model: Localization, arrays: Sequence[np.ndarray]) -> None:
+    """Sets the variables of a model to what a checkpoint holds.
+
+    Raises:
+        ValueError: the checkpoint is of another model.
+    """
+    own = variables(model)
+    if [tuple(variable.shape) for variable in own] != [array.shape for array in arrays]:
+        raise ValueError(
+            f"The checkpoint holds {len(arrays)} variables of another model than this one with "
+            f"{len(own)}. Was it written by another version? Pass `resume=false` to start anew."
+        )
+    for variable, array in zip(own, arrays, strict=True):
+        variable.assign(array)
+
+
+def make_steps(
+    model: Localization,
+    strategy: tf.distribute.Strategy,
+    *,
+    steps_per_execution: int = 1,
+    parts: int = 1,
+) -> Callable[[Iterator, int], tf.Tensor]:
     """Returns a function (iterator, count) that trains `count` steps.
 
     Args:
-        model: a compiled Localization, made in the strategy's scope.
+        model: a compiled Localization, built in the strategy's scope.
         strategy: a `tf.distribute.Strategy`.
         steps_per_execution: most steps that one call may ask for.
         parts: batches that the iterator yields for one step; their gradients are added up.
@@ -67,7 +145,28 @@ def make_steps(model, strategy, *, steps_per_execution=1, parts=1):
         A function that returns the mean of each of `model.STEP_VALUES` over the global batch, summed
         over the steps: float32 `[len(STEP_VALUES)]`.
     """
+    step = _single_step(model, strategy, parts)
+
+    def steps(iterator, count):
+        total = tf.zeros(len(model.STEP_VALUES))
+        for _ in tf.range(count):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            total += step(iterator)
+        return total
+
+    if model.run_eagerly:
+        return lambda iterator, count: sum(step(iterator) for _ in range(count))
+    if steps_per_execution == 1:
+        compiled = tf.function(step)
+        return lambda iterator, count: compiled(iterator)
+    compiled = tf.function(steps)
+    return lambda iterator, count: compiled(iterator, tf.constant(count))
+
+
+def _single_step(model, strategy, parts):
+    """Returns a function of an iterator that trains one step, not compiled."""
     share = 1.0 / (strategy.num_replicas_in_sync * parts)
+    accumulated = _accumulators(model, strategy) if parts > 1 else ()
 
     def packed(values):
         means = [tf.reduce_mean(tf.cast(values[name], tf.float32)) for name in model.STEP_VALUES]
@@ -87,17 +186,6 @@ def make_steps(model, strategy, *, steps_per_execution=1, parts=1):
         for sum_ in accumulated:
             sum_.assign(tf.zeros_like(sum_))
 
-    if parts > 1:
-        with strategy.scope():
-            accumulated = [
-                tf.Variable(
-                    tf.zeros(variable.shape, variable.dtype),
-                    trainable=False,
-                    synchronization=tf.VariableSynchronization.ON_READ,
-                    aggregation=tf.VariableAggregation.SUM,
-                )
-                for variable in model.trainable_variables
-            ]
     if model.jit_compile and not model.run_eagerly:
         learn = tf.function(learn, jit_compile=True, reduce_retracing=True)
         add_up = tf.function(add_up, jit_compile=True, reduce_retracing=True)
@@ -116,114 +204,140 @@ def make_steps(model, strategy, *, steps_per_execution=1, parts=1):
         strategy.run(apply)
         return total
 
-    def steps(iterator, count):
-        total = tf.zeros(len(model.STEP_VALUES))
-        for _ in tf.range(count):
-            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            total += step(iterator)
-        return total
+    return step
 
-    if model.run_eagerly:
-        return lambda iterator, count: sum(step(iterator) for _ in range(count))
-    if steps_per_execution == 1:
-        compiled = tf.function(step)
-        return lambda iterator, count: compiled(iterator)
-    compiled = tf.function(steps)
-    return lambda iterator, count: compiled(iterator, tf.constant(count))
+
+def _accumulators(model, strategy):
+    """Variables in which each replica adds up its gradients over the parts of a batch."""
+    with strategy.scope():
+        return [
+            tf.Variable(
+                tf.zeros(variable.shape, variable.dtype),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+            )
+            for variable in model.trainable_variables
+        ]
 
 
 def run(
-    model,
-    iterator,
-    strategy,
+    model: Localization,
+    iterator: Iterator,
+    strategy: tf.distribute.Strategy,
     *,
-    state,
-    epochs,
-    steps_per_epoch,
-    callbacks=(),
-    steps_per_execution=1,
-    parts=1,
-    stops=(),
-    save=lambda: None,
-    save_every_steps=0,
-    save_every_minutes=0.0,
-):
+    state: State,
+    epochs: int,
+    steps_per_epoch: float,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    steps_per_execution: int = 1,
+    parts: int = 1,
+    stops: Collection[signal.Signals] = (),
+    saving: Saving | None = None,
+) -> set[signal.Signals]:
     """Trains from `state.step` to the end; `state` is kept up to date.
 
     Args:
-        model: a compiled Localization, made in the strategy's scope.
+        model: a compiled Localization, built in the strategy's scope.
         iterator: iterator over a data set distributed by the strategy, at `state.step`.
         strategy: a `tf.distribute.Strategy`.
-        state: a State.
+        state: how far the run has come.
         epochs: passes over the pictures.
-        steps_per_epoch: may be a fraction: epoch e ends with the step in which its last picture is.
+        steps_per_epoch: may be a fraction: an epoch ends with the step in which its last picture
+            is.
         callbacks: Keras callbacks; on_train_batch_end gets the means over the last
             `steps_per_execution` steps, on_epoch_end those of the epoch.
-        steps_per_execution, parts: see `make_steps`.
-        stops: a set of signals that came in, see `signals`; any ends the loop.
-        save: function that writes a checkpoint; it is called every so many steps or minutes, at
-            the end, and when a signal came in.
+        steps_per_execution: most steps that are taken before callbacks see them.
+        parts: batches that the iterator yields for one step, see `make_steps`.
+        stops: the signals that came in, see `signals`; any ends the loop.
+        saving: when checkpoints are written besides at the end and after a signal.
 
     Returns:
-        The signals that ended the loop, as a set; empty where it came to its end.
+        The signals that ended the loop; empty where it came to its end.
     """
-    steps = make_steps(model, strategy, steps_per_execution=steps_per_execution, parts=parts)
-    agree = strategies.agreement(strategy)
-    total_steps = math.ceil(epochs * steps_per_epoch)
-    called = keras.callbacks.CallbackList(
-        list(callbacks), add_history=False, model=model, epochs=epochs, verbose=1,
-        steps=math.ceil(steps_per_epoch),
+    saving = saving or Saving()
+    loop = _Loop(
+        model=model,
+        steps=make_steps(model, strategy, steps_per_execution=steps_per_execution, parts=parts),
+        iterator=iterator,
+        state=state,
+        callbacks=keras.callbacks.CallbackList(
+            list(callbacks), add_history=False, model=model, epochs=epochs, verbose=1,
+            steps=math.ceil(steps_per_epoch),
+        ),
+        most_steps=steps_per_execution,
+        agree=strategies.agreement(strategy),
+        stops=stops,
+        saving=saving,
     )  # fmt: skip
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    ended = set()
-    saved_at, saved_step = time.monotonic(), state.step
-    model.stop_training = False
-    called.on_train_begin()
-    begun = -1
-    while state.step < total_steps:
-        epoch = len(state.history)
-        if begun < epoch:
-            called.on_epoch_begin(epoch)
-            begun = epoch
-        started = time.monotonic()
-        end = min(math.ceil((epoch + 1) * steps_per_epoch), total_steps)
-        count = min(steps_per_execution, end - state.step)
-        if save_every_steps:
-            count = min(count, save_every_steps - state.step % save_every_steps)
-        called.on_train_batch_begin(state.steps_in_epoch)
-        values = dict(zip(model.STEP_VALUES, steps(iterator, count).numpy().tolist(), strict=True))
-        state.step += count
-        state.steps_in_epoch += count
-        for name, value in values.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value
-        state.seconds += time.monotonic() - started
-        called.on_train_batch_end(
-            state.steps_in_epoch - 1, {name: value / count for name, value in values.items()}
-        )
-        if state.step == end or model.stop_training:
-            means = {name: value / state.steps_in_epoch for name, value in state.sums.items()}
-            row = {"epoch": epoch, "step": state.step, **means}
-            state.sums, state.steps_in_epoch = {}, 0
-            state.history.append(row)
-            called.on_epoch_end(epoch, row)
-        late = save_every_minutes and time.monotonic() - saved_at > 60 * save_every_minutes
-        due = save_every_steps and state.step % save_every_steps == 0
-        wanted = [bool(late or due), model.stop_training, *(kind in stops for kind in kinds)]
-        wanted = agree([float(want) for want in wanted])
-        ended = {kind for kind, want in zip(kinds, wanted[2:], strict=True) if want}
-        if wanted[0] or ended:
-            save()
-            saved_at, saved_step = time.monotonic(), state.step
-        if wanted[1] or ended:
-            break
-    if saved_step != state.step:
-        save()
-    called.on_train_end()
-    return ended
+    return loop.run(math.ceil(epochs * steps_per_epoch), steps_per_epoch)
+
+
+@dataclasses.dataclass
+class _Loop:
+    """What `run` works with.
+
+    `steps` is what `make_steps` returns, `agree` what `strategies.agreement` returns; at most
+    `most_steps` are taken before callbacks see them.
+    """
+
+    model: Localization
+    steps: Callable
+    iterator: Iterator
+    state: State
+    callbacks: keras.callbacks.CallbackList
+    most_steps: int
+    agree: Callable
+    stops: Collection[signal.Signals]
+    saving: Saving
+
+    def run(self, total_steps, steps_per_epoch):
+        state, stopped, ended = self.state, False, set()
+        self.saving.start(state.step)
+        self.model.stop_training = False
+        self.callbacks.on_train_begin()
+        while state.step < total_steps and not stopped and not ended:
+            end = math.ceil((len(state.history) + 1) * steps_per_epoch)
+            stopped, ended = self._train_epoch(min(end, total_steps))
+        self.saving.save(state.step)
+        self.callbacks.on_train_end()
+        return ended
+
+    def _train_epoch(self, end):
+        """Trains up to the step `end`, or less; returns (whether to stop, signals that came in)."""
+        state, epoch, stopped, ended = self.state, len(self.state.history), False, set()
+        self.callbacks.on_epoch_begin(epoch)
+        while len(state.history) == epoch and not stopped and not ended:
+            self._take_steps(end)
+            if state.step == end or self.model.stop_training:
+                self.callbacks.on_epoch_end(epoch, state.end_epoch())
+            due, stopped, ended = self._agree_on_what_comes()
+            if due or ended:
+                self.saving.save(state.step)
+        return stopped, ended
+
+    def _take_steps(self, end):
+        """Takes as many steps as may pass before callbacks see their values."""
+        state, started = self.state, time.monotonic()
+        count = min(self.most_steps, end - state.step, self.saving.steps_left(state.step))
+        self.callbacks.on_train_batch_begin(state.steps_in_epoch)
+        sums = self.steps(self.iterator, count).numpy().tolist()
+        sums = dict(zip(self.model.STEP_VALUES, sums, strict=True))
+        state.add(sums, count, time.monotonic() - started)
+        means = {name: value / count for name, value in sums.items()}
+        self.callbacks.on_train_batch_end(state.steps_in_epoch - 1, means)
+
+    def _agree_on_what_comes(self):
+        """Whether a checkpoint is due, whether to stop, and the signals: alike on all workers."""
+        kinds = (signal.SIGTERM, signal.SIGINT)
+        due = self.saving.is_due(self.state.step)
+        wanted = [due, self.model.stop_training, *(kind in self.stops for kind in kinds)]
+        due, stopped, *came = self.agree([float(want) for want in wanted])
+        return due, stopped, {kind for kind, want in zip(kinds, came, strict=True) if want}
 
 
 @contextlib.contextmanager
-def signals():
+def signals() -> Iterator[set[signal.Signals]]:
     """Collects SIGTERM and the first Ctrl-C in a set; a second Ctrl-C interrupts at once."""
     caught = set()
 

@@ -2,508 +2,392 @@
 
 import contextlib
 import dataclasses
-import json
 import os
-import shutil
 import signal
 import time
-import zlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from wsol_tf import files, programs
-from wsol_tf.config import MAPS
+from wsol_tf.config import Config, resize_side
 from wsol_tf.data import transforms
 from wsol_tf.data.batches import training_batches
 from wsol_tf.data.cache import cached_reader
-from wsol_tf.data.registry import holdout, open_dataset
-from wsol_tf.data.source import StopAtBadImage
+from wsol_tf.data.source import Source
 from wsol_tf.data.stream import TrainingStream
-from wsol_tf.evaluation.pairs import method_of, predict_pairs
-from wsol_tf.evaluation.score import accumulate, choose_thresholds, score
-from wsol_tf.model import losses
+from wsol_tf.evaluation.pairs import method_of
+from wsol_tf.evaluation.score import score
 from wsol_tf.model.build import build_model, load_model
-from wsol_tf.report import charts, contact_sheets, definitions, terminal
-from wsol_tf.training import callbacks, checkpoints, loop, strategies, validation
-from wsol_tf.training.ledger import Ledger
+from wsol_tf.model.localization import Localization
+from wsol_tf.report import contact_sheets, definitions, terminal
+from wsol_tf.training import callbacks, checkpoints, folder, loop, splits, strategies, thresholds
+from wsol_tf.training.ledger import Ledger, write_curves
+from wsol_tf.training.validation import Validation
 from wsol_tf.training.watch import StopAtNaN, Watch
 
 
-def train(config, log=print):
-    """Runs a whole training as the command does, or the rest of one that was interrupted.
+def train(
+    config: Config,
+    dataset: Source | None = None,
+    val_dataset: Source | None = None,
+    *,
+    log: Callable[[str], None] = print,
+) -> tuple[Localization, dict[str, Any] | None]:
+    """Trains as `python -m wsol_tf.train` does, or resumes a run that was interrupted.
 
     Args:
-        config: a Config; output_dir must be set. Of several workers each calls this with the same.
-        log: function that takes lines of text for the user.
+        config: settings of the run; `output_dir` must be set. Of several workers each calls this
+            with the same settings.
+        dataset: pictures to train on, instead of those that `config` names with `dataset`,
+            `data_dir` and `split`. A share of them, `holdout`, is held out.
+        val_dataset: pictures to score after training, with the classes of those that are trained
+            on. By default `val_split` of the data set that `config` names; with a `dataset` of
+            your own the held-out pictures.
+        log: function that takes lines of text on progress. They name settings in backticks.
 
     Returns:
-        (model, metrics): the trained model with its thresholds, and what metrics.json holds;
-        metrics is None on workers other than the first.
+        (model, figures): the trained model with its thresholds, and what metrics.json holds; on
+        workers other than the first, figures is None.
 
     Raises:
-        ValueError: for data or settings that can't work, before anything is trained, and for a
+        ValueError: before anything is trained, for data or settings that can't work, and for a
             folder that another run wrote or is writing to.
-        FloatingPointError: when a loss is no finite number; the last good state is kept.
+        FloatingPointError: a loss is NaN or infinite; the last good model is kept.
         programs.Preempted: after SIGTERM, or when another worker is gone; the run is saved.
     """
-    strategy = strategies.make(config.strategy)
+    strategy = strategies.make_strategy(config.strategy)
     chief = strategies.is_chief(strategy)
-    log = log if chief else _say_nothing
-    path = {name: os.path.join(config.output_dir, name) for name in _FILES}
+    log = log if chief else lambda text: None
     programs.make_output_dir(config.output_dir)
     with checkpoints.lock(config.output_dir, log) if chief else contextlib.nullcontext():
-        saved = None
-        if config.resume:
-            metrics = _finished(config, path)
-            if metrics:
-                log(
-                    f"The run in '{config.output_dir}' is finished; nothing is left to do. Name "
-                    "another --output_dir, or pass --resume=false to train anew in this one."
-                )
-                return load_model(path["model.keras"]), metrics
-            saved = checkpoints.newest(config.output_dir, log)
-        elif chief:
-            _clear(config.output_dir, path)
-        try:
-            return _train(config, strategy, saved, path, log)
-        except _LOST as error:
-            if not strategies.is_multi_worker(strategy):
-                raise
-            raise programs.Preempted(
-                f"Lost another worker ({type(error).__name__}). Start all workers "
-                "again: they go on from the last checkpoint."
-            ) from error
+        figures = folder.finished_figures(config) if config.resume else None
+        if figures:
+            log(
+                f"The run in '{config.output_dir}' is finished; nothing is left to do. Name "
+                "another `output_dir`, or pass `resume=false` to train anew in this one."
+            )
+            return load_model(os.path.join(config.output_dir, "model.keras")), figures
+        if chief and not config.resume:
+            folder.clear(config.output_dir)
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(config.seed)
+        run = Run(config, strategy, log)
+        with strategies.preempted_by_lost_workers(strategy):
+            run.open_data(dataset, val_dataset)
+            run.build()
+            run.resume()
+            run.fit()
+            return run.finish()
 
 
-def _train(config, strategy, saved, path, log):
-    chief = strategies.is_chief(strategy)
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(config.seed)
-    source = open_split(config, config.split)
-    log(summary_of(source))
-    if source.report.skipped or source.report.noted:
-        log(source.report.summary())
-    if config.threshold_from == "boxes" and not source.has_boxes:
-        raise ValueError(
-            f"{source.name} has no boxes to choose the threshold from. Use --threshold_from=maps."
+class Run:
+    """One run; its methods are called once each, in the order in which they stand here.
+
+    Args:
+        config: settings of the run.
+        strategy: a `tf.distribute.Strategy`.
+        log: function that takes lines of text.
+
+    Attributes:
+        chief: whether this process writes the files.
+        splits: the pictures; `source`, `kept` and `held` are its own.
+        state: how far the run has come.
+        arrays: variables of the checkpoint that the run resumes from, or None.
+        model: the Localization.
+        interrupted: whether Ctrl-C ended the training.
+    """
+
+    def __init__(
+        self, config: Config, strategy: tf.distribute.Strategy, log: Callable[[str], None]
+    ):
+        self.config, self.strategy, self.log = config, strategy, log
+        self.chief = strategies.is_chief(strategy)
+        self.agree = strategies.agreement(strategy)
+        self.interrupted = False
+
+    # --- open_data -------------------------------------------------------------------------------
+
+    def open_data(self, dataset: Source | None = None, val_dataset: Source | None = None) -> None:
+        """Opens the pictures, from where the newest checkpoint is in them; see `train`."""
+        config = self.config
+        opened = splits.open_splits(config, dataset, val_dataset, score=self.chief, log=self.log)
+        self.splits = opened
+        self.source, self.kept, self.held = opened.source, opened.kept, opened.held
+        side = resize_side(config.input_size, config.resize_size)
+        self.stream = TrainingStream(
+            self.source,
+            self.kept,
+            batch_size=config.batch_size,
+            input_size=config.input_size,
+            resize_size=side,
+            seed=config.seed,
+            read=cached_reader(self.source, self.kept, side, config.cache, config.output_dir),
         )
-    scored = _load_scored(config, source.classes, log) if chief else None
-    kept, held = holdout(source.labels, config.holdout, config.seed)
-    stream = TrainingStream(
-        source,
-        kept,
-        batch_size=config.batch_size,
-        input_size=config.input_size,
-        resize_size=config.crop_from,
-        seed=config.seed,
-        read=cached_reader(source, kept, config.crop_from, config.cache, config.output_dir),
-    )
-    steps_per_epoch = stream.num_samples / config.batch_size
-    parts = config.gradient_accumulation
-    state = loop.State(data=_digest(source, kept))
-    if saved:
-        state = _restored_state(saved[1], state.data, config)
-        source.report.skipped.update(state.skipped)
+        self.steps_per_epoch = self.stream.num_samples / config.batch_size
+        self._read_state()
+        self.batches = self.strategy.distribute_datasets_from_function(self._batches)
 
-    def batches_of(context):
+    def _read_state(self):
+        """Reads the newest checkpoint; a run without one begins at step 0."""
+        config = self.config
+        saved = checkpoints.newest(config.output_dir, self.log) if config.resume else None
+        digest = self.splits.digest()
+        self.arrays, self.state = None, loop.State(data=digest)
+        if saved is None:
+            return
+        self.arrays, self.state = saved[0], loop.State(**saved[1])
+        if self.state.data != digest:
+            raise ValueError(
+                f"The run in '{config.output_dir}' began with other pictures or labels than are in "
+                f"'{self.splits.place}' now. Bring those back, or pass `resume=false` to start "
+                "anew."
+            )
+        self.source.report.skipped.update(self.state.skipped)
+
+    def _batches(self, context):
+        """The batches of one worker, from the step that the run has reached."""
         return training_batches(
-            stream,
-            epochs=config.epochs,
-            start=state.step,
-            parts=parts,
-            replicas=strategy.num_replicas_in_sync,
+            self.stream,
+            epochs=self.config.epochs,
+            start=self.state.step,
+            parts=self.config.gradient_accumulation,
+            replicas=self.strategy.num_replicas_in_sync,
             worker=context.input_pipeline_id,
             workers=context.num_input_pipelines,
         )
 
-    batches = strategy.distribute_datasets_from_function(batches_of)
-    with strategies.scope(strategy):
-        model = build_model(config, source.classes, steps_per_epoch)
-        model.optimizer.build(model.trainable_variables)
-    if saved:
-        _restore(model, saved[0])
-    agree = strategies.agreement(strategy)
-    if agree([state.step]) != [state.step]:
-        raise ValueError(
-            f"The workers see different checkpoints (this one is at step {state.step}): "
-            "--output_dir must be one folder that all of them share."
-        )
-    log(
-        f"Resumed at step {state.step}." if saved else f"Feature extractor {model.loaded_weights}."
-    )
-    log(
-        f"Training on {len(kept)} pictures with {strategies.describe(strategy)}, "
-        f"{model.total_steps} steps in {config.epochs} epochs; "
-        f"{len(held)} pictures are held out to choose the threshold on."
-    )
-    if chief:
-        files.write(path["run.flags"], programs.to_flagfile(config))
+    # --- build, resume ---------------------------------------------------------------------------
 
-    stop = StopAtNaN(state)
-    shown = _callbacks(config, model, source, kept, held, state, path, log) if chief else []
+    def build(self) -> None:
+        """Builds and compiles the model."""
+        with strategies.scope(self.strategy):
+            self.model = build_model(self.config, self.source.classes, self.steps_per_epoch)
+            self.model.optimizer.build(self.model.trainable_variables)
 
-    def save():
-        if chief and not stop.sentence:
-            state.skipped = dict(source.report.skipped)
-            _save(model, state, config, log)
-
-    interrupted = False
-    with loop.signals() as signals:
-        try:
-            ended = loop.run(
-                model,
-                iter(batches),
-                strategy,
-                state=state,
-                epochs=config.epochs,
-                steps_per_epoch=steps_per_epoch,
-                callbacks=[stop, *shown],
-                steps_per_execution=config.steps_per_execution,
-                parts=parts,
-                stops=signals,
-                save=save,
-                save_every_steps=config.checkpoint_every_steps,
-                save_every_minutes=config.checkpoint_every_minutes,
-            )
-        except KeyboardInterrupt:
-            ended = {signal.SIGINT}
-        except tf.errors.InvalidArgumentError as error:
-            if source.report.failure:
-                raise StopAtBadImage(source.report.failure) from error
-            if len(source.report.skipped) < len(kept):
-                raise
+    def resume(self) -> None:
+        """Brings the variables back to where the newest checkpoint left them, if there is one."""
+        step = self.state.step
+        if self.agree([step]) != [step]:
             raise ValueError(
-                f"{source.name}: no picture can be read.\n{source.report.summary()}"
-            ) from error
-    if signal.SIGTERM in ended:
-        raise programs.Preempted(
-            f"Ended by SIGTERM at step {state.step} of {model.total_steps}. The run is saved: the "
-            "same command goes on from here."
-        )
-    if signal.SIGINT in ended:
-        interrupted = True
-        log("\nInterrupted: the run is finished with what was learned so far.")
-    if not stop.sentence and not callbacks.finite(model):
-        stop.sentence = callbacks.BROKEN
-    if chief:
-        _write_curves(state.history, model.loss_weights, path["curves.png"])
-    if stop.sentence:
-        raise FloatingPointError(stop.sentence)
-    metrics = None
-    if chief:
-        if state.best is None:
-            with callbacks.averaged(model):
-                callbacks.save(model, path["model.keras"])
+                f"The workers see different checkpoints (this one is at step {step}): "
+                "`output_dir` must be one folder that all of them share."
+            )
+        if self.arrays is None:
+            self.log(f"Feature extractor {self.model.loaded_weights}.")
         else:
-            log(f"The model of epoch {state.best_epoch + 1} is kept, the best by {config.best_by}.")
-        if strategies.describe(strategy) != "one device" or state.best is not None or config.ema:
-            # From here on the model is one of a single device, whatever it was trained on.
-            model = load_model(path["model.keras"])
-        metrics = _finish(config, model, state, source, scored, held, kept, path, log)
-        metrics = {"interrupted": interrupted, **metrics}
-        metrics["definitions"] = definitions.definitions_of(metrics)
-        files.write_json(path["metrics.json"], metrics)
-        if not interrupted:
-            checkpoints.clear(config.output_dir)
-        log(f"Wrote {', '.join(_FILES)} to {config.output_dir}.")
-    agree([0.0])  # the others wait here, for the first worker serves them
-    return model, metrics
+            loop.restore(self.model, self.arrays)
+            self.arrays = None
+            self.log(f"Resumed at step {step}.")
+        self.log(
+            f"Training on {len(self.kept)} pictures with "
+            f"{strategies.describe_devices(self.strategy)}, {self.model.total_steps} steps in "
+            f"{self.config.epochs} epochs; {len(self.held)} pictures are held out to choose the "
+            "threshold on."
+        )
 
+    # --- fit -------------------------------------------------------------------------------------
 
-def _callbacks(config, model, source, kept, held, state, path, log):
-    """What a run tells and keeps; the order matters: each adds to what the next ones write."""
-    called = []
-    if config.validate_every and len(held):
-        chosen = np.linspace(0, len(held) - 1, min(len(held), config.validation_images))
-        called.append(
-            validation.Validation(
-                source,
-                held[np.round(chosen).astype(int)],
+    def fit(self) -> None:
+        """Trains to the end, to Ctrl-C, or to what `train` raises."""
+        config, state = self.config, self.state
+        if self.chief:
+            files.write(self._path("run.flags"), programs.to_flagfile(config))
+        stop = StopAtNaN(state)
+        called = [stop, *(self._callbacks() if self.chief else ())]
+        with loop.signals() as signals:
+            try:
+                ended = loop.run(
+                    self.model,
+                    iter(self.batches),
+                    self.strategy,
+                    state=state,
+                    epochs=config.epochs,
+                    steps_per_epoch=self.steps_per_epoch,
+                    callbacks=called,
+                    steps_per_execution=config.steps_per_execution,
+                    parts=config.gradient_accumulation,
+                    stops=signals,
+                    saving=loop.Saving(
+                        lambda: self._save() if self.chief and not stop.failure else None,
+                        every_steps=config.checkpoint_every_steps,
+                        every_minutes=config.checkpoint_every_minutes,
+                    ),
+                )
+            except KeyboardInterrupt:
+                ended = {signal.SIGINT}
+            except tf.errors.InvalidArgumentError as error:
+                self.splits.raise_if_unreadable(error)
+                raise
+        if signal.SIGTERM in ended:
+            raise programs.Preempted(
+                f"Ended by SIGTERM at step {state.step} of {self.model.total_steps}. The run is "
+                "saved: the same command goes on from here."
+            )
+        self.interrupted = signal.SIGINT in ended
+        if self.interrupted:
+            self.log("\nInterrupted: the run is finished with what was learned so far.")
+        if not stop.failure and not callbacks.has_finite_weights(self.model):
+            stop.failure = callbacks.NONFINITE_WEIGHTS
+        if self.chief:
+            write_curves(self._path("curves.png"), state.history, self.model.loss_weights)
+        if stop.failure:
+            raise FloatingPointError(stop.failure)
+
+    def _callbacks(self):
+        """What a run shows and keeps; the order matters: each adds to what the next ones write."""
+        config, state, log = self.config, self.state, self.log
+        total_steps = self.model.total_steps
+        counts = np.bincount(np.concatenate([self.source.labels[i] for i in self.kept]))
+        best = {"best_by": config.best_by, "patience": config.patience}
+        return [
+            *self._validation(),
+            callbacks.KeepModel(self._path("model.keras"), state, **best, log=log),
+            Ledger(
                 state,
-                view=transforms.View(model.input_size, model.resize_size),
+                log,
+                csv_path=self._path("history.csv"),
+                log_dir=self._path("logs"),
+                epochs=config.epochs,
+                total_steps=total_steps,
+                batch_size=config.batch_size,
+            ),
+            Watch(
+                state,
+                log,
+                steps=max(20, total_steps // 50),
+                chance=counts.max() / counts.sum(),
+            ),
+        ]
+
+    def _validation(self):
+        """The callback for held-out pictures, in a list; an empty one where it is off."""
+        config, held = self.config, self.held
+        if not config.validate_every or not len(held):
+            return []
+        chosen = np.linspace(0, len(held) - 1, min(len(held), config.validation_images))
+        return [
+            Validation(
+                self.source,
+                held[np.round(chosen).astype(int)],
+                self.state,
+                view=transforms.View(self.model.input_size, self.model.resize_size),
                 kind=config.map,
                 rule=config.threshold_from,
                 every=config.validate_every,
-                picture_dir=path["validation"],
-                log_dir=path["logs"],
-                log=log,
+                picture_dir=self._path("validation"),
+                log_dir=self._path("logs"),
+                log=self.log,
             )
+        ]
+
+    def _save(self):
+        """Writes a checkpoint; one that can't be written is reported, and the run goes on."""
+        arrays = [variable.numpy() for variable in loop.variables(self.model)]
+        if not all(np.isfinite(array).all() for array in arrays):
+            return
+        self.state.skipped = dict(self.source.report.skipped)
+        folder_of_run, state = self.config.output_dir, dataclasses.asdict(self.state)
+        with callbacks.tolerating_write_errors(
+            self.log, f"checkpoint at step {self.state.step}", folder_of_run
+        ):
+            checkpoints.write(folder_of_run, arrays, state, self.config.keep_checkpoints)
+
+    # --- finish ----------------------------------------------------------------------------------
+
+    def finish(self) -> tuple[Localization, dict[str, Any] | None]:
+        """Chooses the thresholds, stores them with the model and scores it; see `train`."""
+        figures = None
+        if self.chief:
+            self._take_best_model()
+            by_rule, rule, positions = self._choose_thresholds()
+            figures = self._score(by_rule, rule, positions)
+            figures["definitions"] = definitions.definitions_of(figures)
+            files.write_json(self._path("metrics.json"), figures)
+            if not self.interrupted:
+                checkpoints.clear(self.config.output_dir)
+            self.log(f"Wrote {', '.join(folder.FILES)} to {self.config.output_dir}.")
+        self.agree([0.0])  # the others wait here, for the first worker serves them
+        return self.model, figures
+
+    def _take_best_model(self):
+        """Saves the last model, or takes the best one, as a model of a single device."""
+        config, state, path = self.config, self.state, self._path("model.keras")
+        if state.best is None:
+            with callbacks.averaged_weights(self.model):
+                callbacks.save_model(self.model, path)
+        else:
+            epoch = state.best_epoch + 1
+            self.log(f"Kept the model of epoch {epoch}, the best by its held-out {config.best_by}.")
+        single = strategies.is_single_device(self.strategy)
+        if not single or state.best is not None or config.ema:
+            self.model = load_model(path)
+
+    def _choose_thresholds(self):
+        """Stores thresholds with the model; returns those of every rule, the rule, positions."""
+        kind, rule = self.config.map, self.config.threshold_from
+        by_rule, positions = thresholds.choose_by_rule(
+            self.model, self.source, self.held, self.kept, kind
         )
-    elif config.best_by != "last":
-        raise ValueError(
-            f"--best_by={config.best_by} needs held-out pictures, and there are none: raise "
-            "--holdout."
+        if rule not in by_rule:
+            rule = "maps"
+            self.log("No held-out picture shows a box: the threshold is chosen from the maps.")
+        self.log(f"Training pictures: {self.source.report.summary()}")
+        self.model.thresholds = by_rule[rule]
+        callbacks.save_model(self.model, self._path("model.keras"))
+        self.log(
+            f"Score-map threshold {by_rule[rule][kind]:.2f} for map '{kind}', chosen "
+            f"from the {rule} of {len(positions)} training pictures"
+            f"{'.' if rule == 'boxes' else ', without boxes.'}"
         )
-    if config.best_by == "gt_known" and not source.has_boxes:
-        raise ValueError(
-            f"--best_by=gt_known needs boxes, and {source.name} has none: take --best_by=loss."
+        return by_rule, rule, positions
+
+    def _score(self, by_rule, rule, positions):
+        """Scores the model; returns the figures of the run, but for their definitions."""
+        state, started = self.state, time.monotonic()
+        scored = self.splits.scored
+        optimistic = scored is None
+        if optimistic:
+            self.log(
+                "The threshold was chosen on the same pictures that are scored now: the figures "
+                "are optimistic."
+            )
+            scored = self.source
+        figures = self._score_and_show(scored, positions if optimistic else None)
+        return {
+            "interrupted": self.interrupted,
+            "scored_on": self.splits.scored_on,
+            "threshold_chosen_on_scored": optimistic,
+            **figures,
+            "epochs": len(state.history),
+            "best_epoch": state.best_epoch + 1 if state.best is not None else None,
+            "thresholds": by_rule[rule],
+            "thresholds_from": rule,
+            "num_training_images": len(self.kept),
+            "num_threshold_images": len(positions),
+            "skipped_in_training": dict(self.source.report.skipped),
+            **thresholds.compare_rules(by_rule, self.config.map, figures),
+            "minutes": round((state.seconds + time.monotonic() - started) / 60, 2),
+        }
+
+    def _score_and_show(self, source, positions):
+        """Scores the model on pictures; shows the figures as a table and a contact sheet."""
+        method = method_of(self.model)
+        progress = terminal.progress_bar(len(source if positions is None else positions))
+        figures, predictions = score(method, source, positions, progress=progress)
+        self.log(terminal.figures_table(figures))
+        if source.report.skipped or source.report.noted:
+            self.log(source.report.summary())
+        contact_sheets.write_contact_sheet(
+            self._path("contact_sheet.png"),
+            contact_sheets.draw_tiles(method, source, predictions),
+            contact_sheets.sheet_title(self.splits.place, "", self.splits.scored_on),
         )
-    counts = np.bincount(np.concatenate([source.labels[i] for i in kept]))
-    return [
-        *called,
-        callbacks.KeepModel(
-            path["model.keras"], state, best_by=config.best_by, patience=config.patience, log=log
-        ),
-        Ledger(
-            state,
-            log,
-            csv_path=path["history.csv"],
-            log_dir=path["logs"],
-            epochs=config.epochs,
-            total_steps=model.total_steps,
-            batch_size=config.batch_size,
-        ),
-        Watch(
-            state,
-            log,
-            steps=max(20, model.total_steps // 50),
-            chance=counts.max() / counts.sum(),
-        ),
-    ]
+        return figures
 
-
-def _finish(config, model, state, source, scored, held, kept, path, log):
-    """Chooses the thresholds, stores them with the model, scores it; returns the metrics."""
-    by_rule, held = _choose_thresholds(model, source, held, kept, config.map)
-    rule = config.threshold_from
-    if rule not in by_rule:
-        rule = "maps"
-        log("No held-out picture shows a box: the threshold is chosen from the maps instead.")
-    thresholds = by_rule[rule]
-    log(f"Training pictures: {source.report.summary()}")
-    model.thresholds = thresholds
-    callbacks.save(model, path["model.keras"])
-    log(
-        f"Score-map threshold {thresholds[config.map]:.2f} for map '{config.map}', chosen "
-        f"from the {rule} of {len(held)} training pictures"
-        f"{'.' if rule == 'boxes' else ', without boxes.'}"
-    )
-    metrics = {
-        "epochs": len(state.history),
-        "best_epoch": state.best_epoch + 1 if state.best is not None else None,
-        "thresholds": thresholds,
-        "thresholds_from": rule,
-        "num_training_images": len(kept),
-        "num_threshold_images": len(held),
-        "skipped_in_training": dict(source.report.skipped),
-    }
-    started = time.monotonic()
-    name, positions = config.val_split, None
-    optimistic = scored is None
-    if optimistic:
-        scored, name, positions = source, f"held-out part of {config.split}", held
-        log("The threshold was chosen on the pictures that are scored now: read it as optimistic.")
-    method = method_of(model)
-    count = len(scored if positions is None else positions)
-    progress = terminal.progress_bar(count)
-    figures, predictions = score(method, scored, positions, progress=progress)
-    log(terminal.figures_table(figures))
-    if scored.report.skipped or scored.report.noted:
-        log(scored.report.summary())
-    contact_sheets.write_contact_sheet(
-        path["contact_sheet.png"],
-        contact_sheets.draw_tiles(method, scored, predictions),
-        contact_sheets.sheet_title(config.dataset, config.data_dir, name),
-    )
-    metrics |= _compare_rules(by_rule, config.map, figures)
-    return {
-        "scored_on": name,
-        "threshold_chosen_on_scored": optimistic,
-        **figures,
-        **metrics,
-        "minutes": round((state.seconds + time.monotonic() - started) / 60, 2),
-    }
-
-
-_FILES = (
-    "run.flags",
-    "model.keras",
-    "history.csv",
-    "curves.png",
-    "metrics.json",
-    "contact_sheet.png",
-    "logs",
-    "validation",
-)
-# What TensorFlow raises when a worker that it talked to is gone.
-_LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-)
-
-
-def _say_nothing(text):
-    pass
-
-
-def _finished(config, path):
-    """Metrics of the finished run in a folder, or None; refuses what another run wrote."""
-    metrics = None
-    if os.path.isfile(path["metrics.json"]) and os.path.isfile(path["model.keras"]):
-        with open(path["metrics.json"]) as file:
-            metrics = json.load(file)
-    saved = checkpoints.paths(config.output_dir)
-    if not os.path.isfile(path["run.flags"]) or not (metrics or saved):
-        return None
-    different = programs.differences(config, path["run.flags"])
-    if different:
-        raise ValueError(
-            f"'{config.output_dir}' holds a run with other settings: {'; '.join(different)}. To go "
-            f"on with it, take its own: --flagfile={path['run.flags']}. Otherwise name another "
-            "--output_dir, or pass --resume=false to replace it."
-        )
-    # Where metrics.json is that of a later evaluation, checkpoints tell of a run that goes on.
-    return None if metrics is None or metrics.get("interrupted", bool(saved)) else metrics
-
-
-def _clear(output_dir, path):
-    """Removes what an older run left in a folder, and nothing where there was none."""
-    if not os.path.isfile(path["run.flags"]):
-        return
-    checkpoints.clear(output_dir)
-    for name in path.values():
-        if os.path.isdir(name):
-            shutil.rmtree(name)
-        elif os.path.exists(name):
-            os.remove(name)
-
-
-def _digest(source, kept):
-    """A number that changes with the pictures that are trained on, and their labels."""
-    text = [f"{source.image_ids[i]} {source.labels[i].tolist()}" for i in kept]
-    return zlib.crc32("\n".join([*source.classes, *text]).encode())
-
-
-def _restored_state(saved, data, config):
-    state = loop.State(**saved)
-    if state.data != data:
-        raise ValueError(
-            f"The run in '{config.output_dir}' began with other pictures or labels than are in "
-            f"'{config.data_dir or config.dataset}' now. Bring those back, or pass --resume=false "
-            "to start anew."
-        )
-    return state
-
-
-def _restore(model, arrays):
-    variables = loop.variables(model)
-    shapes = [tuple(variable.shape) for variable in variables]
-    if shapes != [array.shape for array in arrays]:
-        raise ValueError(
-            f"The checkpoint holds {len(arrays)} variables of another model than this one with "
-            f"{len(shapes)}. Was it written by another version? Pass --resume=false to start anew."
-        )
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
-
-
-def _save(model, state, config, log):
-    """Writes a checkpoint; one that can't be written is reported, and the run goes on."""
-    arrays = [variable.numpy() for variable in loop.variables(model)]
-    if not all(np.isfinite(array).all() for array in arrays):
-        return
-    with callbacks.going_on(log, f"checkpoint at step {state.step}", config.output_dir):
-        checkpoints.write(
-            config.output_dir, arrays, dataclasses.asdict(state), config.keep_checkpoints
-        )
-
-
-def open_split(config, split, classes=None):
-    """Opens a split of the run's data set; of drawn pictures, a third as many to score on."""
-    num_examples = config.num_examples
-    if split != config.split:
-        num_examples = -(-num_examples // 3)
-    return open_dataset(
-        config.dataset,
-        config.data_dir,
-        split,
-        classes=classes,
-        seed=config.seed,
-        image_size=config.crop_from,
-        num_examples=num_examples or None,
-        download=config.download,
-        single_class=config.single_class,
-        on_bad_image=config.on_bad_image,
-    )
-
-
-def summary_of(source):
-    """One sentence on a data set: pictures and classes, with the rarest and the most frequent."""
-    counts = np.bincount(np.concatenate(source.labels), minlength=len(source.classes))
-    low, high = int(counts.argmin()), int(counts.argmax())
-    each = f"{counts[low]} each"
-    if counts[low] < counts[high]:
-        each = (
-            f"from {counts[low]} ({source.classes[low]}) to {counts[high]} ({source.classes[high]})"
-        )
-    return f"{source.name}: {len(source)} pictures, {len(source.classes)} classes, {each}."
-
-
-def _load_scored(config, classes, log):
-    """The split that is scored after training, or None where there is none."""
-    if not config.val_split:
-        return None
-    try:
-        return open_split(config, config.val_split, classes)
-    except StopAtBadImage:
-        raise
-    except ValueError as error:
-        log(f"No split '{config.val_split}' to score on ({error}) The held-out part is scored.")
-        return None
-
-
-def _choose_thresholds(model, source, held, kept, kind):
-    """Thresholds for every kind of map, from training pictures that were not trained on.
-
-    Where none was held out, or none of those can be read, the pictures that were trained on serve.
-
-    Returns:
-        (dict rule -> thresholds, positions): see `scoring.choose_thresholds`, and what was used.
-        The rule "boxes" is there where the pictures have boxes, for comparison at least.
-    """
-    kinds = list(dict.fromkeys([kind, *MAPS]))
-    window = transforms.View(model.input_size, model.resize_size)
-    for positions in (held, kept):
-        scored = predict_pairs(
-            model.predict_on_batch, source, positions, kinds=kinds, view=window, top_k=model.top_k
-        )
-        accumulators = accumulate(scored, kinds)
-        if len(accumulators[kind]):
-            break
-    by_rule = {"maps": choose_thresholds(accumulators, "maps")}
-    with contextlib.suppress(ValueError):  # no boxes
-        by_rule["boxes"] = choose_thresholds(accumulators, "boxes")
-    return by_rule, positions
-
-
-def _compare_rules(by_rule, kind, figures):
-    """The threshold of each rule for one kind of map, and the GT-known Loc at it."""
-    curves = figures["threshold_curves"] or {}
-    reached = dict(
-        zip(
-            curves.get("score_map_thresholds", ()),
-            curves.get("gt_known_loc_iou_50", ()),
-            strict=True,
-        )
-    )
-    compared = {}
-    for rule, thresholds in by_rule.items():
-        compared[f"threshold_by_{rule}"] = thresholds[kind]
-        compared[f"gt_known_loc_by_{rule}"] = reached.get(thresholds[kind])
-    return compared
-
-
-def _write_curves(history, weights, path):
-    shown = {"loss": "loss", **{name: name for name in losses.TERMS}, "top1_cls": "top1_cls",
-             "held_loss": "val_loss", "held_top1_cls": "val_top1_cls",
-             "held_gt_known": "val_gt_known"}  # fmt: skip
-    columns = {new: [row.get(name, np.nan) for row in history] for name, new in shown.items()}
-    columns = {name: values for name, values in columns.items() if np.isfinite(values).any()}
-    terms = {name: weights[name] for name in losses.TERMS}
-    Image.fromarray(charts.training_curves(columns, terms)).save(path)
+    def _path(self, name):
+        return os.path.join(self.config.output_dir, name)

@@ -3,14 +3,16 @@
 import contextlib
 import json
 import os
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-NAMES = ("auto", "one", "mirrored", "multi_worker", "tpu", "central")
+from wsol_tf import programs
+from wsol_tf.config import choices
 
 
-def make(name="auto"):
-    """Makes the strategy of a run; must come before anything else of TensorFlow runs.
+def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
+    """Makes the strategy of a run; call it before anything else uses TensorFlow.
 
     Args:
         name: `one`, a single device; `mirrored`, all devices of this machine; `multi_worker`,
@@ -25,10 +27,11 @@ def make(name="auto"):
     Raises:
         ValueError: an unknown name, a TF_CONFIG that can't be read, or no TPU.
     """
-    if name not in NAMES:
-        raise ValueError(f"Unknown strategy '{name}'. Legal: {', '.join(NAMES)}.")
+    if name not in choices("strategy"):
+        legal = ", ".join(choices("strategy"))
+        raise ValueError(f"Unknown strategy '{name}'. Legal: {legal}.")
     if name == "auto":
-        name = _choose()
+        name = automatic_choice()
     if name == "one":
         return tf.distribute.get_strategy()
     if name == "multi_worker":
@@ -39,13 +42,14 @@ def make(name="auto"):
     names = [device.name for device in devices]
     if name == "central":
         return tf.distribute.experimental.CentralStorageStrategy(names)
-    # The default way to reduce deadlocks where CPUs run loops, and is meant for GPUs.
+    # The default reduction is meant for GPUs, and deadlocks where CPUs run loops.
     on_cpu = devices[0].device_type == "CPU"
     reduction = tf.distribute.ReductionToOneDevice() if on_cpu else None
     return tf.distribute.MirroredStrategy(names, cross_device_ops=reduction)
 
 
-def _choose():
+def automatic_choice() -> str:
+    """Returns the name of the strategy that `auto` takes here; see `make_strategy`."""
     if len(_cluster().get("worker", ())) + len(_cluster().get("chief", ())) > 1:
         return "multi_worker"
     if os.environ.get("TPU_NAME"):
@@ -54,7 +58,7 @@ def _choose():
 
 
 def _cluster():
-    """The cluster of TF_CONFIG: job -> addresses."""
+    """The cluster of TF_CONFIG as a dict job -> addresses."""
     text = os.environ.get("TF_CONFIG", "")
     if not text:
         return {}
@@ -62,7 +66,7 @@ def _cluster():
         return dict(json.loads(text).get("cluster", {}))
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"TF_CONFIG can't be read ({error}). It is JSON such as "
+            f"TF_CONFIG can't be read ({error}). It must be JSON such as "
             '{"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}.'
         ) from error
 
@@ -73,7 +77,7 @@ def _multi_worker():
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
     elif not _cluster():
         raise ValueError(
-            "--strategy=multi_worker finds no workers: set TF_CONFIG for each of them, or start "
+            "`strategy=multi_worker` finds no workers: set TF_CONFIG for each of them, or start "
             "them with srun (see BUILD.md)."
         )
     return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
@@ -86,14 +90,14 @@ def _tpu():
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
         raise ValueError(
             f"There is no TPU '{name}' ({str(error).partition(chr(10))[0]}). Set TPU_NAME, or "
-            "another --strategy."
+            "another `strategy`."
         ) from error
     return tf.distribute.TPUStrategy(resolver)
 
 
 @contextlib.contextmanager
-def scope(strategy):
-    """The strategy's scope, in which models are made."""
+def scope(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Enters the strategy's scope, in which models are built."""
 
     def creator(make, **settings):
         if settings.get("aggregation") == tf.VariableAggregation.NONE:
@@ -107,13 +111,18 @@ def scope(strategy):
         yield
 
 
-def is_multi_worker(strategy):
-    """Whether several processes train together."""
+def is_single_device(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether a run trains on one device, as without any strategy."""
+    return strategy is tf.distribute.get_strategy()
+
+
+def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether several processes train together."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def is_chief(strategy):
-    """Whether this process is the one that writes files and talks to the user."""
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether this process is the one that writes files and talks to the user."""
     if not is_multi_worker(strategy):
         return True
     resolver = strategy.cluster_resolver
@@ -122,10 +131,10 @@ def is_chief(strategy):
     return resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
 
 
-def describe(strategy):
-    """What a run trains on, in a few words."""
+def describe_devices(strategy: tf.distribute.Strategy) -> str:
+    """Returns what a run trains on, in a few words such as "2 replicas (mirrored)"."""
     replicas = strategy.num_replicas_in_sync
-    if strategy is tf.distribute.get_strategy():
+    if is_single_device(strategy):
         return "one device"
     names = {
         tf.distribute.MultiWorkerMirroredStrategy: "multi_worker",
@@ -137,11 +146,11 @@ def describe(strategy):
     return f"{replicas} replica{'s' if replicas > 1 else ''} ({kind})"
 
 
-def agreement(strategy):
+def agreement(strategy: tf.distribute.Strategy) -> Callable[[list[float]], list[float]]:
     """Returns a function that averages numbers over all workers, so that all decide alike.
 
-    The function takes a list of numbers, as long on every worker, and returns a list. Without
-    other workers it returns what it is given. Every worker must call it equally often.
+    The function takes a list of numbers, of the same length on every worker, and returns a list.
+    Without other workers it returns what it is given. Every worker must call it equally often.
     """
     if not is_multi_worker(strategy):
         return list
@@ -154,3 +163,22 @@ def agreement(strategy):
         return averaged(tf.constant(numbers, tf.float64)).numpy().tolist()
 
     return agree
+
+
+@contextlib.contextmanager
+def preempted_by_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Turns the error that follows the loss of another worker into `programs.Preempted`."""
+    try:
+        yield
+    except (  # what TensorFlow raises when a worker that it talked to is gone
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+    ) as error:
+        if not is_multi_worker(strategy):
+            raise
+        raise programs.Preempted(
+            f"Lost another worker ({type(error).__name__}). Start all workers again: they go on "
+            "from the last checkpoint."
+        ) from error

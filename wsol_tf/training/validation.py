@@ -1,6 +1,7 @@
-"""A look at held-out pictures after an epoch: losses, localization, and the pictures themselves."""
+"""Validation on held-out pictures after an epoch: losses, localization, the pictures themselves."""
 
 import os
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -9,28 +10,31 @@ from PIL import Image
 
 from wsol_tf.data.batches import evaluation_batches
 from wsol_tf.data.example import competing_classes
+from wsol_tf.data.source import Source
+from wsol_tf.data.transforms import View
 from wsol_tf.evaluation.pairs import predict_pairs
 from wsol_tf.evaluation.score import accumulate, choose_thresholds
 from wsol_tf.model.score_maps import localize
 from wsol_tf.report import pictures
 from wsol_tf.training import callbacks
+from wsol_tf.training.loop import State
 
 
 class Validation(keras.callbacks.Callback):
     """Adds `held_...` figures to an epoch's row, and draws the same pictures each time.
 
-    The pictures are training pictures that were held out: looking at them, and choosing by them,
-    takes nothing away from the split that is scored in the end.
+    The pictures are training pictures that were held out: validating on them, and choosing by
+    them, takes nothing away from the split that is scored in the end.
 
     Args:
-        source: a `sources.Source`.
-        positions: the pictures that are looked at.
-        state: the loop.State of the run.
-        view: a `scoring.View`.
-        kind: the kind of map.
-        rule: what the score-map threshold of each look is chosen from, "maps" or "boxes", see
-            `scoring.choose_thresholds`.
-        every: epochs between two looks.
+        source: the pictures.
+        positions: those to validate on.
+        state: the State of the run.
+        view: how pictures are brought to the network.
+        kind: the kind of score map.
+        rule: what the score-map threshold is chosen from each time, "maps" or "boxes", see
+            `evaluation.score.choose_thresholds`.
+        every: epochs between two validations.
         picture_dir: folder of epoch_NNNN.png.
         log_dir: folder for TensorBoard.
         log: function that takes lines of text.
@@ -38,26 +42,39 @@ class Validation(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, source, positions, state, *, view, kind, rule, every, picture_dir, log_dir,
-        log=print, drawn=6,
-    ):  # fmt: skip
+        self,
+        source: Source,
+        positions: Sequence[int],
+        state: State,
+        *,
+        view: View,
+        kind: str,
+        rule: str,
+        every: int,
+        picture_dir: str,
+        log_dir: str,
+        log: Callable[[str], None] = print,
+        drawn: int = 6,
+    ):
         super().__init__()
         self.source, self.positions, self.state = source, positions, state
         self.view, self.kind, self.rule, self.every = view, kind, rule, every
         self.picture_dir, self.log_dir, self.drawn = picture_dir, log_dir, drawn
         self.log = log
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Opens the log, and compiles what validation calls."""
         os.makedirs(self.picture_dir, exist_ok=True)
         self.writer = tf.summary.create_file_writer(self.log_dir)
         compiled = (lambda f: f) if self.model.run_eagerly else tf.function
         self.predict = compiled(lambda images: self.model(images, training=False))
         self.measure = compiled(self.model.measure)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Validates, where an epoch is one of every so many."""
         if (epoch + 1) % self.every:
             return
-        with callbacks.averaged(self.model):
+        with callbacks.averaged_weights(self.model):
             held = self._losses()
             scored = list(
                 predict_pairs(
@@ -81,10 +98,13 @@ class Validation(keras.callbacks.Callback):
         if figures["gt_known_loc"] is not None:
             held["gt_known"] = figures["gt_known_loc"]
         self.state.history[-1].update({f"held_{name}": value for name, value in held.items()})
-        with callbacks.going_on(self.log, f"pictures of epoch {epoch + 1}", self.picture_dir):
+        with callbacks.tolerating_write_errors(
+            self.log, f"pictures of epoch {epoch + 1}", self.picture_dir
+        ):
             self._draw(epoch, scored, thresholds[self.kind])
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Closes the log."""
         self.writer.close()
 
     def _predict(self, images):
@@ -97,13 +117,13 @@ class Validation(keras.callbacks.Callback):
             images = np.stack([example.image for example in batch])
             # The first class present, as one sample of training.
             labels = np.array([example.labels[0] for example in batch], np.int32)
-            allowed = np.stack(
+            competing = np.stack(
                 [
                     competing_classes(example.labels, example.labels[0], len(self.source.classes))
                     for example in batch
                 ]
             )
-            values = self.measure((tf.constant(images), labels, tf.constant(allowed)))
+            values = self.measure((tf.constant(images), labels, tf.constant(competing)))
             means = [float(np.mean(values[name])) for name in ("loss", "ac")]
             sums += np.multiply(means, len(labels))
             count += len(labels)

@@ -1,0 +1,110 @@
+"""Training from code, on data sets that are opened by the caller."""
+
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from helpers import RUN_FILES, metrics_of
+from wsol_tf import programs, training
+from wsol_tf.config import Config
+from wsol_tf.data.registry import open_dataset
+from wsol_tf.data.source import subset
+from wsol_tf.model.localization import Localization
+from wsol_tf.training import callbacks, run
+
+
+def settings(folder, **others):
+    values = {"input_size": 64, "head_width": 8, "extractor_weights": "none", "epochs": 1,
+              "batch_size": 4, "holdout": 0.25, "output_dir": str(folder)}  # fmt: skip
+    return Config(**{**values, **others})
+
+
+@pytest.fixture
+def pictures():
+    return open_dataset("shapes", "", "train", image_size=73, num_examples=12)
+
+
+@pytest.fixture
+def never_opened(monkeypatch):
+    """Refuses to open what the settings name."""
+
+    def refuse(*_, **__):
+        raise AssertionError("the data set of the settings was opened")
+
+    monkeypatch.setattr(run.splits, "open_dataset", refuse)
+
+
+def test_own_pictures_are_trained_on_and_their_held_out_part_is_scored(
+    tmp_path, pictures, quick, never_opened
+):
+    said = []
+    model, figures = training.train(
+        settings(tmp_path, data_dir="/nowhere", dataset="csv"), pictures, log=said.append
+    )
+    assert isinstance(model, Localization) and model.classes == pictures.classes
+    assert model.thresholds == figures["thresholds"]
+    assert figures == metrics_of(tmp_path)
+    assert figures["scored_on"] == f"held-out part of {pictures.name}"
+    assert figures["threshold_chosen_on_scored"] and not figures["interrupted"]
+    assert (figures["num_images"], figures["num_training_images"]) == (3, 9)
+    assert set(os.listdir(tmp_path)) == RUN_FILES
+    assert said[0].startswith(f"{pictures.name}: 12 pictures, 4 classes")
+    assert not any("--" in line for line in said)
+
+
+def test_own_pictures_can_be_scored(tmp_path, pictures, quick, never_opened):
+    scored = dataclasses.replace(subset(pictures, range(5)), name="my pictures")
+    _, figures = training.train(settings(tmp_path), pictures, scored, log=lambda line: None)
+    assert (figures["scored_on"], figures["num_images"]) == ("my pictures", 5)
+    assert not figures["threshold_chosen_on_scored"]
+
+
+def test_progress_is_printed_without_flags(tmp_path, quick, capsys):
+    config = settings(tmp_path, num_examples=12, val_split="")
+    training.train(config)
+    output = capsys.readouterr().out
+    assert "Epoch 1/1, step 3/3: loss " in output and "Wrote run.flags" in output
+    training.train(config)
+    assert "another `output_dir`, or pass `resume=false`" in capsys.readouterr().out
+
+
+def test_a_run_on_own_pictures_is_resumed_and_needs_the_same_ones(
+    tmp_path, pictures, quick, monkeypatch
+):
+    config = settings(tmp_path, epochs=2)
+
+    def terminate(self, epoch, logs=None):
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks.KeepModel, "on_epoch_end", terminate)
+        with pytest.raises(programs.Preempted, match="Ended by SIGTERM at step 3 of 5"):
+            training.train(config, pictures)
+    others = subset(pictures, np.arange(11, -1, -1))
+    with pytest.raises(ValueError, match="began with other pictures or labels .*`resume=false`"):
+        training.train(config, others)
+    said = []
+    _, figures = training.train(config, pictures, log=said.append)
+    assert "Resumed at step 3." in said
+    assert figures["epochs"] == 2
+
+
+def test_pictures_that_cannot_be_used_are_refused(tmp_path, pictures):
+    with pytest.raises(TypeError, match="`dataset` must be a Source.*Received: a list"):
+        training.train(settings(tmp_path), [])
+    three = open_dataset("shapes", "", "val", num_examples=4, classes=pictures.classes[:3])
+    with pytest.raises(ValueError, match="must have the classes that are trained on: .*Received"):
+        training.train(settings(tmp_path), pictures, three)
+    with pytest.raises(ValueError, match="`output_dir` is empty"):
+        training.train(settings(""), pictures)
+    blind = dataclasses.replace(pictures, has_boxes=False)
+    with pytest.raises(ValueError, match="Use `threshold_from=maps`"):
+        training.train(settings(tmp_path, threshold_from="boxes"), blind)
+    with pytest.raises(ValueError, match="Use `best_by=loss`"):
+        training.train(settings(tmp_path, best_by="gt_known"), blind)
+    with pytest.raises(ValueError, match="`best_by=loss` needs held-out pictures"):
+        training.train(settings(tmp_path, best_by="loss", holdout=0.0), pictures)
+    assert not (tmp_path / "run.flags").exists()

@@ -1,0 +1,60 @@
+"""The folder of a run: its files, whether the run in it is finished, and how it is emptied."""
+
+import json
+import os
+import shutil
+from typing import Any
+
+from wsol_tf import programs
+from wsol_tf.config import Config
+from wsol_tf.training import checkpoints
+
+FILES = (
+    "run.flags",
+    "model.keras",
+    "history.csv",
+    "curves.png",
+    "metrics.json",
+    "contact_sheet.png",
+    "logs",
+    "validation",
+)
+
+
+def finished_figures(config: Config) -> dict[str, Any] | None:
+    """Returns what metrics.json holds where the run in `output_dir` is finished, else None.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    paths = {name: os.path.join(config.output_dir, name) for name in FILES}
+    figures = None
+    if os.path.isfile(paths["metrics.json"]) and os.path.isfile(paths["model.keras"]):
+        with open(paths["metrics.json"]) as file:
+            figures = json.load(file)
+    saved = checkpoints.paths(config.output_dir)
+    if not os.path.isfile(paths["run.flags"]) or not (figures or saved):
+        return None
+    different = programs.differences(config, paths["run.flags"])
+    if different:
+        raise ValueError(
+            f"'{config.output_dir}' holds a run with other settings: {'; '.join(different)}. To "
+            f"resume it, use its own settings: `flagfile={paths['run.flags']}`. Otherwise name "
+            "another `output_dir`, or pass `resume=false` to replace it."
+        )
+    # A later evaluation may have replaced metrics.json: then checkpoints mean that the run is not
+    # finished.
+    return None if figures is None or figures.get("interrupted", bool(saved)) else figures
+
+
+def clear(output_dir: str) -> None:
+    """Removes an older run from a folder; a folder that holds no run is left as it is."""
+    if not os.path.isfile(os.path.join(output_dir, "run.flags")):
+        return
+    checkpoints.clear(output_dir)
+    for name in FILES:
+        path = os.path.join(output_dir, name)
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        elif os.path.exists(path):
+            os.remove(path)
