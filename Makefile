@@ -18,8 +18,8 @@ help:
 	@echo 'make test    run the tests'
 	@echo 'make demo    train, evaluate, predict and export on drawn objects (DEMO_DIR=demo, DEMO_FLAGS=)'
 	@echo 'make web     show a .tflite in the browser (MODEL=that of the demo, SITE=site); needs npm'
-	@echo 'make lint    check the code with ruff'
-	@echo 'make clean   remove the environment, the caches and demo/'
+	@echo 'make lint    check style, format and types (ruff, mypy)'
+	@echo 'make clean   remove the environment, the caches, build/ and demo/'
 	@echo 'make help    print these lines; PYTHON=... chooses the Python of the environment'
 
 test: setup
@@ -36,10 +36,12 @@ web: setup
 
 lint: setup
 	.venv/bin/python -m ruff check
+	.venv/bin/python -m ruff format --check
+	.venv/bin/python -m mypy
 
 clean:
-	rm -rf .venv build wsol_tf.egg-info .pytest_cache .ruff_cache .hypothesis demo
-	find wsol_tf edge tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv build wsol_tf.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis demo
+	find wsol_tf edge tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # Prints the interpreter behind a python command, or fails when it does not fit. The interpreter
 # itself, not the command: with .venv activated, python3 is a link that goes away with .venv.
