@@ -9,7 +9,7 @@ PYTHON ?=
 PYTHONS := python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo web lint clean setup
+.PHONY: help test demo web lint docs clean setup
 
 # What the user's shell points to must not leak into the environment.
 unexport PYTHONPATH PYTHONHOME
@@ -18,8 +18,9 @@ help:
 	@echo 'make test    run the tests'
 	@echo 'make demo    train, evaluate, predict and export on drawn objects (DEMO_DIR=demo, DEMO_FLAGS=)'
 	@echo 'make web     show a .tflite in the browser (MODEL=that of the demo, SITE=site); needs npm'
-	@echo 'make lint    check the code with ruff'
-	@echo 'make clean   remove the environment, the caches and demo/'
+	@echo 'make lint    check style, format and types (ruff, mypy)'
+	@echo 'make docs    build the documentation and the API reference into build/docs'
+	@echo 'make clean   remove the environment, the caches, build/ and demo/'
 	@echo 'make help    print these lines; PYTHON=... chooses the Python of the environment'
 
 test: setup
@@ -36,10 +37,17 @@ web: setup
 
 lint: setup
 	.venv/bin/python -m ruff check
+	.venv/bin/python -m ruff format --check
+	.venv/bin/python -m mypy
+
+docs: setup
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
+	@echo 'Open build/docs/index.html.'
 
 clean:
-	rm -rf .venv build wsol_tf.egg-info .pytest_cache .ruff_cache .hypothesis demo
-	find wsol_tf edge tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv build wsol_tf.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis demo
+	find wsol_tf edge tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
 
 # Prints the interpreter behind a python command, or fails when it does not fit. The interpreter
 # itself, not the command: with .venv activated, python3 is a link that goes away with .venv.
