@@ -12,10 +12,9 @@ from wsol_tf import files
 def test_replacing_keeps_the_old_file_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt):
-        with files.replacing(path) as unfinished, open(unfinished, "wb") as file:
-            file.write(b"ne")
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), files.replacing(path) as unfinished:
+        files.write(unfinished, "ne")
+        raise KeyboardInterrupt
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["metrics.json"]
     files.write_json(path, {"new": 1})
     assert json.loads(path.read_text()) == {"new": 1}

@@ -20,7 +20,7 @@ ROOMS = {
     # What the network needs of the data: how a picture is resized to what it sees.
     "wsol_tf.model": (*GROUND, "wsol_tf.data.transforms"),
     "wsol_tf.evaluation": (*GROUND, "wsol_tf.data", "wsol_tf.model"),
-    "wsol_tf.report": (*GROUND, "wsol_tf.data", "wsol_tf.model", "wsol_tf.evaluation"),
+    "wsol_tf.report": (*GROUND, "wsol_tf.data", "wsol_tf.evaluation"),
     "wsol_tf.training": (
         *GROUND,
         "wsol_tf.programs",

@@ -1,7 +1,6 @@
 """Every setting of a run, once: its value, what it means, and which values are legal."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,7 +66,8 @@ def check(settings: Mapping[str, Any]) -> None:
 
 
 def _check_range(name: str, value: float, within: str) -> None:
-    left, low, high, right = re.fullmatch(r"([\[(])(.+), (.+)([\])])", within).groups()
+    left, right = within[0], within[-1]
+    low, high = within[1:-1].split(", ")
     above = value > float(low) if left == "(" else value >= float(low)
     below = value < float(high) if right == ")" else value <= float(high)
     if above and below:
@@ -398,7 +398,7 @@ def _of_recipe(cls: type[Config], name: str = "default", **settings: Any) -> Con
 
 # The class makes a Config, and an object says which recipe it came from: one name for both. Set
 # here, because inside the class the function would be taken for the default of the setting.
-Config.recipe = classmethod(_of_recipe)  # type: ignore[assignment,method-assign]
+Config.recipe = classmethod(_of_recipe)  # type: ignore[assignment]
 
 
 # Kinds of map that programs take: `map_of` picks them.

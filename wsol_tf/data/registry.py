@@ -42,8 +42,6 @@ def open_dataset(
     """Opens one split of a data set; pictures are read later, when they are asked for.
 
         source = open_dataset("image_folder", "pictures")
-        source.classes                   # the names; the position is the class id
-        source.read_example(0)           # an Example: image, labels, boxes, mask
         source.batches(32)               # a tf.data.Dataset for model.fit
 
     Args:
@@ -85,14 +83,18 @@ def open_dataset(
     }
     if kind == "shapes":
         return open_shapes(split, seed=seed, num_examples=num_examples, **options)
+    source = _open_split(kind, data_dir, split, download, options)
+    return _chosen(source, single_class, num_examples, seed)
+
+
+def _open_split(kind, data_dir, split, download, options):
+    """Opens a split of files, whole."""
     if kind in PUBLIC:
         from wsol_tf.data.public import open_public  # takes a while, and only these need it
 
-        source = open_public(kind, data_dir, split, download=download, **options)
-    else:
-        _check_data_dir(kind, data_dir)
-        source = _sliced((FILE_KINDS | _REGISTERED)[kind], data_dir, split, options)
-    return _chosen(source, single_class, num_examples, seed)
+        return open_public(kind, data_dir, split, download=download, **options)
+    _check_data_dir(kind, data_dir)
+    return _sliced((FILE_KINDS | _REGISTERED)[kind], data_dir, split, options)
 
 
 def register_dataset(name: str, open_split: Callable[..., Source]) -> None:

@@ -139,7 +139,7 @@ def method_of(
     beside = ["mean", "true", "cam"]
     if model.localizer.output.shape[-1] == 1:  # then all maps but CAM are the same one
         beside = ["cam"]
-    thresholds = dict(model.thresholds)
+    thresholds: dict[str, float | str] = dict(model.thresholds)
     if threshold != "stored":
         thresholds[kind] = threshold
     elif kind not in thresholds:

@@ -119,20 +119,8 @@ def build_extractor(
         return feature_extractor, rest, f"{name}: weights as its function built it"
     backbone = _check(name, width, input_size, output_stride)
     original = _application(name, width, input_size, weights)
-    names = own_names(original)
-    edits = _resolution_edits(original, names, backbone, output_stride, dilation)
-
-    def edited(layer):
-        config = layer.get_config()
-        config.update(edits.get(layer.name, {}), name=names[layer.name])
-        if isinstance(layer, keras.layers.BatchNormalization):
-            # Statistics of the global batch: replicas then train as one device does.
-            config.update(momentum=bn_momentum, synchronized=True)
-        return layer.__class__.from_config(config)
-
-    clone = keras.models.clone_model(original, clone_function=edited)
-    for source, target in zip(weighted_layers(original), weighted_layers(clone), strict=True):
-        target.set_weights(source.get_weights())
+    edits = _resolution_edits(original, own_names(original), backbone, output_stride, dilation)
+    clone = _edited_clone(original, edits, bn_momentum)
 
     if weights == "imagenet":
         loaded = f"{name}: ImageNet weights of keras.applications, all layers"
@@ -148,6 +136,24 @@ def build_extractor(
         keras.Model(features, clone.get_layer(backbone.end).output, name="rest"), "features"
     )
     return feature_extractor, rest, loaded
+
+
+def _edited_clone(original, edits, bn_momentum):
+    """The network with these changes of its layers, by name, and its weights."""
+    names = own_names(original)
+
+    def edited(layer):
+        config = layer.get_config()
+        config.update(edits.get(layer.name, {}), name=names[layer.name])
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # Statistics of the global batch: replicas then train as one device does.
+            config.update(momentum=bn_momentum, synchronized=True)
+        return layer.__class__.from_config(config)
+
+    clone = keras.models.clone_model(original, clone_function=edited)
+    for source, target in zip(weighted_layers(original), weighted_layers(clone), strict=True):
+        target.set_weights(source.get_weights())
+    return clone
 
 
 def checked(

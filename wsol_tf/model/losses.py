@@ -6,6 +6,8 @@ paper); labels int `[batch]`. Everything is computed in float32. docs/method.md 
 part of each definition is published and which is this project's choice.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -18,8 +20,10 @@ TERMS = (
 )
 EPSILON = 1e-8
 
+Tensor = Any  # of Keras's backend, or symbolic
 
-def cross_entropy(logits, labels, allowed=None):
+
+def cross_entropy(logits: Tensor, labels: Tensor, allowed: Tensor | None = None) -> Tensor:
     """-log softmax(logits)[label] for each image.
 
     Args:
@@ -34,18 +38,22 @@ def cross_entropy(logits, labels, allowed=None):
     return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
-def classification(score_map, labels, allowed=None):
+def classification(score_map: Tensor, labels: Tensor, allowed: Tensor | None = None) -> Tensor:
     """`cls`: cross entropy of the globally averaged score map (equation 1 in docs/method.md)."""
     return cross_entropy(_average(score_map), labels, allowed)
 
 
-def foreground_classification(score_map, foreground_mask, labels, allowed=None):
+def foreground_classification(
+    score_map: Tensor, foreground_mask: Tensor, labels: Tensor, allowed: Tensor | None = None
+) -> Tensor:
     """`cls_fg`: cross entropy of the score map inside the mask; gradient into both (equation 2)."""
     mask = pool_to(foreground_mask, score_map)
     return cross_entropy(_average(_float(score_map) * mask[..., None]), labels, allowed)
 
 
-def erasing_score_map(score_map, labels, threshold, allowed=None):
+def erasing_score_map(
+    score_map: Tensor, labels: Tensor, threshold: float, allowed: Tensor | None = None
+) -> Tensor:
     """`ae`: cross entropy of what is left when the class's strongest positions are erased.
 
     Equation 3.
@@ -63,8 +71,13 @@ def erasing_score_map(score_map, labels, threshold, allowed=None):
 
 
 def erasing_foreground_mask(
-    score_map, foreground_mask, labels, threshold, absolute=False, allowed=None
-):
+    score_map: Tensor,
+    foreground_mask: Tensor,
+    labels: Tensor,
+    threshold: float,
+    absolute: bool = False,
+    allowed: Tensor | None = None,
+) -> Tensor:
     """`ae_fg`: `cls_fg` with the strongest positions of the foreground mask erased (equation 4).
 
     Args:
@@ -80,7 +93,9 @@ def erasing_foreground_mask(
     return foreground_classification(score_map, mask * kept, labels, allowed)
 
 
-def pseudo_label(foreground_mask, high, low, absolute=False):
+def pseudo_label(
+    foreground_mask: Tensor, high: float, low: float, absolute: bool = False
+) -> Tensor:
     """`pseudo`: L1 distance to the mask's own confident positions, not those between (equation 5).
 
     Args:
@@ -97,12 +112,12 @@ def pseudo_label(foreground_mask, high, low, absolute=False):
     return distance / ops.maximum(ops.sum(weight, axis=(1, 2)), 1.0)
 
 
-def class_activation(score_map, labels):
+def class_activation(score_map: Tensor, labels: Tensor) -> Tensor:
     """S of equation 6: average of the positive part of the label's score map, `[batch]`."""
     return ops.mean(ops.relu(of_class(_float(score_map), labels)), axis=(1, 2))
 
 
-def background_activation_suppression(activation, background_activation):
+def background_activation_suppression(activation: Tensor, background_activation: Tensor) -> Tensor:
     """`bas`: S_bg / S where S_bg < S, else 0 (equation 6; of BAS, arXiv 2112.00580).
 
     Args:
@@ -115,12 +130,12 @@ def background_activation_suppression(activation, background_activation):
     return ops.where(background < activation, ratio, 0.0)
 
 
-def area_constraint(foreground_mask):
+def area_constraint(foreground_mask: Tensor) -> Tensor:
     """`ac`: mean of the foreground mask over all positions (equation 7)."""
     return ops.mean(_float(foreground_mask), axis=(1, 2))
 
 
-def left_by_erasing(maps, threshold, absolute=False):
+def left_by_erasing(maps: Tensor, threshold: float, absolute: bool = False) -> Tensor:
     """Share of a map's positive part that erasing from `threshold` on leaves, `[batch]`; no loss.
 
     1 where there was nothing to erase.
@@ -131,13 +146,15 @@ def left_by_erasing(maps, threshold, absolute=False):
     return ops.where(whole > 0, kept / ops.maximum(whole, EPSILON), 1.0)
 
 
-def pseudo_coverage(foreground_mask, high, low, absolute=False):
+def pseudo_coverage(
+    foreground_mask: Tensor, high: float, low: float, absolute: bool = False
+) -> Tensor:
     """Share of the positions that have a pseudo label, `[batch]`; no loss."""
     relative = reference(_float(foreground_mask), absolute)
     return ops.mean(_float((relative > high) | (relative < low)), axis=(1, 2))
 
 
-def of_class(maps, labels):
+def of_class(maps: Tensor, labels: Tensor) -> Tensor:
     """Picks the label's channel: `[batch, h, w, classes]` -> `[batch, h, w]`.
 
     Maps with one channel are class-agnostic: every label gets that channel.
@@ -148,18 +165,18 @@ def of_class(maps, labels):
     return ops.take_along_axis(maps, index, axis=-1)[..., 0]
 
 
-def normalized(maps):
+def normalized(maps: Tensor) -> Tensor:
     """A / (max over positions of A + 1e-8), per image; without gradient."""
     maps = ops.stop_gradient(maps)
     return maps / (ops.max(maps, axis=(1, 2), keepdims=True) + EPSILON)
 
 
-def reference(maps, absolute):
+def reference(maps: Tensor, absolute: bool) -> Tensor:
     """What thresholds are compared with: the map itself, or its share of the maximum."""
     return ops.stop_gradient(maps) if absolute else normalized(maps)
 
 
-def pool_to(mask, score_map):
+def pool_to(mask: Tensor, score_map: Tensor) -> Tensor:
     """Averages a mask `[batch, height, width]` down to the score map's resolution."""
     factor = mask.shape[1] // score_map.shape[1]
     pooled = ops.average_pool(_float(mask)[..., None], factor, strides=factor, padding="valid")

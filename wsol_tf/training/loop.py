@@ -142,8 +142,8 @@ def make_steps(
         parts: batches that the iterator yields for one step; their gradients are added up.
 
     Returns:
-        A function that returns the mean of each of `model.STEP_VALUES` over the global batch, summed
-        over the steps: float32 `[len(STEP_VALUES)]`.
+        A function that returns the mean of each of `model.STEP_VALUES` over the global batch,
+        summed over the steps: float32 `[len(STEP_VALUES)]`.
     """
     step = _single_step(model, strategy, parts)
 
