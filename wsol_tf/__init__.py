@@ -50,4 +50,5 @@ __all__, __getattr__, __dir__ = attach(
 # keras.saving.load_model knows a class only once its module has registered it. Where Keras is there
 # already, that costs little; elsewhere `wsol_tf.load` does it.
 if "keras" in sys.modules:
+    import wsol_tf.evaluation.keras_metrics
     import wsol_tf.model.localization

@@ -74,7 +74,7 @@ def train(
         if chief and not config.resume:
             folder.clear(config.output_dir)
         if config.deterministic:
-            tf.config.experimental.enable_op_determinism()
+            strategies.make_deterministic()
         keras.utils.set_random_seed(config.seed)
         run = Run(config, strategy, log)
         with strategies.preempted_by_lost_workers(strategy):

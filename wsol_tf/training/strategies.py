@@ -11,6 +11,14 @@ from wsol_tf import programs
 from wsol_tf.config import choices
 
 
+def make_deterministic() -> None:
+    """Makes TensorFlow compute the same bits from the same seed, in this process and in others."""
+    tf.config.experimental.enable_op_determinism()
+    # With oneDNN's kernels, TensorFlow's graph optimizer turns the gradient of the erased pass into
+    # one of two graphs, which one by chance and for the whole process; they round differently.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     """Makes the strategy of a run; call it before anything else uses TensorFlow.
 
