@@ -9,6 +9,7 @@ from keras import ops
 
 from edge.export.exported_map import ExportedMap
 from wsol_tf.model.localization import Localization
+from wsol_tf.model.score_maps import averaged_channels
 
 
 def in_float32(model: Localization) -> Localization:
@@ -110,7 +111,7 @@ def export_graph(model: Localization, map_: ExportedMap, *, output_size: int = 0
     outputs = {}
     if map_.needs_classifier:
         logits = ops.mean(model.classifier(features, training=False), axis=(1, 2))
-        k = min(model.top_k, len(model.classes)) if map_.kind == "topk" else 1
+        k = averaged_channels(map_.kind, kernel.shape[-1], model.top_k)
         maps = ChosenMaps(kernel, bias, k, name="chosen_maps")(features, logits)
         outputs["class_scores"] = logits
     elif map_.kind == "class":
