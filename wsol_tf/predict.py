@@ -7,11 +7,10 @@ OUT/predictions.jsonl. Pictures that can't be read are named and skipped.
 """
 
 import functools
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from wsol_tf import programs
 from wsol_tf.config import MAPS
@@ -84,27 +83,22 @@ def predict(
     )
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    values = flags.FLAGS
-    with programs.plain_ending():
-        threshold = programs.parse_threshold(values.threshold)
-        paths = find_images(argv[1:], warn=to_stderr)
-        lines, skipped = predict(
-            load_model(values.model),
-            paths,
-            values.output_dir,
-            kind=values.map,
-            threshold=threshold,
-            top_k=values.top_k,
-            on_bad_image=values.on_bad_image,
-        )
+def run(values: flags.FlagValues, *names: str) -> int:
+    """Localizes the pictures and folders that are named; returns the exit status."""
+    threshold = programs.parse_threshold(values.threshold)
+    paths = find_images(names, warn=to_stderr)
+    lines, skipped = predict(
+        load_model(values.model),
+        paths,
+        values.output_dir,
+        kind=values.map,
+        threshold=threshold,
+        top_k=values.top_k,
+        on_bad_image=values.on_bad_image,
+    )
     print(summary(lines, skipped, values.output_dir))
-    if not lines:
-        sys.exit(1)
+    return 0 if lines else 1
 
 
 if __name__ == "__main__":
-    define_flags()
-    flags.adopt_module_key_flags(programs)
-    app.run(main)
+    programs.main(define_flags, run)

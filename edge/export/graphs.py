@@ -112,6 +112,7 @@ def export_graph(model: Localization, map_: ExportedMap, *, output_size: int = 0
     if map_.needs_classifier:
         logits = ops.mean(model.classifier(features, training=False), axis=(1, 2))
         k = averaged_channels(map_.kind, kernel.shape[-1], model.top_k)
+        assert k is not None, "only the mean of all channels needs no classifier"
         maps = ChosenMaps(kernel, bias, k, name="chosen_maps")(features, logits)
         outputs["class_scores"] = logits
     elif map_.kind == "class":
