@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -70,7 +71,7 @@ class ChosenMaps(keras.layers.Layer):
         weight.assign(value)
         return weight
 
-    def call(self, features, logits):
+    def call(self, features: Any, logits: Any) -> Any:
         """Returns the map `[1, h, w, 1]` of features `[1, h, w, features]` and logits `[1, C]`."""
         height, width = features.shape[1:3]
         _, best = ops.top_k(logits, self.k)
