@@ -51,7 +51,7 @@ class ChosenMaps(keras.layers.Layer):
         k: number of classes.
     """
 
-    def __init__(self, kernel: np.ndarray, bias: np.ndarray, k: int, **kwargs) -> None:
+    def __init__(self, kernel: np.ndarray, bias: np.ndarray, k: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         size, _, features, classes = kernel.shape
         self.k, self.taps = k, size * size
