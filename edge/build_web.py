@@ -14,9 +14,8 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
 from edge import golden
 from edge.runtime import LocalizerRuntime
@@ -90,23 +89,18 @@ def fetch_litert(folder: pathlib.Path) -> None:
     stamp.write_text(LITERT_VERSION)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    output_dir = flags.FLAGS.output_dir
-    with programs.plain_ending():
-        build_site(flags.FLAGS.model, output_dir)
-    print(f"Wrote the page to {output_dir}. See it on http://localhost:8000 with\n"
-          f"  python -m http.server --directory {output_dir}")  # fmt: skip
-
-
 def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
     flags.DEFINE_string("output_dir", None, "Folder for the page; it is made.", required=True)
 
 
+def run(values: flags.FlagValues) -> None:
+    """Builds the site that the flags describe."""
+    build_site(values.model, values.output_dir)
+    print(f"Wrote the page to {values.output_dir}. See it on http://localhost:8000 with\n"
+          f"  python -m http.server --directory {values.output_dir}")  # fmt: skip
+
+
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    programs.main(define_flags, run)

@@ -9,9 +9,10 @@ the int8 file finds in a drawn picture.
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
+
+from wsol_tf import programs
 
 
 def define_flags() -> None:
@@ -21,7 +22,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("quick", False, "Fewer pictures, and no limits: for a model of --quick.")
 
 
-def run(*arguments: str) -> None:
+def run_program(*arguments: str) -> None:
     """Runs one of the project's programs and shows its command; stops the demo if it fails."""
     print(f"\n$ python -m {' '.join(arguments)}", flush=True)
     status = subprocess.run([sys.executable, "-m", *arguments]).returncode
@@ -29,22 +30,19 @@ def run(*arguments: str) -> None:
         sys.exit(f"The demo stopped: {arguments[0]} ended with status {status}.")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    values = flags.FLAGS
+def run(values: flags.FlagValues) -> None:
+    """Exports the model, checks the files and runs one; says where the results are."""
     quick = ["--num_calibration=16", "--num_parity=16", "--max_drop=1", "--min_mask_iou=0"]
     # One of 200 drawn pictures is 0.005: the usual limit would stop the demo by chance.
     limits = quick if values.quick else ["--max_drop=0.03"]
-    run("edge.export", f"--model={values.model}", f"--output_dir={values.output_dir}",
-        "--formats=float32,int8", "--calibration_data=shapes", *limits)  # fmt: skip
+    run_program("edge.export", f"--model={values.model}", f"--output_dir={values.output_dir}",
+                "--formats=float32,int8", "--calibration_data=shapes", *limits)  # fmt: skip
     model = os.path.join(values.output_dir, "localizer_int8.tflite")
     picture, overlay = (
         os.path.join(values.output_dir, name) for name in ("golden.png", "found.png")
     )
-    run("edge.golden", f"--model={model}", f"--output_dir={values.output_dir}")
-    run("edge.example", model, picture, overlay)
+    run_program("edge.golden", f"--model={model}", f"--output_dir={values.output_dir}")
+    run_program("edge.example", model, picture, overlay)
     print("\nLook at")
     for path, what in (
         (overlay, "drawn by a process without TensorFlow"),
@@ -57,5 +55,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    programs.main(define_flags, run)

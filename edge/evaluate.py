@@ -8,11 +8,10 @@ writes what wsol_tf.evaluate writes. Classification is scored where the file has
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from edge.export.exported_map import ExportedMap
 from edge.runners import batched
@@ -97,15 +96,10 @@ def make_scored(
     return method_of_file(localizer, view=view, threshold=threshold), source, {}
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    with programs.plain_ending():
-        evaluate(flags.FLAGS, make_scored, "edge.evaluate")
+def run(values: flags.FlagValues) -> None:
+    """Scores the file that the flags name."""
+    evaluate(values, make_scored, "edge.evaluate")
 
 
 if __name__ == "__main__":
-    define_flags()
-    flags.adopt_module_key_flags(programs)
-    app.run(main)
+    programs.main(define_flags, run)

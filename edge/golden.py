@@ -11,10 +11,9 @@ differ).
 import json
 import os
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from edge.runtime import LocalizerRuntime
@@ -64,19 +63,14 @@ def define_flags() -> None:
     flags.DEFINE_string("image", None, "Your own picture in place of the drawn one.")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    with programs.plain_ending():
-        localizer = LocalizerRuntime(flags.FLAGS.model)
-        programs.make_output_dir(flags.FLAGS.output_dir)
-        named = flags.FLAGS.image
-        image = images.read_image(named) if named else None
-        write(localizer, flags.FLAGS.output_dir, image)
-    print(f"Wrote golden.png, golden_mask.png and golden.json to {flags.FLAGS.output_dir}.")
+def run(values: flags.FlagValues) -> None:
+    """Writes the golden files of the file that the flags name."""
+    localizer = LocalizerRuntime(values.model)
+    programs.make_output_dir(values.output_dir)
+    image = images.read_image(values.image) if values.image else None
+    write(localizer, values.output_dir, image)
+    print(f"Wrote golden.png, golden_mask.png and golden.json to {values.output_dir}.")
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    programs.main(define_flags, run)

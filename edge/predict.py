@@ -8,11 +8,10 @@ Pictures that can't be read are named and skipped; --on_bad_image=fail stops at 
 """
 
 import functools
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from edge.export.exported_map import ExportedMap
 from edge.runtime import LocalizerRuntime
@@ -71,24 +70,19 @@ def predict(
     )
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    values = flags.FLAGS
-    with programs.plain_ending():
-        lines, skipped = predict(
-            LocalizerRuntime(values.model, values.num_threads),
-            find_images(argv[1:], warn=to_stderr),
-            values.output_dir,
-            class_name=values.class_name,
-            threshold=programs.parse_threshold(values.threshold),
-            on_bad_image=values.on_bad_image,
-        )
+def run(values: flags.FlagValues, *names: str) -> int:
+    """Localizes the pictures and folders that are named; returns the exit status."""
+    lines, skipped = predict(
+        LocalizerRuntime(values.model, values.num_threads),
+        find_images(names, warn=to_stderr),
+        values.output_dir,
+        class_name=values.class_name,
+        threshold=programs.parse_threshold(values.threshold),
+        on_bad_image=values.on_bad_image,
+    )
     print(summary(lines, skipped, values.output_dir))
-    if not lines:
-        sys.exit(1)
+    return 0 if lines else 1
 
 
 if __name__ == "__main__":
-    define_flags()
-    flags.adopt_module_key_flags(programs)
-    app.run(main)
+    programs.main(define_flags, run)

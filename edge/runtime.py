@@ -139,15 +139,13 @@ class LocalizerRuntime:
         _check_image(image)
         channel = self.check_class(class_name)
         threshold = self.threshold if threshold is None else threshold
-        legal = threshold == "otsu" if isinstance(threshold, str) else 0 <= threshold <= 1
-        if not legal:
+        if not (threshold == "otsu" if isinstance(threshold, str) else 0 <= threshold <= 1):
             raise ValueError(f"A threshold must be in 0..1 or 'otsu'. Received: {threshold}.")
         outputs = self.run(resize_image(image, *self.input_size))
         if not all(np.isfinite(values).all() for values in outputs.values()):
             raise FloatingPointError("The model's output is not finite. Export it again.")
-        maps = outputs["foreground_mask"]
         height, width = image.shape[:2]
-        found = localize(maps[..., channel], height, width, threshold)
+        found = localize(outputs["foreground_mask"][..., channel], height, width, threshold)
         if self.metadata["map"].startswith("class:"):
             class_name = self.metadata["map"].removeprefix("class:")
         probability = None
@@ -158,10 +156,7 @@ class LocalizerRuntime:
         return Found(*found, class_name, probability)
 
     def check_class(self, class_name: str | None) -> int:
-        """Returns the channel of the map that belongs to a class.
-
-        Args:
-            class_name: name of a class; None where the file has one map.
+        """Returns the channel of a class's map; class_name is None where the file has one map.
 
         Raises:
             ValueError: the class has no map, or each class has one and none was chosen.
@@ -295,16 +290,9 @@ def _triangle_weights(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 def localize(
     score_map: np.ndarray, height: int, width: int, threshold: float | str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Goes from a map at its own resolution to what it says about a picture.
+    """Goes from a map [h, w] to the map, mask, boxes and box of a picture, as in `Found`.
 
-    Args:
-        score_map: float [h, w].
-        height: of the picture in pixels.
-        width: of the picture in pixels.
-        threshold: 0..1, or "otsu" for the map's own.
-
-    Returns:
-        (map, mask, boxes, box), as the attributes of `Found`. A constant map gives an empty mask.
+    The threshold is 0..1, or "otsu" for the map's own. A constant map gives an empty mask.
     """
     resized = resize_map(_stretch(score_map), height, width)
     mask = resized > np.float32(otsu(resized) if threshold == "otsu" else threshold)
@@ -390,15 +378,8 @@ def component_boxes(mask: np.ndarray) -> np.ndarray:
     runs = np.argsort(component, kind="stable")  # those of a component side by side, row by row
     first = np.flatnonzero(np.diff(component[runs], prepend=-1))
     lengths, rows, left = (ends - starts)[runs], starts[runs] // stride, starts[runs] % stride
-    boxes = np.stack(
-        [
-            np.minimum.reduceat(left, first),
-            rows[first],
-            np.maximum.reduceat(left + lengths, first),
-            np.maximum.reduceat(rows, first) + 1,
-        ],
-        axis=1,
-    )
+    x0, x1 = np.minimum.reduceat(left, first), np.maximum.reduceat(left + lengths, first)
+    boxes = np.stack([x0, rows[first], x1, np.maximum.reduceat(rows, first) + 1], axis=1)
     sizes = np.add.reduceat(lengths, first)
     return boxes[np.argsort(-sizes, kind="stable")].astype(np.float32)
 

@@ -14,9 +14,14 @@ from PIL import Image
 from helpers import run, tiny_model
 from wsol_tf import predict
 from wsol_tf.data import images, shapes
+from wsol_tf.model.localizing import Localizing
 
 CLASSES = ("bright", "dark")
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+class FakeModel(Localizing, SimpleNamespace):
+    """A Localization without layers."""
 
 
 def fake_model(size=100, **changes):
@@ -32,7 +37,7 @@ def fake_model(size=100, **changes):
         input_size=size, classes=CLASSES, map="mean", top_k=5,
         thresholds={"mean": 0.5, "predicted": 0.25}, predict_on_batch=predict_on_batch,
     )  # fmt: skip
-    return SimpleNamespace(**settings | changes)
+    return FakeModel(**settings | changes)
 
 
 def bright_square(path, *, size=(300, 200), box=(60, 40, 180, 120)):

@@ -10,11 +10,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from wsol_tf import programs
@@ -38,7 +37,7 @@ def define_flags() -> None:
     )
 
 
-def run(program: str, *arguments: str) -> None:
+def run_program(program: str, *arguments: str) -> None:
     """Runs a program of wsol_tf and shows its command; stops the demo if it fails."""
     shown = " ".join(os.path.relpath(a) if os.path.isabs(a) else a for a in arguments)
     print(f"\n$ python -m wsol_tf.{program} {shown}", flush=True)
@@ -61,8 +60,9 @@ def draw_side_by_side(model_path: str, output_path: str) -> None:
     ):
         for kind, row in tiles.items():
             height, width = pair.image.shape[:2]
+            boxes = () if pair.boxes is None else pair.boxes
             found = localize(pair.maps[kind], height, width, model.thresholds[kind])
-            row.append(pictures.overlay(pair.image, *found, true_boxes=pair.boxes, side=256))
+            row.append(pictures.overlay(pair.image, *found, true_boxes=boxes, side=256))
     sheet = pictures.contact_sheet(
         {
             "CAM: where the classifier looks": tiles["cam"],
@@ -105,17 +105,19 @@ def demonstrate(output_dir: str, quick: bool) -> None:
         os.path.join(output_dir, name) for name in ("run", "scored", "predicted", "pictures")
     )
     model = os.path.join(run_dir, "model.keras")
-    run(
+    run_program(
         "train",
         f"--flagfile={CONFIG}",
         f"--output_dir={run_dir}",
         "--resume=false",
         *(QUICK if quick else ()),
     )
-    run("evaluate", f"--model={model}", "--dataset=shapes", f"--output_dir={scored}",
+    run_program("evaluate", f"--model={model}", "--dataset=shapes", f"--output_dir={scored}",
         *(["--num_examples=48"] if quick else []))  # fmt: skip
-    run("data.shapes", f"--output_dir={drawn}", "--num_images=12", "--size=224", "--split=test")
-    run("predict", f"--model={model}", f"--output_dir={predicted}",
+    run_program(
+        "data.shapes", f"--output_dir={drawn}", "--num_images=12", "--size=224", "--split=test"
+    )
+    run_program("predict", f"--model={model}", f"--output_dir={predicted}",
         os.path.join(drawn, "JPEGImages"))  # fmt: skip
     sheet = os.path.join(output_dir, "cam_and_localizer.png")
     draw_side_by_side(model, sheet)
@@ -132,14 +134,10 @@ def demonstrate(output_dir: str, quick: bool) -> None:
         print(f"  {path:36} {what}")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    with programs.plain_ending():
-        demonstrate(flags.FLAGS.output_dir, flags.FLAGS.quick)
+def run(values: flags.FlagValues) -> None:
+    """Runs the demo."""
+    demonstrate(values.output_dir, values.quick)
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    programs.main(define_flags, run)

@@ -7,21 +7,16 @@ OUT/predictions.jsonl. Pictures that can't be read are named and skipped.
 """
 
 import functools
-import sys
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-from absl import app, flags
+from absl import flags
 
 from wsol_tf import programs
 from wsol_tf.config import MAPS
 from wsol_tf.data.images import find_images
-from wsol_tf.data.transforms import resize_image
 from wsol_tf.model.build import load_model
 from wsol_tf.model.localization import Localization
-from wsol_tf.model.score_maps import localize, map_of
 from wsol_tf.report.predictions import summary, to_stderr, write_predictions
 
 
@@ -79,7 +74,7 @@ def predict(
         threshold = model.thresholds[kind]
     programs.make_output_dir(output_dir)
     return write_predictions(
-        functools.partial(_localize, model, kind=kind, threshold=threshold, top_k=top_k),
+        functools.partial(model.localize, map=kind, threshold=threshold, top_k=top_k),
         paths,
         output_dir,
         kind=kind,
@@ -88,48 +83,22 @@ def predict(
     )
 
 
-def _localize(model, image, *, kind, threshold, top_k):
-    """What the model says about one picture; FloatingPointError when that is not finite."""
-    batch = resize_image(image, model.input_size)[None]
-    outputs = {name: np.asarray(v)[0] for name, v in model.predict_on_batch(batch).items()}
-    logits = outputs["logits"].astype(np.float64)
-    best = int(logits.argmax())
-    maps = outputs["localization_map"], outputs["score_map"]
-    small = map_of(kind, *maps, logits, best, top_k=top_k or model.top_k)
-    if not (np.isfinite(logits).all() and np.isfinite(small).all()):
-        raise FloatingPointError("the model's output is not finite. Train it again.")
-    exponents = np.exp(logits - logits.max())
-    score_map, mask, box = localize(small, *image.shape[:2], threshold)
-    return SimpleNamespace(
-        class_name=model.classes[best],
-        probability=float(exponents[best] / exponents.sum()),
-        score_map=score_map,
-        mask=mask,
-        box=box,
+def run(values: flags.FlagValues, *names: str) -> int:
+    """Localizes the pictures and folders that are named; returns the exit status."""
+    threshold = programs.parse_threshold(values.threshold)
+    paths = find_images(names, warn=to_stderr)
+    lines, skipped = predict(
+        load_model(values.model),
+        paths,
+        values.output_dir,
+        kind=values.map,
+        threshold=threshold,
+        top_k=values.top_k,
+        on_bad_image=values.on_bad_image,
     )
-
-
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    values = flags.FLAGS
-    with programs.plain_ending():
-        threshold = programs.parse_threshold(values.threshold)
-        paths = find_images(argv[1:], warn=to_stderr)
-        lines, skipped = predict(
-            load_model(values.model),
-            paths,
-            values.output_dir,
-            kind=values.map,
-            threshold=threshold,
-            top_k=values.top_k,
-            on_bad_image=values.on_bad_image,
-        )
     print(summary(lines, skipped, values.output_dir))
-    if not lines:
-        sys.exit(1)
+    return 0 if lines else 1
 
 
 if __name__ == "__main__":
-    define_flags()
-    flags.adopt_module_key_flags(programs)
-    app.run(main)
+    programs.main(define_flags, run)

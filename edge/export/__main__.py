@@ -7,10 +7,9 @@ parity.json and parity.md. A file that differs too much from the Keras model is 
 localizer_<format>.failed.tflite, and the command fails with the figures.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import functools
 
-from absl import app, flags
+from absl import flags
 
 from edge.export import calibration, convert, exported_map, graphs, metadata, parity, steps
 from edge.export.exported_map import ExportedMap
@@ -64,8 +63,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Seed of the choice of pictures and of further training.")
 
 
-def export(values: flags.FlagValues) -> dict[str, Any]:
-    """Does what the command does with parsed flags; returns what parity.json holds.
+def run(values: flags.FlagValues) -> None:
+    """Exports as the flags say.
 
     Raises:
         ValueError: bad settings or data, or a file that differs too much.
@@ -75,13 +74,15 @@ def export(values: flags.FlagValues) -> dict[str, Any]:
     model = graphs.in_float32(load_model(values.model))
     map_.check(model.classes, model.localizer.output.shape[-1])
     graph = graphs.export_graph(model, map_, output_size=values.output_size)
-    names = {"classes": model.classes, "image_size": model.resize_size}
-    source, _ = calibration.open_source(values.calibration_data, split="train", **names)
+    open_source = functools.partial(
+        calibration.open_source, classes=model.classes, image_size=model.resize_size
+    )
+    source, _ = open_source(values.calibration_data, split="train")
     pictures = calibration.read_pictures(
         source, model.input_size, values.num_calibration, seed=values.seed
     )
     parity_data = values.parity_data or values.calibration_data
-    source, labelled = calibration.open_source(parity_data, split=values.split, **names)
+    source, labelled = open_source(parity_data, split=values.split)
     programs.make_output_dir(values.output_dir)
     made = steps.make_files(
         model, map_, graph, pictures, values.formats, log=programs.say,
@@ -107,17 +108,7 @@ def export(values: flags.FlagValues) -> dict[str, Any]:
     print(parity.to_markdown(report))
     steps.refuse_failed(report, values.output_dir)
     print(f"Wrote {', '.join(f'localizer_{name}.tflite' for name in made)} to {values.output_dir}")
-    return report
-
-
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    with programs.plain_ending():
-        export(flags.FLAGS)
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    programs.main(define_flags, run)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from keras import ops
 
 from edge.export.exported_map import ExportedMap
 from wsol_tf.model.localization import Localization
+from wsol_tf.model.score_maps import averaged_channels
 
 
 def in_float32(model: Localization) -> Localization:
@@ -49,7 +51,7 @@ class ChosenMaps(keras.layers.Layer):
         k: number of classes.
     """
 
-    def __init__(self, kernel: np.ndarray, bias: np.ndarray, k: int, **kwargs) -> None:
+    def __init__(self, kernel: np.ndarray, bias: np.ndarray, k: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         size, _, features, classes = kernel.shape
         self.k, self.taps = k, size * size
@@ -69,7 +71,7 @@ class ChosenMaps(keras.layers.Layer):
         weight.assign(value)
         return weight
 
-    def call(self, features, logits):
+    def call(self, features: Any, logits: Any) -> Any:
         """Returns the map `[1, h, w, 1]` of features `[1, h, w, features]` and logits `[1, C]`."""
         height, width = features.shape[1:3]
         _, best = ops.top_k(logits, self.k)
@@ -110,7 +112,8 @@ def export_graph(model: Localization, map_: ExportedMap, *, output_size: int = 0
     outputs = {}
     if map_.needs_classifier:
         logits = ops.mean(model.classifier(features, training=False), axis=(1, 2))
-        k = min(model.top_k, len(model.classes)) if map_.kind == "topk" else 1
+        k = averaged_channels(map_.kind, kernel.shape[-1], model.top_k)
+        assert k is not None, "only the mean of all channels needs no classifier"
         maps = ChosenMaps(kernel, bias, k, name="chosen_maps")(features, logits)
         outputs["class_scores"] = logits
     elif map_.kind == "class":

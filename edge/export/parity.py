@@ -29,7 +29,7 @@ THREADS = (1, 2, 4)
 def compare(
     runners: dict[str, Runner],
     source: Source,
-    positions: Sequence[int] | np.ndarray,
+    positions: Sequence[int],
     *,
     view: View,
     threshold: float | str,

@@ -145,10 +145,10 @@ def compare_files(
         ValueError: no picture can be read, or the model's map shows nothing.
         FloatingPointError: the model's output is not finite.
     """
-    positions = np.arange(len(source))
+    positions: Sequence[int] = range(len(source))
     if 0 < num_pictures < len(source):
         rng = np.random.default_rng(seed)
-        positions = np.sort(rng.choice(len(source), num_pictures, replace=False))
+        positions = sorted(rng.choice(len(source), num_pictures, replace=False).tolist())
     figures = parity.compare(
         {parity.REFERENCE: keras_runner(graph)}
         | {name: tflite_runner(data) for name, data in made.items()},

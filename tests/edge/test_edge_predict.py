@@ -11,6 +11,7 @@ from edge_files import LABELS, SIDE, brightness
 from helpers import run
 from wsol_tf import predict as wsol_tf_predict
 from wsol_tf.data.images import find_images
+from wsol_tf.model.localizing import Localizing
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,10 @@ def pictures(folder):
     return folder
 
 
+class FakeModel(Localizing, SimpleNamespace):
+    """A Localization without layers."""
+
+
 def model_of(localizer):
     """A model for wsol_tf.predict that gives the outputs of a file."""
 
@@ -39,7 +44,7 @@ def model_of(localizer):
             "logits": outputs["class_scores"][None],
         }
 
-    return SimpleNamespace(
+    return FakeModel(
         input_size=SIDE, classes=LABELS, map="predicted", top_k=1,
         thresholds={"predicted": 0.5}, predict_on_batch=predict_on_batch,
     )  # fmt: skip

@@ -117,6 +117,7 @@ def check_boxes(mask):
     boxes = runtime.component_boxes(mask)
     assert boxes.dtype == np.float32 and boxes.shape == (len(boxes), 4)
     np.testing.assert_array_equal(boxes, reference_boxes(np.ascontiguousarray(mask)))
+    np.testing.assert_array_equal(boxes, score_maps.component_boxes(mask))
     if mask.any():
         expected = score_maps.box_of(score_maps.largest_component(mask))
         np.testing.assert_array_equal(boxes[0], expected)
