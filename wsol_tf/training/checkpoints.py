@@ -43,8 +43,9 @@ def write(run_dir: str, arrays: Sequence[np.ndarray], state: dict[str, Any], kee
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"step-{state['step']:09}.npz")
     named: dict[str, Any] = {f"{index:05}": array for index, array in enumerate(arrays)}
+    named[STATE] = np.array(json.dumps(state))
     with files.replacing(path) as unfinished:
-        np.savez(unfinished, **named, **{STATE: np.array(json.dumps(state))})
+        np.savez(unfinished, **named)
     for name in os.listdir(folder):
         if name.startswith(files.UNFINISHED):  # left by a kill
             os.remove(os.path.join(folder, name))
