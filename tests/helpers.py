@@ -38,10 +38,10 @@ def run(program, *arguments):
     getattr(program, "define_flags", programs.define_flags)()
     try:
         argv = flags.FLAGS([program.__name__, *map(str, arguments)])
-        if hasattr(program, "main"):
-            program.main(argv)
-        else:
+        if hasattr(program, "run"):
             programs.call(program.run, argv)
+        else:  # edge.benchmark imports nothing of wsol_tf
+            program.main(argv)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
@@ -153,6 +153,12 @@ def toy_parts(size=32):
 
 def _norm(name):
     return keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=name)
+
+
+def arrays_in(path):
+    """The arrays of an .npz by name."""
+    with np.load(path) as file:
+        return dict(file)
 
 
 def free_ports(count):

@@ -250,7 +250,8 @@ def test_describes_a_data_set(kinds, kind, tmp_path, capsys):
     assert "No split 'test'" in text and "stripe" in text
     assert "fewer than 10 pictures in train" in text
     assert ("localization cannot be scored" in text) == (kind == "image_folder")
-    assert Image.open(tmp_path / "contact_sheet.png").width > 500
+    with Image.open(tmp_path / "contact_sheet.png") as sheet:
+        assert sheet.width > 500
 
 
 def test_a_single_class_is_warned_of(tmp_path, capsys):

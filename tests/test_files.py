@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from helpers import arrays_in
 from wsol_tf import files
 
 
@@ -25,7 +26,7 @@ def test_the_suffix_stays_for_those_who_write_by_it(tmp_path):
     path = tmp_path / "arrays.npz"
     with files.replacing(path) as unfinished:
         np.savez(unfinished, a=[1, 2])
-    assert np.load(path)["a"].tolist() == [1, 2]
+    assert arrays_in(path)["a"].tolist() == [1, 2]
     assert os.listdir(tmp_path) == ["arrays.npz"]
 
 

@@ -9,7 +9,7 @@ boxes and masks to look at.
 
 import os
 
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from wsol_tf import config, files, programs
@@ -136,14 +136,10 @@ def statistics_table(statistics: dict[str, dict]) -> str:
     )
 
 
-def main(argv):
-    """Runs the program."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    with programs.plain_ending():
-        inspect_dataset(flags.FLAGS)
+def run(values: flags.FlagValues) -> None:
+    """Describes the data set that the flags name."""
+    inspect_dataset(values)
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    programs.main(define_flags, run)

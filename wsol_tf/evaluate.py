@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from wsol_tf import files, programs
@@ -333,15 +333,10 @@ def open_scored(values: flags.FlagValues, classes: Sequence[str] | None, image_s
     )
 
 
-def main(argv):
-    """Runs the program."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
-    with programs.plain_ending():
-        evaluate(flags.FLAGS)
+def run(values: flags.FlagValues) -> None:
+    """Scores what the flags name."""
+    evaluate(values)
 
 
 if __name__ == "__main__":
-    define_flags()
-    flags.adopt_module_key_flags(programs)
-    app.run(main)
+    programs.main(define_flags, run)

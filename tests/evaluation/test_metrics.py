@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import add_map
+from helpers import add_map, arrays_in
 from wsol_tf.evaluation import metrics
 from wsol_tf.evaluation.iou import bas_box_iou, box_iou
 from wsol_tf.evaluation.localized_map import OUTCOMES, THRESHOLDS, outcomes_of
@@ -521,7 +521,7 @@ def test_baselines_of_centred_objects():
 
 @pytest.mark.realdata
 def test_bas_boxes_give_the_same_accuracy(shared_dir):
-    vectors = np.load(shared_dir / "vectors" / "bas_vectors_open.npz")
+    vectors = arrays_in(shared_dir / "vectors" / "bas_vectors_open.npz")
     thresholds = np.round(vectors["box_thresholds"], 6)
     scored = LocalizationMetrics(thresholds)
     for i, score_map in enumerate(vectors["box_maps28"]):
@@ -538,7 +538,7 @@ def test_bas_boxes_give_the_same_accuracy(shared_dir):
 
 @pytest.mark.realdata
 def test_means_over_pictures_and_over_classes_equal_those_of_bas(shared_dir):
-    vectors = np.load(shared_dir / "vectors" / "bas_vectors_open.npz")
+    vectors = arrays_in(shared_dir / "vectors" / "bas_vectors_open.npz")
     meaning = json.loads((shared_dir / "vectors" / "bas_vectors_open.json").read_text())
     expected = meaning["derived_loc"]
     scored = LocalizationMetrics(box_iou=bas_box_iou)

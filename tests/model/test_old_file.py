@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from helpers import CLASSES
+from helpers import CLASSES, arrays_in
 from wsol_tf.model.build import load_model
 from wsol_tf.model.localization import Localization
 from wsol_tf.model.optimizer import GroupSGD
@@ -16,7 +16,7 @@ FILES = pathlib.Path(__file__).parents[1] / "files"
 
 @pytest.fixture
 def stored():
-    return np.load(FILES / "old_model.npz")
+    return arrays_in(FILES / "old_model.npz")
 
 
 def test_an_old_file_gives_what_it_gave(stored):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import arrays_in
 from wsol_tf.evaluation import metrics
 from wsol_tf.evaluation.iou import (
     bas_box_iou,
@@ -363,7 +364,7 @@ def test_searching_all_thresholds_at_once_loses_nothing_at_full_size():
 
 @pytest.mark.realdata
 def test_boxes_equal_those_of_bas(shared_dir):
-    vectors = np.load(shared_dir / "vectors" / "bas_vectors_open.npz")
+    vectors = arrays_in(shared_dir / "vectors" / "bas_vectors_open.npz")
     meaning = json.loads((shared_dir / "vectors" / "bas_vectors_open.json").read_text())
     assert "largest 8-connected" in meaning["arrays_doc"]["box_*"]
     thresholds = vectors["box_thresholds"]
@@ -388,7 +389,7 @@ def test_bas_view_boxes_by_hand():
 
 @pytest.mark.realdata
 def test_view_boxes_equal_those_of_bas(shared_dir):
-    vectors = np.load(shared_dir / "vectors" / "bas_vectors_open.npz")
+    vectors = arrays_in(shared_dir / "vectors" / "bas_vectors_open.npz")
     for box, size, expected in zip(
         vectors["gt_original_xyxy"],
         vectors["gt_image_wh"],
