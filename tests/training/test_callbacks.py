@@ -1,4 +1,3 @@
-import csv
 import os
 from types import SimpleNamespace
 
@@ -8,6 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from helpers import history_of
 from wsol_tf.model import losses
 from wsol_tf.model.optimizer import GroupSGD
 from wsol_tf.training import callbacks, loop
@@ -66,7 +66,7 @@ def test_the_ledger_tells_writes_and_logs_each_epoch(tmp_path):
         "  cls 2.000 (25%), cls_fg 2.000 (25%), ae 2.000 (25%), ae_fg 2.000 (25%), "
         "pseudo 2.000 (25%), bas 2.000 (25%), ac 2.000 (25%)",
     ]
-    rows = list(csv.DictReader((tmp_path / "history.csv").open()))
+    rows = history_of(tmp_path)
     assert [row["loss"] for row in rows] == ["3.0", "1.0"]
     assert [row["held_gt_known"] for row in rows] == ["", "0.75"]
 

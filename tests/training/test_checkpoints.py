@@ -137,7 +137,7 @@ with checkpoints.lock(sys.argv[1], print):
             pass
     finally:
         other.kill()
-        other.wait()
+        other.communicate()
     with checkpoints.lock(str(tmp_path), print):
         assert f"process {os.getpid()} on" in (tmp_path / "checkpoints" / "lock").read_text()
 

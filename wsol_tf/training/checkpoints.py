@@ -71,7 +71,9 @@ def read(path: str) -> tuple[list[np.ndarray], dict[str, Any]]:
         ValueError: the file is truncated, damaged, or no checkpoint.
     """
     try:
-        with np.load(path) as file:  # zip: every member has a checksum
+        # Opened here, because numpy leaves it open where the file turns out to be damaged. It is a
+        # zip file: every member has a checksum.
+        with open(path, "rb") as opened, np.load(opened) as file:
             names = sorted(name for name in file.files if name != STATE)
             return [file[name] for name in names], json.loads(str(file[STATE]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
