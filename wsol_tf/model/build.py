@@ -113,6 +113,8 @@ def compile_model(
         jit_compile={"auto": "auto", "on": True, "off": False}[config.jit_compile],
         **{name: getattr(config, name) for name in LOSS_SETTINGS},
     )
+    # So that a model saved before its first step loads with its optimizer; Keras warns otherwise.
+    model.optimizer.build(model.trainable_variables)
 
 
 def load_model(path: str | os.PathLike) -> Localization:

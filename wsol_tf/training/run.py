@@ -167,7 +167,6 @@ class Run:
         """Builds and compiles the model."""
         with strategies.scope(self.strategy):
             self.model = build_model(self.config, self.source.classes, self.steps_per_epoch)
-            self.model.optimizer.build(self.model.trainable_variables)
 
     def resume(self) -> None:
         """Brings the variables back to where the newest checkpoint left them, if there is one."""
