@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     values = flags.FLAGS
-    try:  # wsol_tf.programs would bring TensorFlow along
+    try:  # not programs.main: this file runs where wsol_tf is not installed
         if not values.models:
             raise ValueError("--models is empty: name .tflite files, with commas between them.")
         threads = parse_threads(values.threads)

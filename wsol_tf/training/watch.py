@@ -32,9 +32,8 @@ class Watch(keras.callbacks.Callback):
         super().__init__()
         self.state, self.log = state, log
         self.steps, self.chance, self.patience = steps, chance, patience
-        self.since: dict[
-            str, int
-        ] = {}  # failure -> the first step of the row of steps that it has lasted
+        # failure -> the first step of the row of steps that it has lasted
+        self.since: dict[str, int] = {}
         self.warned: set[str] = set()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
