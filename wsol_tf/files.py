@@ -1,12 +1,159 @@
-"""Writing files so that a reader, a kill or a full disk never meets half of one."""
+"""Files in and out: nothing but a regular file is read, and nobody meets half of a written one."""
 
 import contextlib
+import errno
+import io
 import json
 import os
+import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 UNFINISHED = ".unfinished-"  # how the name of a file begins until all of it is on the disk
+MEBI = 2**20
+MAX_BYTES = 4096 * MEBI  # of a file that is read whole, unless a reader asks for less
+
+_KINDS = {
+    stat.S_ISDIR: "a folder, not a file",
+    stat.S_ISFIFO: "a pipe, not a file",
+    stat.S_ISSOCK: "a socket, not a file",
+    stat.S_ISCHR: "a device, not a file",
+    stat.S_ISBLK: "a device, not a file",
+}
+_REASONS = {
+    errno.ENOENT: "there is no such file",
+    errno.ENOTDIR: "there is no such file",
+    errno.EACCES: "the file may not be read (permission denied)",
+    errno.ELOOP: "this is a link that leads back to itself",
+    errno.ENAMETOOLONG: "no file can have so long a name",
+}
+
+
+class BadFile(ValueError):
+    """A file that cannot be used; the text is one sentence with the file and the reason.
+
+    Attributes:
+        reason: the sentence without the file, so that equal reasons can be counted together.
+    """
+
+    def __init__(self, path: str | os.PathLike, reason: str):
+        super().__init__(f"{printable(os.fspath(path))}: {reason}.")
+        self.reason = reason
+
+
+def printable(text: str) -> str:
+    """Returns text that is safe on a terminal: control characters, lone surrogates as escapes.
+
+    Names of files can hold both; a terminal would obey the first and no encoding has the second.
+    """
+    return "".join(
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
+
+
+def open_binary(path: str | os.PathLike, limit: int = MAX_BYTES) -> IO[bytes]:
+    """Opens a file to read, if it is a regular file.
+
+    A pipe or a device could wait for ever or never end, so they are refused before a byte is read.
+
+    Args:
+        path: the file.
+        limit: the most bytes that it may have.
+
+    Raises:
+        BadFile: there is no such file, it may not be read, is no regular file, or has more bytes.
+    """
+    try:
+        _check_regular(path, os.stat(path), limit)
+        # A pipe that took the file's place just now does not block here, and is refused below.
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        file = open(number, "rb")  # noqa: SIM115 - the caller closes it
+        try:
+            _check_regular(path, os.fstat(number), limit)
+        except BadFile:
+            file.close()
+            raise
+        return file
+    except OSError as error:
+        raise BadFile(path, _reason(path, error)) from None
+    except ValueError as error:
+        if isinstance(error, BadFile):
+            raise
+        raise BadFile(path, "no file can have this name") from None
+
+
+def read_bytes(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
+    """Reads a whole file, see `open_binary`.
+
+    Raises:
+        BadFile: it can't be read, is no regular file, or has more than `limit` bytes.
+    """
+    with open_binary(path, limit) as file:
+        try:
+            data = file.read(limit + 1)  # what is in /proc says that it has 0 bytes
+        except OSError as error:
+            raise BadFile(path, _reason(path, error)) from None
+    if len(data) > limit:
+        raise BadFile(path, f"the file has more than {_mebi(limit)}, the most that is read")
+    return data
+
+
+def read_text(path: str | os.PathLike, limit: int = MAX_BYTES) -> str:
+    """Reads a whole text file in UTF-8, with or without a byte-order mark, see `open_binary`.
+
+    Ends of lines of any system become newlines.
+
+    Raises:
+        BadFile: it can't be read, has more than `limit` bytes, or is not in UTF-8.
+    """
+    try:
+        text = read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = f"this is not text in UTF-8 (byte {error.start}: {error.reason})"
+        raise BadFile(path, f"{reason}; save it in UTF-8") from None
+    return io.IncrementalNewlineDecoder(None, translate=True).decode(text, final=True)
+
+
+def read_json(path: str | os.PathLike, limit: int = MAX_BYTES) -> Any:
+    """Reads a JSON file, see `read_text`.
+
+    Raises:
+        BadFile: it can't be read, or is no JSON: truncated, damaged, or nested too deeply.
+    """
+    try:
+        return json.loads(read_text(path, limit))
+    except RecursionError:
+        raise BadFile(path, "the JSON is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise BadFile(path, f"this is not JSON, or only a part of it ({error})") from None
+
+
+def _check_regular(path, status, limit):
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((what for test, what in _KINDS.items() if test(status.st_mode)), "no file")
+        raise BadFile(path, f"this is {kind}")
+    if status.st_size > limit:
+        raise BadFile(
+            path,
+            f"the file has {_mebi(status.st_size)}, more than {_mebi(limit)}, the most that is "
+            "read",
+        )
+
+
+def _mebi(count):
+    return f"{count / MEBI:.0f} MiB" if count >= MEBI else f"{count} bytes"
+
+
+def _reason(path, error):
+    if error.errno == errno.ENOENT and os.path.islink(path):
+        return "this is a link to a file that is not there"
+    return _REASONS.get(error.errno, f"the file can't be read ({error.strerror or error})")
+
+
+# --- writing -------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
