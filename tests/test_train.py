@@ -78,7 +78,8 @@ def test_metrics_have_the_keys_of_the_contract(finished):
     assert undefined_names(metrics) == set()
     assert metrics["num_images"] == 16  # a third of the training pictures
     assert metrics["scored_on"] == "val"
-    assert metrics["num_training_images"] + metrics["num_threshold_images"] == 48
+    assert metrics["num_training_images"] + metrics["num_held_out_images"] == 48
+    assert metrics["num_threshold_images"] == 48  # those that were trained on as well
     assert (metrics["interrupted"], metrics["epochs"]) == (False, 2)
     assert metrics["thresholds_from"] == "maps"
     assert metrics["threshold_by_maps"] == metrics["threshold"]
@@ -164,7 +165,7 @@ def test_image_folder_without_boxes(tmp_path, quick, capsys):
     assert run(train, *TINY, *arguments) == 0
     output = capsys.readouterr().out
     assert "No split 'val' to score on" in output
-    assert "from the maps of 3 training pictures, without boxes." in output
+    assert "from the maps of 12 training pictures, without boxes; half of them suggest 0." in output
     assert "odd/notes.txt" in output
     metrics = metrics_of(run_folder)
     assert metrics["gt_known_loc"] is None and 0 <= metrics["top1_cls"] <= 1

@@ -105,7 +105,7 @@ class Config:
     )
     holdout: float = _setting(
         0.1,
-        "Share of the training pictures kept out of training, to choose the threshold on.",
+        "Share of the training pictures kept out of training: to watch it, and to know boxes of.",
         within="[0, 1)",
     )
     num_examples: int = _setting(

@@ -112,6 +112,11 @@ class LocalizationMetrics:
     def __len__(self):
         return len(self._pairs)
 
+    @property
+    def image_ids(self) -> set[str]:
+        """Ids of the pictures that have been scored."""
+        return {image_id for image_id, _ in self._pairs}
+
     def add(self, localized: LocalizedMap) -> None:
         """Scores the map of one class in one picture.
 
@@ -191,10 +196,22 @@ class LocalizationMetrics:
         Raises:
             ValueError: no map is finite.
         """
+        median = self.suggested_quartiles()[1]
+        return float(self.thresholds[np.abs(self.thresholds - median).argmin()])
+
+    def suggested_quartiles(self) -> list[float]:
+        """Computes how far the thresholds spread that the finite maps suggest: no boxes.
+
+        Returns:
+            The first quartile, the median and the third, each in 0..1.
+
+        Raises:
+            ValueError: no map is finite.
+        """
         values = [pair.suggested_threshold for pair in self._pairs.values() if not pair.bad_map]
         if not values:
             raise ValueError("A threshold cannot be chosen: there is no picture with a finite map.")
-        return float(self.thresholds[np.abs(self.thresholds - np.median(values)).argmin()])
+        return np.quantile(values, [0.25, 0.5, 0.75]).tolist()
 
     def result(
         self, threshold: float | str, *, class_names: Sequence[str] | None = None

@@ -150,8 +150,11 @@ DEFINITIONS = {
     "threshold_chosen_on_scored": "Whether the threshold was chosen on the very pictures that were "
     "scored: the figures are then optimistic.",
     "num_training_images": "Number of pictures that were trained on.",
-    "num_threshold_images": "Number of training pictures that were held out to choose the "
-    "threshold on.",
+    "num_held_out_images": "Number of training pictures that were held out: not trained on.",
+    "num_threshold_images": "Number of pictures that the threshold was chosen on: of the training "
+    "pictures, held-out ones among them, where it comes from maps; else of the held-out ones.",
+    "threshold_quartiles": "How far the thresholds spread that single pictures suggest by their "
+    "maps: the first quartile, the median and the third.",
     "skipped_in_training": "Training pictures that could not be read, with the reason.",
     "minutes": "How long the training took, in minutes.",
 }

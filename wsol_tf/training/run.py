@@ -185,8 +185,7 @@ class Run:
         self.log(
             f"Training on {len(self.kept)} pictures with "
             f"{strategies.describe_devices(self.strategy)}, {self.model.total_steps} steps in "
-            f"{self.config.epochs} epochs; {len(self.held)} pictures are held out to choose the "
-            "threshold on."
+            f"{self.config.epochs} epochs; {len(self.held)} pictures are held out."
         )
 
     # --- fit -------------------------------------------------------------------------------------
@@ -303,8 +302,8 @@ class Run:
         figures = None
         if self.chief:
             self._take_best_model()
-            by_rule, rule, positions = self._choose_thresholds()
-            figures = self._score(by_rule, rule, positions)
+            rule, chosen = self._choose_thresholds()
+            figures = self._score(rule, chosen)
             figures["definitions"] = definitions.definitions_of(figures)
             files.write_json(self._path("metrics.json"), figures)
             if not self.interrupted:
@@ -327,25 +326,26 @@ class Run:
             self.model = load_model(path)
 
     def _choose_thresholds(self):
-        """Stores thresholds with the model; returns those of every rule, the rule, positions."""
+        """Stores thresholds with the model; returns the rule that gave them, and all rules'."""
         kind, rule = self.config.map, self.config.threshold_from
-        by_rule, positions = thresholds.choose_by_rule(
-            self.model, self.source, self.held, self.kept, kind
-        )
-        if rule not in by_rule:
+        chosen = thresholds.choose_by_rule(self.model, self.source, self.held, kind)
+        if rule not in chosen.by_rule:
             rule = "maps"
             self.log("No held-out picture shows a box: the threshold is chosen from the maps.")
         self.log(f"Training pictures: {self.source.report.summary()}")
-        self.model.thresholds = by_rule[rule]
+        self.model.thresholds = chosen.by_rule[rule]
         callbacks.save_model(self.model, self._path("model.keras"))
-        self.log(
-            f"Score-map threshold {by_rule[rule][kind]:.2f} for map '{kind}', chosen "
-            f"from the {rule} of {len(positions)} training pictures"
-            f"{'.' if rule == 'boxes' else ', without boxes.'}"
+        spread = ", without boxes; half of them suggest {:.2f} to {:.2f}".format(
+            *chosen.quartiles[::2]
         )
-        return by_rule, rule, positions
+        self.log(
+            f"Score-map threshold {chosen.by_rule[rule][kind]:.2f} for map '{kind}', chosen from "
+            f"the {rule} of {chosen.num_images[rule]} training pictures"
+            f"{spread if rule == 'maps' else ''}."
+        )
+        return rule, chosen
 
-    def _score(self, by_rule, rule, positions):
+    def _score(self, rule, chosen):
         """Scores the model; returns the figures of the run, but for their definitions."""
         state, started = self.state, time.monotonic()
         scored = self.splits.scored
@@ -356,7 +356,9 @@ class Run:
                 "are optimistic."
             )
             scored = self.source
-        figures = self._score_and_show(scored, positions if optimistic else None)
+        figures = self._score_and_show(
+            scored, chosen.held if optimistic and len(chosen.held) else None
+        )
         return {
             "interrupted": self.interrupted,
             "scored_on": self.splits.scored_on,
@@ -364,12 +366,14 @@ class Run:
             **figures,
             "epochs": len(state.history),
             "best_epoch": state.best_epoch + 1 if state.best is not None else None,
-            "thresholds": by_rule[rule],
+            "thresholds": chosen.by_rule[rule],
             "thresholds_from": rule,
+            "num_threshold_images": chosen.num_images[rule],
+            "threshold_quartiles": chosen.quartiles,
             "num_training_images": len(self.kept),
-            "num_threshold_images": len(positions),
+            "num_held_out_images": len(self.held),
             "skipped_in_training": dict(self.source.report.skipped),
-            **thresholds.compare_rules(by_rule, self.config.map, figures),
+            **thresholds.compare_rules(chosen, self.config.map, figures),
             "minutes": round((state.seconds + time.monotonic() - started) / 60, 2),
         }
 

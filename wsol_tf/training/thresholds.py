@@ -1,8 +1,11 @@
-"""The score-map threshold of a run: chosen on held-out pictures, by every rule that can."""
+"""The score-map threshold of a run: chosen on training pictures, by every rule that can."""
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from wsol_tf.config import choices
 from wsol_tf.data import transforms
@@ -11,47 +14,92 @@ from wsol_tf.evaluation.pairs import predict_pairs
 from wsol_tf.evaluation.score import accumulate, choose_thresholds
 from wsol_tf.model.localization import Localization
 
+MAX_IMAGES = 1000  # more do not move a median any further
 
-def choose_by_rule(
-    model: Localization, source: Source, held: Sequence[int], kept: Sequence[int], kind: str
-) -> tuple[dict[str, dict[str, float]], Sequence[int]]:
-    """Chooses a threshold for every kind of map from pictures that were not trained on.
 
-    Where none was held out, or none of those can be read, the pictures that were trained on serve.
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The thresholds that each rule gives.
+
+    Attributes:
+        by_rule: rule -> kind of map -> threshold. The rule "boxes" is there where some of the
+            held-out pictures have boxes, at least for comparison.
+        num_images: rule -> number of pictures that it looked at.
+        quartiles: of the thresholds that the pictures suggest one by one by the rule "maps", for
+            the kind of map that is scored: the first, the median and the third.
+        held: positions of the held-out pictures that could be read.
+    """
+
+    by_rule: dict[str, dict[str, float]]
+    num_images: dict[str, int]
+    quartiles: list[float]
+    held: np.ndarray
+
+
+def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kind: str) -> Chosen:
+    """Chooses a threshold for every kind of map from pictures of a training.
+
+    The rule "maps" needs labels alone, which the model was trained with, so it may look at every
+    picture; up to 1,000 are enough. The rule "boxes" looks at held-out pictures: what a run knows
+    of boxes must come from a few. Where none was held out, or none of those can be read, the other
+    ones serve.
 
     Args:
         model: the trained model.
-        source: the pictures.
-        held: positions of the held-out pictures.
-        kept: positions of those that were trained on.
+        source: the pictures, those that were trained on and those that were held out.
+        held: positions of the held-out ones.
         kind: the kind of map that is scored.
 
-    Returns:
-        (thresholds, positions): rule -> kind of map -> threshold, and the positions that were used.
-        The rule "boxes" is there where some of these pictures have boxes, at least for comparison.
+    Raises:
+        ValueError: no picture can be read, or no map is finite.
     """
     kinds = list(dict.fromkeys([kind, *choices("map")]))
     view = transforms.View(model.input_size, model.resize_size)
-    for positions in (held, kept):
-        pairs = predict_pairs(
-            model.predict_on_batch, source, positions, kinds=kinds, view=view, top_k=model.top_k
-        )
-        accumulators = accumulate(pairs, kinds)
-        if len(accumulators[kind]):
-            break
-    by_rule = {"maps": choose_thresholds(accumulators, "maps")}
+    positions = np.union1d(spread(source.labels, MAX_IMAGES), held).astype(np.int64)
+    pairs = predict_pairs(
+        model.predict_on_batch, source, positions, kinds=kinds, view=view, top_k=model.top_k
+    )
+    all_of_them = accumulate(pairs, kinds)
+    held_ids = {source.image_ids[i] for i in held}
+    of_held = {name: metrics.subset(held_ids) for name, metrics in all_of_them.items()}
+    read = of_held[kind].image_ids
+    if not read:
+        of_held = all_of_them
+    by_rule = {"maps": choose_thresholds(all_of_them, "maps")}
     with contextlib.suppress(ValueError):  # no boxes
-        by_rule["boxes"] = choose_thresholds(accumulators, "boxes")
-    return by_rule, positions
+        by_rule["boxes"] = choose_thresholds(of_held, "boxes")
+    return Chosen(
+        by_rule=by_rule,
+        num_images={"maps": len(all_of_them[kind].image_ids), "boxes": len(of_held[kind].image_ids)},
+        quartiles=all_of_them[kind].suggested_quartiles(),
+        held=np.array([i for i in held if source.image_ids[i] in read], np.int64),
+    )
 
 
-def compare_rules(
-    by_rule: dict[str, dict[str, float]], kind: str, figures: dict[str, Any]
-) -> dict[str, float | None]:
+def spread(labels: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Chooses pictures so that each class, a picture's first, has its share.
+
+    Args:
+        labels: per picture, its class ids.
+        count: at most so many pictures.
+
+    Returns:
+        int64 ascending positions; all where there are no more than `count`.
+    """
+    first = np.array([label[0] for label in labels], np.int64)
+    ranks = np.empty(len(first))  # where a picture stands among those of its class, in 0..1
+    for class_id in np.unique(first):
+        members = np.flatnonzero(first == class_id)
+        shuffled = np.random.default_rng(0).permutation(members)
+        ranks[shuffled] = np.arange(0.5, len(members)) / len(members)
+    return np.sort(np.argsort(ranks, kind="stable")[:count])
+
+
+def compare_rules(chosen: Chosen, kind: str, figures: dict[str, Any]) -> dict[str, float | None]:
     """Returns each rule's threshold for one kind of map, and the GT-known Loc at it.
 
     Args:
-        by_rule: rule -> kind of map -> threshold.
+        chosen: the thresholds.
         kind: the kind of map.
         figures: those of the scored pictures, with their `threshold_curves`.
     """
@@ -64,7 +112,7 @@ def compare_rules(
         )
     )
     compared: dict[str, float | None] = {}
-    for rule, thresholds in by_rule.items():
+    for rule, thresholds in chosen.by_rule.items():
         compared[f"threshold_by_{rule}"] = thresholds[kind]
         compared[f"gt_known_loc_by_{rule}"] = reached.get(thresholds[kind])
     return compared
