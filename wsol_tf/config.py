@@ -247,12 +247,18 @@ class Config:
         "class, the mean over all classes, the mean over the top k, or the classifier's CAM.",
         choices=("true", "predicted", "mean", "topk", "cam"),
     )
+    refine: str = _setting(
+        "none",
+        "Refine the localizer's score map by the picture: 'guided' (a guided filter) ends it where "
+        "the picture has an edge; kept with the model.",
+        choices=("none", "guided"),
+    )
     top_k: int = _setting(5, "Classes that the map 'topk' averages over.", within="[1, inf]")
 
     threshold_from: str = _setting(
         "maps",
-        "What the stored score-map thresholds are chosen from, on held-out training pictures: "
-        "their score maps and labels, or their boxes.",
+        "What the stored score-map thresholds are chosen from: maps and labels of training "
+        "pictures, or boxes of the held-out ones.",
         choices=("maps", "boxes"),
     )
 

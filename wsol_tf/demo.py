@@ -56,7 +56,12 @@ def draw_side_by_side(model_path: str, output_path: str) -> None:
     view = transforms.View(model.input_size, model.resize_size)
     tiles: dict[str, list[np.ndarray]] = {"cam": [], model.map: []}
     for pair in predict_pairs(
-        model.predict_on_batch, source, range(SHOWN), kinds=list(tiles), view=view
+        model.predict_on_batch,
+        source,
+        range(SHOWN),
+        kinds=list(tiles),
+        view=view,
+        refine=model.refine,
     ):
         for kind, row in tiles.items():
             height, width = pair.image.shape[:2]

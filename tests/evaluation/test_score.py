@@ -7,15 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import add_picture
+from helpers import add_picture, tiny_model
 from wsol_tf.data import transforms
 from wsol_tf.data.batches import evaluation_batches
 from wsol_tf.data.example import make_example
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.evaluation.localized_map import LocalizedMap
-from wsol_tf.evaluation.pairs import Method, predict_pairs
+from wsol_tf.evaluation.pairs import PLAIN, Method, Pair, method_of, predict_pairs
 from wsol_tf.evaluation.score import accumulate, choose_thresholds, compute_figures, prediction
-from wsol_tf.model import score_maps
+from wsol_tf.evaluation.score import score as score_method
+from wsol_tf.model import refinement, score_maps
 from wsol_tf.model.score_maps import map_of
 from wsol_tf.report import contact_sheets, terminal
 
@@ -167,6 +168,31 @@ def test_true_masks_as_maps_score_one_and_inverted_ones_zero(kind_of_view):
     assert figures["gt_known_loc"] == figures["top1_loc"] == 0.0
     assert figures["miou_mask"] == 0.0
     assert figures["top1_cls"] == 1.0
+
+
+def test_maps_of_the_localizer_are_refined_by_what_the_network_sees(multi_label):
+    kinds = ["true", "predicted", "cam", PLAIN]
+    options = {"kinds": kinds, "view": transforms.View(32, 32, "whole")}
+    predict = colours_are_maps((3, 2, 1))
+    unrefined = predict_pairs(predict, multi_label, range(2), **options)
+    refined = predict_pairs(predict, multi_label, range(2), refine="guided", **options)
+    for before, after in zip(unrefined, refined, strict=True):
+        for kind in ("true", "predicted"):
+            expected = refinement.refine(before.maps[kind], before.image)
+            np.testing.assert_array_equal(after.maps[kind], expected)
+        np.testing.assert_array_equal(after.maps["cam"], before.maps["cam"])
+        np.testing.assert_array_equal(after.maps[PLAIN], before.maps["true"])
+        assert before.refined == () and after.refined == ("true", "predicted")
+
+
+def test_maps_that_are_given_are_not_refined(multi_label):
+    given = np.random.default_rng(0).random((7, 7))
+    (pair, *_) = predict_pairs(
+        colours_are_maps((3, 2, 1)), multi_label, range(1), kinds=["stored"], refine="guided",
+        view=transforms.View(32, 32, "whole"), own_maps=lambda batch: {"stored": [given]},
+    )  # fmt: skip
+    np.testing.assert_array_equal(pair.maps["stored"], given)
+    assert pair.refined == ()
 
 
 def test_progress_counts_pictures():
@@ -427,3 +453,37 @@ def test_ten_crops_give_the_class_and_the_view_the_map(multi_label):
         # A mirrored crop has the same mean.
         np.testing.assert_allclose(np.exp(several.logits), np.mean(probabilities, 0), rtol=1e-4)
         assert not np.allclose(one.logits - one.logits[0], several.logits - several.logits[0])
+
+
+# --- refined maps --------------------------------------------------------------------------------
+
+
+def test_a_model_that_refines_is_scored_beside_its_plain_maps(multi_label):
+    model = tiny_model(multi_label.classes, refine="guided")
+    model.thresholds[PLAIN] = 0.3
+    method = method_of(model)
+    assert method.kinds[:2] == ("mean", PLAIN) and method.refine == "guided"
+    figures, _ = score_method(method, multi_label)
+    assert figures["other_maps"][PLAIN]["threshold"] == 0.3
+    assert "the same, not refined" in terminal.figures_table(figures)
+    # CAM is never refined, so there is nothing to stand beside it.
+    assert PLAIN not in method_of(model, kind="cam").kinds
+    model.refine = "none"
+    assert PLAIN not in method_of(model).kinds
+
+
+def test_the_activation_that_judges_a_refined_map_is_cubed():
+    rng = np.random.default_rng(0)
+    image, activation = np.zeros((56, 56, 3), np.uint8), rng.random((14, 14))
+    score_map = activation + 0.1 * rng.random((14, 14))
+
+    def suggested(refined):
+        pair = Pair(0, image, "a", (56, 56), 0, maps={"true": score_map}, refined=refined,
+                    activation=activation)  # fmt: skip
+        return LocalizedMap(pair, "true").suggested_threshold
+
+    resized = score_maps.resize(score_maps.normalize(score_map), 56, 56)
+    evidence = score_maps.resize(activation / activation.max(), 56, 56)
+    assert suggested(()) == score_maps.otsu(resized, evidence**2)
+    assert suggested(("true",)) == score_maps.otsu(resized, evidence**3)
+    assert suggested(("true",)) != suggested(())

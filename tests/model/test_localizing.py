@@ -7,7 +7,7 @@ import pytest
 import wsol_tf
 from helpers import CLASSES, toy, varied
 from wsol_tf.data.transforms import resize_image
-from wsol_tf.model import score_maps
+from wsol_tf.model import refinement, score_maps
 
 SIZES = ((50, 40), (32, 32), (17, 90), (64, 200))
 
@@ -150,3 +150,24 @@ def test_a_loaded_model_finds_the_same(model, pictures, tmp_path):
     loaded = wsol_tf.load(tmp_path / "model.keras")
     assert isinstance(loaded, keras.Model)
     assert_found(loaded.localize(pictures[0]), model.localize(pictures[0]))
+
+
+def test_a_model_that_refines_finds_what_its_refined_map_says(pictures, tmp_path):
+    refining = varied(toy(thresholds={"mean": 0.4, "cam": 0.6}, refine="guided"))
+    for image in pictures:
+        seen = resize_image(image, refining.input_size)
+        small = np.asarray(refining.predict_on_batch(seen[None])["localization_map"])[0].mean(-1)
+        expected = score_maps.localize(refinement.refine(small, seen), *image.shape[:2], 0.4)
+        found = refining.localize(image)
+        for got, wanted in zip((found.score_map, found.mask, found.box), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    assert_found(refining.localize(image, map="cam"), by_hand(refining, image, "cam", 0.6))
+    refining.save(tmp_path / "model.keras")
+    loaded = wsol_tf.load(tmp_path / "model.keras")
+    assert loaded.refine == "guided"
+    assert_found(loaded.localize(image), found)
+
+
+def test_an_unknown_refinement_is_refused():
+    with pytest.raises(ValueError, match="Unknown `refine` 'crf'. Legal: none, guided."):
+        toy(refine="crf")

@@ -47,9 +47,7 @@ def test_maps_of_all_pictures_and_boxes_of_held_out_ones_are_looked_at(model, pi
     assert sum(value <= low for value in suggested) >= 3
 
 
-def test_of_many_pictures_some_are_looked_at_held_out_ones_among_them(
-    model, pictures, monkeypatch
-):
+def test_of_many_pictures_some_are_looked_at_held_out_ones_among_them(model, pictures, monkeypatch):
     monkeypatch.setattr(thresholds, "MAX_IMAGES", 4)
     (held,) = set(range(12)) - {*spread(pictures.labels, 4), *range(11)} or {11}
     chosen = choose_by_rule(model, pictures, [held], "mean")

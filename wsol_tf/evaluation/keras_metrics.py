@@ -209,6 +209,7 @@ class LocalizationScores(keras.callbacks.Callback):
             kinds=[model.map],
             view=View(model.input_size, model.resize_size, self.view),
             batch_size=self.batch_size,
+            refine=model.refine,
             top_k=model.top_k,
         )
         scored = accumulate(pairs, [model.map], thresholds=[self.threshold])[model.map]

@@ -7,7 +7,7 @@ import numpy as np
 
 from wsol_tf.data.transforms import View
 from wsol_tf.evaluation import baselines
-from wsol_tf.evaluation.pairs import Method
+from wsol_tf.evaluation.pairs import PLAIN, Method
 from wsol_tf.evaluation.stored_maps import StoredArrays
 
 BASELINES = ("grad_cam", "center")  # kinds of map that need no localizer
@@ -53,7 +53,7 @@ def with_baseline(
 
     return dataclasses.replace(
         method,
-        kinds=(kind, *method.kinds),
+        kinds=(kind, *(other for other in method.kinds if other != PLAIN)),
         thresholds={**method.thresholds, kind: _or_otsu(threshold)},
         threshold_from=_threshold_from(threshold),
         own_maps=own_maps,

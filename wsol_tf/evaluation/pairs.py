@@ -11,8 +11,11 @@ from wsol_tf.data.batches import evaluation_batches
 from wsol_tf.data.example import IGNORE, Example, competing_classes
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
+from wsol_tf.model import refinement
 from wsol_tf.model.localization import Localization
 from wsol_tf.model.score_maps import map_of
+
+PLAIN = "plain"  # kind of map: what is scored, before it was refined
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +35,7 @@ class Pair:
         allowed: bool `[classes]`, the classes that compete with the label; None: all.
         logits: `[classes]`; None where nothing says the class.
         maps: kind -> score map `[h, w]` of the class, in any range.
+        refined: those of the kinds whose map was refined by the picture.
         activation: positive part of the class's score map F_c, `[h, w]`, or None.
     """
 
@@ -45,6 +49,7 @@ class Pair:
     allowed: np.ndarray | None = None
     logits: np.ndarray | None = None
     maps: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    refined: tuple[str, ...] = ()
     activation: np.ndarray | None = None
 
     @property
@@ -64,12 +69,13 @@ class Method:
     """What is scored: anything that gives score maps, and how they are read.
 
     Attributes:
-        predict: see `predict_pairs`, as are view, top_k, own_maps and ten_crop.
+        predict: see `predict_pairs`, as are view, refine, top_k, own_maps and ten_crop.
         view: what of a picture the method sees.
         kinds: kinds of map: the one that is scored, then those reported beside it.
         thresholds: kind -> score-map threshold, a number in 0..1 or "otsu"; the first kind must
             have one, the others are reported at Otsu's where they have none.
         threshold_from: where the threshold of the first kind comes from, in words.
+        refine: how the localizer's maps are refined by the picture.
         top_k: classes that the map "topk" averages over.
         own_maps: gives maps that `predict` does not.
         ten_crop: whether the class comes from ten crops together.
@@ -80,6 +86,7 @@ class Method:
     kinds: tuple[str, ...]
     thresholds: Mapping[str, float | str]
     threshold_from: str
+    refine: str = "none"
     top_k: int = 5
     own_maps: Callable[[list[Example]], dict[str, Any]] | None = None
     ten_crop: bool = False
@@ -106,6 +113,7 @@ class Method:
             positions,
             kinds=kinds or self.kinds,
             view=self.view,
+            refine=self.refine,
             top_k=self.top_k,
             own_maps=self.own_maps,
             ten_crop=self.ten_crop,
@@ -139,6 +147,8 @@ def method_of(
     beside = ["mean", "true", "cam"]
     if model.localizer.output.shape[-1] == 1:  # then all maps but CAM are the same one
         beside = ["cam"]
+    if model.refine != "none" and kind != "cam":
+        beside.insert(0, PLAIN)
     thresholds: dict[str, float | str] = dict(model.thresholds)
     if threshold != "stored":
         thresholds[kind] = threshold
@@ -153,6 +163,7 @@ def method_of(
         kinds=tuple(dict.fromkeys([kind, *beside])),
         thresholds=thresholds,
         threshold_from="stored with the model" if threshold == "stored" else "given",
+        refine=model.refine,
         top_k=top_k or model.top_k,
         ten_crop=ten_crop,
     )
@@ -166,6 +177,7 @@ def predict_pairs(
     kinds: Sequence[str],
     view: View,
     batch_size: int = 32,
+    refine: str = "none",
     top_k: int = 5,
     own_maps: Callable[[list[Example]], dict[str, Any]] | None = None,
     ten_crop: bool = False,
@@ -179,9 +191,11 @@ def predict_pairs(
             What it leaves out is missing: no `logits` means no Top-1.
         source: the data set.
         positions: positions in the source.
-        kinds: kinds of map to pick, see `score_maps.map_of`.
+        kinds: kinds of map to pick, see `score_maps.map_of`; PLAIN is the first kind without
+            refinement.
         view: what of a picture is seen.
         batch_size: pictures in a batch.
+        refine: "guided" refines the maps that come from the localizer, see `refinement.refine`.
         top_k: classes that the map "topk" averages over.
         own_maps: function of a batch (list of Examples) that returns a dict kind -> one map per
             picture: `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`. These kinds come
@@ -211,6 +225,7 @@ def predict_pairs(
                 {name: value[i] for name, value in outputs.items()},
                 logits=None if logits is None else logits[i],
                 kinds=kinds,
+                refine=refine,
                 top_k=top_k,
             )
         done += len(at)
@@ -227,10 +242,19 @@ def _ten_crop_logits(predict, images, view):
     )
 
 
-def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, top_k):
+def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, refine, top_k):
     """Yields the pairs of one picture; `outputs` are its rows of a batch."""
+    refined = ()
+    if refine != "none":
+        refined = tuple(kind for kind in kinds if kind not in (PLAIN, "cam", *outputs))
     for label in example.labels.tolist():
         allowed = competing_classes(example.labels, label, len(source.classes))
+        maps = {}
+        for kind in kinds:
+            picked = kinds[0] if kind == PLAIN else kind
+            maps[kind] = _map_of_kind(outputs, picked, label, top_k, allowed)
+            if kind in refined:
+                maps[kind] = refinement.refine(maps[kind], example.image)
         yield Pair(
             position=position,
             image=example.image,
@@ -241,7 +265,8 @@ def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, top_
             mask=_class_mask(example.mask, label) if example.mask.size else None,
             allowed=allowed,
             logits=logits,
-            maps={kind: _map_of_kind(outputs, kind, label, top_k, allowed) for kind in kinds},
+            maps=maps,
+            refined=refined,
             activation=_activation(outputs, label),
         )
 

@@ -74,6 +74,7 @@ def _build_parts(config, classes, backbone):
         heads.localizer(feature_extractor.output.shape[1:], channels),
         classes,
         map=config.map,
+        refine=config.refine,
         top_k=config.top_k,
         resize_size=config.crop_from,
     )

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from wsol_tf.config import resize_side
+from wsol_tf.config import choices, resize_side
 from wsol_tf.model import inputs, losses, score_maps
 from wsol_tf.model.localizing import Localizing
 from wsol_tf.model.objective import OBSERVED, Objective
@@ -35,6 +35,8 @@ class Localization(Localizing, keras.Model):
         map: which map `foreground_mask` is: "mean" over the channels, "predicted" class,
             "topk" (mean over the top_k classes). "true" and "cam" need a label: see
             `score_maps.map_of`; `foreground_mask` is then the predicted class's.
+        refine: "guided" refines the localizer's maps by the picture wherever they become a mask,
+            see `refinement`; the outputs of the network itself are as they are.
         top_k: classes that "topk" averages over.
         thresholds: kind of map -> score-map threshold chosen on training pictures.
         resize_size: side in pixels that pictures were resized to before the crop of training;
@@ -57,6 +59,7 @@ class Localization(Localizing, keras.Model):
         classes: Sequence[str],
         *,
         map: str = "mean",
+        refine: str = "none",
         top_k: int = 5,
         thresholds: Mapping[str, float] | None = None,
         resize_size: int | None = None,
@@ -68,6 +71,9 @@ class Localization(Localizing, keras.Model):
         self.localizer = localizer
         self.classes = inputs.class_names(classes)
         score_maps.check_kind(map)
+        if refine not in choices("refine"):
+            legal = ", ".join(choices("refine"))
+            raise ValueError(f"Unknown `refine` '{refine}'. Legal: {legal}.")
         if top_k < 1:
             raise ValueError(f"`top_k` must be at least 1. Received: {top_k}.")
         if classifier.output.shape[-1] != len(self.classes):
@@ -76,6 +82,7 @@ class Localization(Localizing, keras.Model):
                 f"{len(self.classes)} class names were given."
             )
         self.map = map
+        self.refine = refine
         self.top_k = top_k
         self.thresholds = dict(thresholds or {})
         self.input_size = feature_extractor.input.shape[1]
@@ -319,6 +326,7 @@ class Localization(Localizing, keras.Model):
             **parts,
             "classes": self.classes,
             "map": self.map,
+            "refine": self.refine,
             "top_k": self.top_k,
             "thresholds": dict(self.thresholds),
             "resize_size": self.resize_size,

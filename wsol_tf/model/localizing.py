@@ -1,11 +1,12 @@
 """From pictures of any size to what a model finds in them."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from wsol_tf.data.transforms import resize_image
-from wsol_tf.model import inputs, score_maps
+from wsol_tf.model import inputs, refinement, score_maps
 
 
 class Localizing:
@@ -75,6 +76,7 @@ class Localizing:
         score_maps.check_kind(kind)
         kind = "predicted" if kind == "true" else kind
         threshold = inputs.threshold_of(kind, threshold, self.thresholds)
+        refine = None if self.refine == "none" else refinement.refine
         found = []
         for start in range(0, len(images), batch_size):
             part = images[start : start + batch_size]
@@ -88,6 +90,7 @@ class Localizing:
                     kind=kind,
                     threshold=threshold,
                     top_k=top_k or self.top_k,
+                    refine=refine and functools.partial(refine, picture=batch[i]),
                 )
                 for i, image in enumerate(part)
             ]

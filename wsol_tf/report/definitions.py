@@ -28,6 +28,7 @@ MAP_NAMES = {
     "cam": "CAM of the classifier",
     "grad_cam": "Grad-CAM of the classifier",
     "mean": "localizer, mean of maps",
+    "plain": "the same, not refined",
     "true": "localizer, true class",
     "predicted": "localizer, predicted class",
     "topk": "localizer, top classes",

@@ -10,7 +10,7 @@ import numpy as np
 from wsol_tf.config import choices
 from wsol_tf.data import transforms
 from wsol_tf.data.source import Source
-from wsol_tf.evaluation.pairs import predict_pairs
+from wsol_tf.evaluation.pairs import PLAIN, predict_pairs
 from wsol_tf.evaluation.score import accumulate, choose_thresholds
 from wsol_tf.model.localization import Localization
 
@@ -54,10 +54,18 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
         ValueError: no picture can be read, or no map is finite.
     """
     kinds = list(dict.fromkeys([kind, *choices("map")]))
+    if model.refine != "none":
+        kinds.append(PLAIN)
     view = transforms.View(model.input_size, model.resize_size)
     positions = np.union1d(spread(source.labels, MAX_IMAGES), held).astype(np.int64)
     pairs = predict_pairs(
-        model.predict_on_batch, source, positions, kinds=kinds, view=view, top_k=model.top_k
+        model.predict_on_batch,
+        source,
+        positions,
+        kinds=kinds,
+        view=view,
+        refine=model.refine,
+        top_k=model.top_k,
     )
     all_of_them = accumulate(pairs, kinds)
     held_ids = {source.image_ids[i] for i in held}
@@ -70,7 +78,10 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
         by_rule["boxes"] = choose_thresholds(of_held, "boxes")
     return Chosen(
         by_rule=by_rule,
-        num_images={"maps": len(all_of_them[kind].image_ids), "boxes": len(of_held[kind].image_ids)},
+        num_images={
+            "maps": len(all_of_them[kind].image_ids),
+            "boxes": len(of_held[kind].image_ids),
+        },
         quartiles=all_of_them[kind].suggested_quartiles(),
         held=np.array([i for i in held if source.image_ids[i] in read], np.int64),
     )

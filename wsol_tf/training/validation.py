@@ -83,6 +83,7 @@ class Validation(keras.callbacks.Callback):
                     self.positions,
                     kinds=[self.kind],
                     view=self.view,
+                    refine=self.model.refine,
                     top_k=self.model.top_k,
                 )
             )
