@@ -174,6 +174,12 @@ class Config:
     ae_fg_threshold: float = _setting(0.9, "t2: mask positions from here on are erased.")
     pseudo_high: float = _setting(0.5, "t3: mask positions above are pseudo foreground.")
     pseudo_low: float = _setting(0.1, "t4: mask positions below are pseudo background.")
+    pseudo_target: str = _setting(
+        "mask",
+        "Where pseudo labels come from: the mask itself, or the mask refined by the picture "
+        "('guided'), of whose values t3 and t4 are then: try 0.5 and 0.3, and a larger weight.",
+        choices=("mask", "guided"),
+    )
     absolute_thresholds: bool = _setting(
         False, "t2..t4 are values of the mask instead of shares of each picture's maximum."
     )

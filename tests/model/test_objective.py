@@ -5,11 +5,13 @@ import inspect
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from helpers import toy
 from wsol_tf import config
 from wsol_tf.model import losses, objective
 from wsol_tf.model.objective import LOSS_SETTINGS, LOSS_TERMS, LOSS_WEIGHTS, OBSERVED, Objective
+from wsol_tf.model.refinement import refine_batch
 from wsol_tf.model.schedule import RateDrops, Span
 
 
@@ -28,6 +30,7 @@ def test_weights_and_settings_are_the_defaults_of_config():
     assert set(LOSS_SETTINGS) == {
         "ae_threshold", "ae_fg_threshold", "pseudo_high", "pseudo_low", "absolute_thresholds",
         "localization_start", "erasing_start", "pseudo_start", "warmup", "erased_statistics",
+        "pseudo_target",
     }  # fmt: skip
 
 
@@ -101,3 +104,35 @@ def test_drops_follow_the_span_and_survive_their_config():
         got = [float(schedule(np.int64(step))) for step in (0, 10, 11, 12, 13, 14)]
         assert got == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.001, 0.001])
     assert float(RateDrops(0.1, (0.5,))(np.int64(99))) == pytest.approx(0.1)
+
+
+def test_pseudo_labels_come_from_the_mask_or_from_what_the_picture_makes_of_it():
+    model = toy()
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    labels = np.array([0, 1, 2])
+    thresholds = {"pseudo_high": 0.5, "pseudo_low": 0.3}
+    features = model.feature_extractor(images, training=False)
+    mask = losses.of_class(model.localizer(features), labels)
+    refined = np.asarray(refine_batch(mask, images))
+    own = Objective(settings={"pseudo_target": "guided", **thresholds})
+    values, _, observed = own.terms(model, images, labels, training=False)
+    target, weight = refined > 0.5, (refined > 0.5) | (refined < 0.3)
+    expected = (weight * np.abs(mask - target)).sum((1, 2)) / weight.sum((1, 2))
+    np.testing.assert_allclose(values["pseudo"], expected, rtol=1e-5)
+    np.testing.assert_allclose(observed["pseudo_coverage"], weight.mean((1, 2)), rtol=1e-6)
+    plain, _, _ = Objective(settings=thresholds).terms(model, images, labels, training=False)
+    expected = losses.pseudo_label(mask, 0.5, 0.3)
+    np.testing.assert_allclose(plain["pseudo"], expected, rtol=1e-5)
+    assert np.abs(np.subtract(plain["pseudo"], values["pseudo"])).max() > 1e-3
+
+
+def test_no_gradient_flows_through_a_refined_target():
+    images = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    mask = tf.Variable(np.random.default_rng(2).random((2, 8, 8)), dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        refined = refine_batch(mask, images)
+        value = losses.pseudo_label(mask, 0.5, 0.3, False, refined)
+    target, weight = refined > 0.5, (refined > 0.5) | (refined < 0.3)
+    count = np.asarray(weight).sum((1, 2), keepdims=True)
+    expected = np.where(weight, np.sign(mask - np.asarray(target, np.float32)), 0) / count
+    np.testing.assert_allclose(tape.gradient(value, mask), expected, rtol=1e-5)

@@ -3,9 +3,10 @@
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from wsol_tf.model import refinement, score_maps
-from wsol_tf.model.refinement import guided_filter, refine, window_means
+from wsol_tf.model.refinement import guided_filter, refine, refine_batch, window_means
 
 
 def test_windows_average_and_mirror_the_border():
@@ -53,9 +54,11 @@ def by_definition(values, guide):
 @pytest.mark.parametrize("size", [(14, 14), (9, 16)])
 def test_the_filter_is_that_of_its_definition(size):
     rng = np.random.default_rng(1)
-    values, guide = rng.random(size), rng.random((3, *size))
+    values, guide = rng.random(size), rng.random((*size, 3))
     np.testing.assert_allclose(
-        guided_filter(values, guide), by_definition(values, guide), atol=1e-9
+        guided_filter(values, guide, window_means(size[0]), window_means(size[1]).T),
+        by_definition(values, guide.transpose(2, 0, 1)),
+        atol=1e-9,
     )
 
 
@@ -98,3 +101,19 @@ def test_what_has_no_shape_is_returned_as_it_is(value):
 def test_a_black_picture_gives_finite_values():
     score_map = np.random.default_rng(0).random((7, 7))
     assert np.isfinite(refine(score_map, np.zeros((64, 64, 3), np.uint8))).all()
+
+
+def test_in_a_training_step_it_is_the_same_and_averaged_down_again():
+    rng = np.random.default_rng(2)
+    maps = cv2.GaussianBlur(rng.random((28, 28, 2)), (0, 0), 2).transpose(2, 0, 1)
+    images = rng.integers(0, 256, (2, 224, 224, 3), np.uint8)
+    expected = np.stack([refine(m, i) for m, i in zip(maps, images, strict=True)])
+    expected = expected.reshape(2, 28, 2, 28, 2).mean((2, 4))
+    np.testing.assert_allclose(refine_batch(maps, images), expected, atol=1e-4)
+    compiled = tf.function(refine_batch)(tf.constant(maps), tf.constant(images))
+    np.testing.assert_allclose(compiled, expected, atol=1e-4)
+
+
+def test_in_a_training_step_a_constant_map_gives_no_nan():
+    refined = refine_batch(np.full((1, 7, 7), 0.5, np.float32), np.zeros((1, 56, 56, 3), np.uint8))
+    assert np.isfinite(refined).all()

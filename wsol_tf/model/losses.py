@@ -94,7 +94,11 @@ def erasing_foreground_mask(
 
 
 def pseudo_label(
-    foreground_mask: Tensor, high: float, low: float, absolute: bool = False
+    foreground_mask: Tensor,
+    high: float,
+    low: float,
+    absolute: bool = False,
+    refined_mask: Tensor | None = None,
 ) -> Tensor:
     """`pseudo`: L1 distance to the mask's own confident positions, not those between (equation 5).
 
@@ -103,9 +107,11 @@ def pseudo_label(
         high: t3; above it the pseudo label is foreground.
         low: t4 < t3; below it the pseudo label is background.
         absolute: thresholds are values of the mask instead of shares of its maximum.
+        refined_mask: F_fg refined by the picture, `[batch, height, width]` in 0..1; the pseudo
+            label then comes from it instead, and the thresholds are its values (our choice).
     """
     mask = _float(foreground_mask)
-    relative = reference(mask, absolute)
+    relative = confidence(mask, absolute, refined_mask)
     target = ops.stop_gradient(_float(relative > high))
     weight = ops.stop_gradient(_float((relative > high) | (relative < low)))
     distance = ops.sum(weight * ops.abs(mask - target), axis=(1, 2))
@@ -147,10 +153,14 @@ def left_by_erasing(maps: Tensor, threshold: float, absolute: bool = False) -> T
 
 
 def pseudo_coverage(
-    foreground_mask: Tensor, high: float, low: float, absolute: bool = False
+    foreground_mask: Tensor,
+    high: float,
+    low: float,
+    absolute: bool = False,
+    refined_mask: Tensor | None = None,
 ) -> Tensor:
     """Share of the positions that have a pseudo label, `[batch]`; no loss."""
-    relative = reference(_float(foreground_mask), absolute)
+    relative = confidence(_float(foreground_mask), absolute, refined_mask)
     return ops.mean(_float((relative > high) | (relative < low)), axis=(1, 2))
 
 
@@ -174,6 +184,11 @@ def normalized(maps: Tensor) -> Tensor:
 def reference(maps: Tensor, absolute: bool) -> Tensor:
     """What thresholds are compared with: the map itself, or its share of the maximum."""
     return ops.stop_gradient(maps) if absolute else normalized(maps)
+
+
+def confidence(mask: Tensor, absolute: bool, refined_mask: Tensor | None) -> Tensor:
+    """What the thresholds of the pseudo label are compared with."""
+    return reference(mask, absolute) if refined_mask is None else ops.stop_gradient(refined_mask)
 
 
 def pool_to(mask: Tensor, score_map: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from keras import ops
 
 from wsol_tf.config import Config, check
 from wsol_tf.model import losses
+from wsol_tf.model.refinement import refine_batch
 from wsol_tf.model.schedule import Span
 
 
@@ -66,7 +67,7 @@ LOSS_TERMS = (
     Term(
         "pseudo",
         losses.pseudo_label,
-        "mask pseudo_high pseudo_low absolute_thresholds",
+        "mask pseudo_high pseudo_low absolute_thresholds refined_mask",
         start="pseudo_start",
         ramp="warmup",
     ),
@@ -84,13 +85,13 @@ OBSERVATIONS = (
     Term(
         "pseudo_coverage",
         losses.pseudo_coverage,
-        "mask pseudo_high pseudo_low absolute_thresholds",
+        "mask pseudo_high pseudo_low absolute_thresholds refined_mask",
     ),
 )
 OBSERVED = tuple(term.name for term in OBSERVATIONS)
 
 _DEFAULTS_OF_CONFIG = {name: field.default for name, field in Config.__dataclass_fields__.items()}
-_SETTINGS_READ = {"erased_statistics"}.union(
+_SETTINGS_READ = {"erased_statistics", "pseudo_target"}.union(
     *({*term.arguments.split(), term.start, term.ramp} for term in LOSS_TERMS)
 )
 LOSS_SETTINGS = {
@@ -158,7 +159,10 @@ class Objective:
             "mask": mask,
             "labels": labels,
             "allowed": allowed,
+            "refined_mask": None,
         }
+        if self.settings["pseudo_target"] == "guided":
+            offered["refined_mask"] = refine_batch(ops.stop_gradient(mask), images)
         values = {term.name: term.of(offered) for term in LOSS_TERMS if not term.needs_erased}
         erasing = [term for term in LOSS_TERMS if term.needs_erased]
         if any(self.weights[term.name] for term in erasing):

@@ -1,4 +1,4 @@
-"""Edge-aware refinement of a score map by its picture: numpy only, one map at a time.
+"""Edge-aware refinement of a score map by its picture.
 
 A localizer's map is coarse, and bright a little beyond the object. The guided filter (He et al.,
 Guided Image Filtering, ECCV 2010) replaces it in every window by the linear function of the
@@ -7,8 +7,10 @@ paper nor BAS refines: it is our choice, measured in docs/results.md.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
+from keras import ops
 
 from wsol_tf.model import score_maps
 
@@ -34,47 +36,75 @@ def refine(score_map: np.ndarray, picture: np.ndarray) -> np.ndarray:
     height, width = (side // PIXELS for side in picture.shape[:2])
     coarse = score_maps.resize(stretched, height, width).astype(np.float64)
     guide = picture[: height * PIXELS, : width * PIXELS] / 255
-    guide = guide.reshape(height, PIXELS, width, PIXELS, 3).mean((1, 3)).transpose(2, 0, 1)
-    return np.clip(guided_filter(coarse, guide), 0, 1).astype(np.float32)
+    guide = guide.reshape(height, PIXELS, width, PIXELS, 3).mean((1, 3))
+    down, across = window_means(height), window_means(width).T
+    return np.clip(guided_filter(coarse, guide, down, across), 0, 1).astype(np.float32)
 
 
-def guided_filter(values: np.ndarray, guide: np.ndarray) -> np.ndarray:
-    """Filters values by a guide of three colours (He et al., ECCV 2010, equations 19 to 21).
+def refine_batch(maps: Any, images: Any) -> Any:
+    """Refines maps as `refine` does, in the training step, and returns them at their own size.
 
     Args:
-        values: float64 `[height, width]`.
-        guide: float64 `[3, height, width]` in 0..1.
+        maps: `[batch, h, w]`; each is stretched to 0..1.
+        images: `[batch, height, width, 3]` in 0..255, a quarter of whose sides is a whole multiple
+            of the maps'.
 
     Returns:
-        float64 `[height, width]`.
+        float32 `[batch, h, w]` in 0..1.
     """
-    down, across = (window_means(side) for side in values.shape)
+    maps = ops.cast(maps, "float32")
+    low, high = (f(maps, axis=(1, 2), keepdims=True) for f in (ops.min, ops.max))
+    stretched = (maps - low) / (high - low + 1e-6)
+    guide = ops.average_pool(ops.cast(images, "float32") / 255, PIXELS, strides=PIXELS)
+    height, width = guide.shape[1:3]
+    coarse = ops.image.resize(stretched[..., None], (height, width), interpolation="bilinear")
+    means = (window_means(height), window_means(width).T)
+    down, across = (ops.convert_to_tensor(matrix, "float32") for matrix in means)
+    refined = ops.clip(guided_filter(coarse[..., 0], guide, down, across), 0.0, 1.0)
+    factor = height // maps.shape[1]
+    return ops.average_pool(refined[..., None], factor, strides=factor)[..., 0]
 
-    def mean(planes):
-        return down @ planes @ across.T
 
-    means, mean_value = mean(guide), mean(values)
-    covariance = mean(guide * values) - means * mean_value
-    red, green, blue = guide
-    r, g, b = means
+def guided_filter(values: Any, guide: Any, down: Any, across: Any) -> Any:
+    """Filters values by a guide of three colours (He et al., ECCV 2010, equations 19 to 21).
+
+    It is made of arithmetic alone, so that arrays of numpy and tensors go through it alike.
+
+    Args:
+        values: `[..., height, width]`.
+        guide: `[..., height, width, 3]` in 0..1.
+        down: `[height, height]`, averages over windows along the columns, see `window_means`.
+        across: `[width, width]`, the same along the rows, transposed.
+
+    Returns:
+        As `values`.
+    """
+
+    def mean(plane):
+        return down @ plane @ across
+
+    red, green, blue = (guide[..., channel] for channel in range(3))
+    r, g, b, v = (mean(plane) for plane in (red, green, blue, values))
+    rv, gv, bv = (
+        mean(red * values) - r * v,
+        mean(green * values) - g * v,
+        mean(blue * values) - b * v,
+    )
     rr = mean(red * red) - r * r + EPSILON
     rg = mean(red * green) - r * g
     rb = mean(red * blue) - r * b
     gg = mean(green * green) - g * g + EPSILON
     gb = mean(green * blue) - g * b
     bb = mean(blue * blue) - b * b + EPSILON
-    # The inverse of each window's 3 x 3 matrix of covariances, by its cofactors.
-    inverse = np.array(
-        [
-            [gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb],
-            [gb * rb - rg * bb, rr * bb - rb * rb, rb * rg - rr * gb],
-            [rg * gb - gg * rb, rb * rg - rr * gb, rr * gg - rg * rg],
-        ]
-    )
-    determinant = rr * inverse[0, 0] + rg * inverse[0, 1] + rb * inverse[0, 2]
-    slopes = (inverse * covariance).sum(1) / determinant
-    offset = mean_value - (slopes * means).sum(0)
-    return (mean(slopes) * guide).sum(0) + mean(offset)
+    # The inverse of each window's symmetric 3 x 3 matrix of covariances, by its cofactors.
+    i_rr, i_rg, i_rb = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
+    i_gg, i_gb, i_bb = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
+    determinant = rr * i_rr + rg * i_rg + rb * i_rb
+    slope_r = (i_rr * rv + i_rg * gv + i_rb * bv) / determinant
+    slope_g = (i_rg * rv + i_gg * gv + i_gb * bv) / determinant
+    slope_b = (i_rb * rv + i_gb * gv + i_bb * bv) / determinant
+    offset = v - slope_r * r - slope_g * g - slope_b * b
+    return mean(slope_r) * red + mean(slope_g) * green + mean(slope_b) * blue + mean(offset)
 
 
 @functools.cache
