@@ -352,7 +352,7 @@ def _coco_file(data_dir, split):
 
 
 def _picture_folders(data_dir, split, file):
-    beside = os.path.dirname(file)
+    beside = os.path.dirname(os.path.abspath(file))
     root = beside if os.path.isfile(data_dir) else str(data_dir)
     if os.path.basename(root) == "annotations":
         root = os.path.dirname(root)

@@ -76,17 +76,18 @@ def _sure(group, names, report):
         return sure
     if doubtful:
         report.note(listed, "found without the folders that the name begins with")
-    if len({_normal(names[i]) for i in positions}) > 1:
+    if len({normal_name(names[i]) for i in positions}) > 1:
         report.note(listed, "these names lead to one file, so they are one picture")
     return positions
 
 
-def _normal(name):
+def normal_name(name: str) -> str:
+    """Returns a name with slashes alone, and without `./` and the like."""
     return posixpath.normpath(name.replace("\\", "/"))
 
 
 def _spelled(name):
-    return plain(_normal(name))
+    return plain(normal_name(name))
 
 
 def _fits(name, path):
