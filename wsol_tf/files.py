@@ -93,7 +93,10 @@ def read_bytes(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
     """
     with open_binary(path, limit) as file:
         try:
-            data = file.read(limit + 1)  # what is in /proc says that it has 0 bytes
+            # As much memory as the file says, and not the limit; what is in /proc says 0 bytes.
+            data = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
+            while len(data) <= limit and (more := file.read(MEBI)):
+                data += more
         except OSError as error:
             raise BadFile(path, _reason(path, error)) from None
     if len(data) > limit:
