@@ -1,11 +1,10 @@
 """Data sets in the JSON format of COCO."""
 
 import glob
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from wsol_tf import files
 from wsol_tf.data.annotation import (
@@ -243,7 +242,7 @@ def _coco_box(box):
         return None
     x, y, width, height = values
     edges = x, y, x + width, y + height
-    return edges if np.isfinite(edges).all() else None
+    return edges if all(map(math.isfinite, edges)) else None
 
 
 # --- pictures ------------------------------------------------------------------------------------

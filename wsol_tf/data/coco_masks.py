@@ -87,9 +87,10 @@ def _polygon(values):
         raise ValueError("a polygon is no list of numbers")
     if array.size % 2:
         raise ValueError("a polygon has an odd count of numbers")
-    if not np.isfinite(array).all():
+    largest = np.abs(array).max(initial=0)
+    if not np.isfinite(largest):
         raise ValueError("a polygon has values that are no finite numbers")
-    if np.abs(array).max(initial=0) > MAX_COORDINATE:
+    if largest > MAX_COORDINATE:
         raise ValueError(f"a polygon has values beyond {MAX_COORDINATE:,} pixels")
     return array.astype(np.float32).reshape(-1, 2)
 
@@ -258,7 +259,9 @@ def fill_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> np.n
         for y in range(low[1], high[1], height):
             for x in range(low[0], high[0], width):
                 tile = inside[y : min(y + height, high[1]), x : min(x + width, high[0])]
-                tile |= _fill_tile(fixed - np.int32([x - low[0], y - low[1]]) * 2048, tile.shape)
+                tile |= _fill_tile(
+                    fixed - np.array([x - low[0], y - low[1]], np.int32) * 2048, tile.shape
+                )
     return inside
 
 
