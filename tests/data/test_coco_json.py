@@ -68,6 +68,8 @@ def check_all_four(source):
         ("..\\..\\label-studio\\media\\upload\\4\\{}.png", 4),
         ("/data/local-files/?d=set/{}.png", 4),
         ("https://example.org/set/{}.png", 4),
+        (" {}.png ", 0),
+        ("images/%3{}.png", 0),
     ],
 )
 def test_names_of_other_machines(coco, name, noted):
@@ -182,6 +184,11 @@ def test_categories_that_differ_in_case_alone_are_noted(coco):
     source = coco(annotations=annotations, categories=[*CATEGORIES, {"id": 7, "name": "Cat"}])
     assert source.classes == ("cat", "apple", "Cat")
     assert list(source.report.noted) == ["classes 'Cat', 'cat'"]
+
+
+def test_a_category_that_is_no_text_can_be_printed(coco):
+    source = coco(categories=[{"id": 0, "name": "cat\ud800"}, {"id": 1, "name": 7}])
+    assert source.classes == ("cat\\ud800", "7")
 
 
 # --- types ---------------------------------------------------------------------------------------

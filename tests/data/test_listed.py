@@ -80,3 +80,11 @@ def test_a_path_of_another_machine_is_noted(folder):
         ("/x/sub/cat.jpg", "sub/cat.jpg", [2]),
     ]
     assert set(report.noted.values()) == {"found without the folders that the name begins with"}
+
+
+def test_names_that_are_escapes_themselves(folder):
+    (folder / "%2F").touch()
+    (folder / "a%20b.jpg").touch()
+    places, report = listed(folder, "%2F", "a%20b.jpg", "/", "")
+    assert [place[1] for place in places] == ["%2F", "a%20b.jpg", None, None]
+    assert not report.skipped

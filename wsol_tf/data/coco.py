@@ -153,7 +153,8 @@ def _used_categories(file, entries, annotations, report):
                 f"{file} is not in COCO format: each entry of categories needs id, name. Entry "
                 f"{place} has not both."
             )
-        name, above = str(name), str(entry.get("supercategory") or "")
+        name = str(name).encode(errors="backslashreplace").decode()  # JSON can have halves of pairs
+        above = str(entry.get("supercategory") or "")
         if category not in used:
             report.note(f"category {name}", "no annotation uses it, left out")
         elif found.setdefault(category, (name, above, entry["id"]))[0] != name:

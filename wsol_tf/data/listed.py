@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from wsol_tf.data.annotation import first_ten
-from wsol_tf.data.names import plain
+from wsol_tf.data.names import plain, unescaped
 from wsol_tf.data.source import Report
 
 
@@ -87,11 +87,13 @@ def normal_name(name: str) -> str:
 
 
 def _spelled(name):
-    return plain(normal_name(name))
+    return plain(normal_name(unescaped(name)))
 
 
 def _fits(name, path):
     """Whether a file, with or without its suffix, lies in the folders that a name begins with."""
     parts = [part for part in _spelled(name).split("/") if part not in ("", "..")]
     own = _spelled(os.path.abspath(path)).split("/")[-len(parts) :]
-    return parts == own or [*parts[:-1], parts[-1] + posixpath.splitext(own[-1])[1]] == own
+    if len(parts) != len(own) or parts[:-1] != own[:-1]:
+        return False
+    return parts[-1] in (own[-1], posixpath.splitext(own[-1])[0])
