@@ -10,7 +10,7 @@ from wsol_tf.data.example import IGNORE
 from wsol_tf.data.values import kind, whole
 
 MAX_COORDINATE = 500_000  # of a polygon, in pixels: 2,048 times as much still fits in 32 bits
-TILE_WIDTH, TILE_PIXELS = 4096, 2**20  # of a picture, drawn at once at 8 x 8 times the size
+TILE_WIDTH, TILE_PIXELS = 4096, 2**21  # of a picture, drawn at once at 8 x 8 times the size
 MAX_COVER = 64  # of an object's polygons together, in times of the picture
 LONGEST_RUN = 2**48
 
