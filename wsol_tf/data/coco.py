@@ -63,7 +63,6 @@ def open_coco(
 
     def read_mask(position, size):
         name, drawn = items[position][0], outlined[position]
-
         if not drawn:
             return None
         return draw_mask(drawn, size, lambda *why: _skip_mask(name, drawn, report, *why))
