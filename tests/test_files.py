@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -97,7 +98,17 @@ def test_a_file_with_too_many_bytes_is_not_read(tmp_path):
     assert refused("/proc/self/maps", 9).startswith("the file has more than 9 bytes")
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a": 1', "[" * 100_000])
+def test_a_small_file_takes_little_memory(tmp_path):
+    (tmp_path / "ten").write_bytes(bytes(10))
+    tracemalloc.start()
+    try:
+        files.read_bytes(tmp_path / "ten")
+        assert tracemalloc.get_traced_memory()[1] < 2 * files.MEBI
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": 1', "[" * 100_000, '{"a": 1' + "0" * 5000 + "}"])
 def test_json_that_is_none_is_named(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(files.BadFile, match=r"a\.json: .*JSON"):
@@ -108,6 +119,12 @@ def test_text_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "a").write_bytes("Käse".encode("latin-1"))
     with pytest.raises(files.BadFile, match=r"not text in UTF-8 \(byte 1"):
         files.read_text(tmp_path / "a")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_text_in_other_encodings_of_unicode_is_read(tmp_path, encoding):
+    (tmp_path / "a").write_bytes("path,K\u00e4se\r\nb".encode(encoding))
+    assert files.read_text(tmp_path / "a") == "path,K\u00e4se\nb"
 
 
 def test_names_are_safe_to_print():

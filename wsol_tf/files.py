@@ -93,7 +93,10 @@ def read_bytes(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
     """
     with open_binary(path, limit) as file:
         try:
-            data = file.read(limit + 1)  # what is in /proc says that it has 0 bytes
+            # As much memory as the file says, and not the limit; what is in /proc says 0 bytes.
+            data = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
+            while len(data) <= limit and (more := file.read(MEBI)):
+                data += more
         except OSError as error:
             raise BadFile(path, _reason(path, error)) from None
     if len(data) > limit:
@@ -102,17 +105,20 @@ def read_bytes(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
 
 
 def read_text(path: str | os.PathLike, limit: int = MAX_BYTES) -> str:
-    """Reads a whole text file in UTF-8, with or without a byte-order mark, see `open_binary`.
+    """Reads a whole text file in UTF-8, or as its first bytes tell in UTF-16, see `open_binary`.
 
-    Ends of lines of any system become newlines.
+    Ends of lines of any system become newlines; a byte-order mark is no part of the text.
 
     Raises:
-        BadFile: it can't be read, has more than `limit` bytes, or is not in UTF-8.
+        BadFile: it can't be read, has more than `limit` bytes, or is not in UTF-8 or UTF-16.
     """
+    data = read_bytes(path, limit)
+    encoding = json.detect_encoding(data)  # by a byte-order mark, or by where the zeros are
     try:
-        text = read_bytes(path, limit).decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        reason = f"this is not text in UTF-8 (byte {error.start}: {error.reason})"
+        name = encoding.upper().removesuffix("-SIG")
+        reason = f"this is not text in {name} (byte {error.start}: {error.reason})"
         raise BadFile(path, f"{reason}; save it in UTF-8") from None
     return io.IncrementalNewlineDecoder(None, translate=True).decode(text, final=True)
 
@@ -129,6 +135,10 @@ def read_json(path: str | os.PathLike, limit: int = MAX_BYTES) -> Any:
         raise BadFile(path, "the JSON is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise BadFile(path, f"this is not JSON, or only a part of it ({error})") from None
+    except ValueError as error:
+        if isinstance(error, BadFile):
+            raise
+        raise BadFile(path, "the JSON has a number of thousands of digits") from None
 
 
 def _check_regular(path, status, limit):

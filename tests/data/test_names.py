@@ -22,6 +22,9 @@ def folder(tmp_path):
     [
         ("cat 0.jpg", "cat 0.jpg"),
         ("./cat 0.jpg", "cat 0.jpg"),
+        (" cat 0.jpg\t", "cat 0.jpg"),
+        ("upload/cat%200.jpg", "cat 0.jpg"),
+        ("k%C3%A4se.jpg", unicodedata.normalize("NFD", "Käse.jpg")),
         ("b.jpg", "B.JPG"),
         ("sub\\dog.jpg", "sub/dog.jpg"),
         ("SUB/Dog.JPG", "sub/dog.jpg"),

@@ -1,19 +1,25 @@
 """Data sets in the JSON format of COCO."""
 
 import glob
-import json
+import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cv2
-import numpy as np
-
-from wsol_tf.data.annotation import check_classes, file_source, make_annotation
-from wsol_tf.data.example import IGNORE
+from wsol_tf import files
+from wsol_tf.data.annotation import (
+    check_classes,
+    file_source,
+    first_ten,
+    make_annotation,
+    note_similar_classes,
+)
+from wsol_tf.data.coco_masks import CocoObject, draw_mask, read_outline
 from wsol_tf.data.images import BadImage
+from wsol_tf.data.listed import by_file
+from wsol_tf.data.names import Finder
 from wsol_tf.data.source import Report, Source
+from wsol_tf.data.values import identifier, kind, number, truth, whole
 
 
 def open_coco(
@@ -43,21 +49,23 @@ def open_coco(
     """
     file = _coco_file(data_dir, split)
     data = _coco_json(file)
-    categories = _used_categories(file, data, report)
-    own_classes = tuple(categories.values())
+    pictures = _pictures(file, data["images"], report)
+    annotations = _annotations(data["annotations"], report)
+    categories = _used_categories(file, data["categories"], annotations, report)
+    own_classes = tuple(dict.fromkeys(categories.values()))
+    note_similar_classes(own_classes, report)
     classes = check_classes(classes or own_classes, own_classes, file)
-    objects = _objects_by_picture(data, categories, classes, report)
-    find = _coco_finder(data_dir, split, file)
-    items, outlines = _items(data, objects, find, report)
+    objects = _objects_by_picture(pictures, annotations, categories, classes, report)
+    finder = Finder(_picture_folders(data_dir, split, file))
+    listed = by_file([picture.name for picture in pictures], finder.find, report)
+    _refuse_shared_ids(file, pictures, listed)
+    items, outlined = _items(pictures, objects, listed, report)
 
     def read_mask(position, size):
-        if not outlines[position]:
+        name, drawn = items[position][0], outlined[position]
+        if not drawn:
             return None
-        try:
-            return draw_mask(outlines[position], size)
-        except (ValueError, TypeError, cv2.error) as error:
-            report.skip(f"{items[position][0]} mask", f"mask not used ({error})")
-            return None
+        return draw_mask(drawn, size, lambda *why: _skip_mask(name, drawn, report, *why))
 
     return file_source(
         f"coco {file}",
@@ -65,88 +73,260 @@ def open_coco(
         image_size,
         report,
         items,
-        read_mask=read_mask if any(outlines) else None,
+        read_mask=read_mask if any(outlined) else None,
     )
 
 
-class CocoObject(NamedTuple):
-    """An object of a picture.
+class _Picture(NamedTuple):
+    """An entry of `images`; size is height and width, or None."""
 
-    Attributes:
-        label: its class id.
-        box: edges x0, y0, x1, y1 in pixels, or None.
-        crowd: whether it stands for many objects.
-        outline: polygons, a list of float32 [points, 2]; run lengths as COCO has them; or None.
-    """
-
-    label: int
-    box: tuple[float, float, float, float] | None
-    crowd: bool
-    outline: list[np.ndarray] | dict | None
+    image_id: int | str
+    name: str
+    size: tuple[int, int] | None
 
 
-def _used_categories(file, data, report):
+# --- reading -------------------------------------------------------------------------------------
+
+
+def _coco_json(file):
+    data = files.read_json(file)
+    missing = [
+        key
+        for key in ("images", "annotations", "categories")
+        if not isinstance(data, dict) or not isinstance(data.get(key), list)
+    ]
+    if missing:
+        raise ValueError(
+            f"{file} is not in COCO format: the lists {', '.join(missing)} are missing. COCO's "
+            "'instances' files have images, annotations and categories."
+        )
+    return data
+
+
+def _pictures(file, entries, report):
+    """The entries of `images` that can be used."""
+    pictures = []
+    for place, entry in enumerate(entries, 1):
+        image_id = identifier(entry.get("id")) if isinstance(entry, dict) else None
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if image_id is None or not isinstance(name, str) or not name.strip():
+            report.skip(f"images, entry {place}", "it has no id or no file_name")
+            continue
+        sides = entry.get("height"), entry.get("width")
+        size = whole(sides[0]), whole(sides[1])
+        if None in size or min(size) < 1:
+            if sides != (None, None):
+                report.note(f"{name} size", "its height and width are no numbers from 1, not used")
+            size = None
+        pictures.append(_Picture(image_id, name, size))
+    if entries and not pictures:
+        raise ValueError(f"{file} is not in COCO format: each entry of images needs id, file_name.")
+    return pictures
+
+
+def _annotations(entries, report):
+    """Name for messages -> entry of `annotations`."""
+    annotations = {}
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            report.skip(f"annotations, entry {place + 1}", f"it is {kind(entry)}, not an object")
+            continue
+        own = identifier(entry.get("id"))
+        name = f"annotation {place if own is None else own}"
+        if name in annotations:
+            report.note(name, "several annotations have this id")
+            name += f" (entry {place + 1})"
+        annotations[name] = entry
+    return annotations
+
+
+def _used_categories(file, entries, annotations, report):
     """Category id -> name of those that an annotation uses, by their ids."""
-    used = {entry.get("category_id") for entry in data["annotations"]}
-    categories = {}
-    for entry in sorted(data["categories"], key=lambda entry: entry["id"]):
-        if entry["id"] in used:
-            categories[entry["id"]] = str(entry["name"])
-        else:
-            report.note(f"category {entry['name']}", "no annotation uses it, left out")
-    if not categories:
+    used = {identifier(entry.get("category_id")) for entry in annotations.values()}
+    found = {}  # id -> (name, supercategory, the id as it is written)
+    for place, entry in enumerate(entries, 1):
+        category = identifier(entry.get("id")) if isinstance(entry, dict) else None
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if category is None or isinstance(name, (bool, list, dict)) or name in (None, ""):
+            raise ValueError(
+                f"{file} is not in COCO format: each entry of categories needs id, name. Entry "
+                f"{place} has not both."
+            )
+        name = str(name).encode(errors="backslashreplace").decode()  # JSON can have halves of pairs
+        above = str(entry.get("supercategory") or "")
+        if category not in used:
+            report.note(f"category {name}", "no annotation uses it, left out")
+        elif found.setdefault(category, (name, above, entry["id"]))[0] != name:
+            raise ValueError(
+                f"{file}: the categories {found[category][0]!r} and {name!r} have one id, "
+                f"{category!r}, so nobody knows which an annotation means. Give each an id of its "
+                "own, also in the annotations."
+            )
+    if not found:
         raise ValueError(f"{file} has no annotation of a category, so there is nothing to learn.")
-    return categories
+    _check_names(file, found, report)
+    return {category: found[category][0] for category in _in_order(file, found)}
 
 
-def _objects_by_picture(data, categories, classes, report):
+def _check_names(file, found, report):
+    """Notes categories of one name, which are one class; refuses those of different parents."""
+    first = {}
+    for category, (name, above, _) in found.items():
+        other = first.setdefault(name, category)
+        if other == category:
+            continue
+        if found[other][1] != above:
+            raise ValueError(
+                f"{file}: the categories {other!r} and {category!r} are both called {name!r}, with "
+                f"the supercategories {found[other][1]!r} and {above!r}. Give each a name of its "
+                "own."
+            )
+        report.note(f"categories {other!r}, {category!r}", f"both are called {name!r}: one class")
+
+
+def _in_order(file, found):
+    """Category ids in the order of the class ids: as numbers, or as text where all are text."""
+    if all(isinstance(category, int) for category in found):
+        return sorted(found)
+    written = [entry_id for _, _, entry_id in found.values()]
+    if all(isinstance(entry_id, str) for entry_id in written):
+        return sorted(found, key=str)
+    numbers = [value for value in found if isinstance(value, int)]
+    texts = [value for value in found if isinstance(value, str)]
+    raise ValueError(
+        f"{file}: some ids of categories are numbers ({numbers[0]!r}), others text ({texts[0]!r}), "
+        "so they have no order that could fix the ids of the classes. Use one of the two."
+    )
+
+
+def _objects_by_picture(pictures, annotations, categories, classes, report):
     """Picture id -> its objects of classes in the list."""
     ids = {key: classes.index(name) for key, name in categories.items() if name in classes}
-    objects = {entry["id"]: [] for entry in data["images"]}
-    for number, entry in enumerate(data["annotations"]):
-        name = f"annotation {entry.get('id', number)}"
-        if entry.get("image_id") not in objects:
+    objects = {picture.image_id: [] for picture in pictures}
+    for name, entry in annotations.items():
+        image_id, category = identifier(entry.get("image_id")), identifier(entry.get("category_id"))
+        crowd = truth(entry.get("iscrowd"))
+        if image_id not in objects:
             report.skip(name, "its picture is not in the file")
-        elif entry.get("category_id") not in ids:
-            known = categories.get(entry.get("category_id"), entry.get("category_id"))
-            report.skip(name, f"class {known!r} is not in the list")
+        elif category not in ids:
+            known = f"class {categories.get(category, category)!r}"
+            what = "its category_id is none" if category is None else f"{known} is not in the list"
+            report.skip(name, what)
+        elif crowd is None:
+            report.skip(name, "its iscrowd is neither 0 nor 1")
         else:
             box = _coco_box(entry.get("bbox"))
             if box is None:
                 report.skip(name, "no readable box, only the label is used")
-            outline = _coco_outline(entry.get("segmentation"))
-            found = CocoObject(ids[entry["category_id"]], box, bool(entry.get("iscrowd")), outline)
-            objects[entry["image_id"]].append(found)
+            outline, broken = _outline(name, entry, report)
+            found = CocoObject(ids[category], box, crowd, outline, broken, name)
+            objects[image_id].append(found)
     return objects
 
 
-def _items(data, objects, find, report):
+def _outline(name, entry, report):
+    """The outline of an annotation, or None and why it can't be read."""
+    try:
+        outline, repair = read_outline(entry.get("segmentation"))
+    except ValueError as error:
+        return None, str(error)
+    if repair:
+        report.note(f"{name} segmentation", repair)
+    return outline, ""
+
+
+def _coco_box(box):
+    """x, y, width, height -> edges."""
+    values = [number(value) for value in box] if isinstance(box, list) else []
+    if len(values) != 4 or None in values or values[2] <= 0 or values[3] <= 0:
+        return None
+    x, y, width, height = values
+    edges = x, y, x + width, y + height
+    return edges if all(map(math.isfinite, edges)) else None
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def _refuse_shared_ids(file, pictures, listed):
+    """Raises ValueError where an id stands on several pictures: any of them may be meant."""
+    places = {i: found for found, known in enumerate(listed) for i in known.positions}
+    owners = {}
+    for i, picture in enumerate(pictures):
+        owners.setdefault(picture.image_id, {}).setdefault(places.get(i, -1 - i), picture.name)
+    shared = [
+        f"{image_id!r} on {first_ten(list(names.values()))}"
+        for image_id, names in owners.items()
+        if len(names) > 1
+    ]
+    if shared:
+        raise ValueError(
+            f"{file}: one image id stands on several pictures, so nobody knows which of them an "
+            f"annotation means: {'; '.join(shared[:5])}"
+            f"{f'; and {len(shared) - 5} more ids' if len(shared) > 5 else ''}. Such files come of "
+            "joining two without giving new ids: join them again with ids of their own for "
+            "pictures and categories, or keep them as two splits."
+        )
+
+
+def _items(pictures, objects, listed, report):
     """(name, path, Annotation) of the pictures that can be used, and their objects with outline."""
-    items, outlines = [], []
-    for entry in {entry["id"]: entry for entry in data["images"]}.values():
-        name, found = str(entry["file_name"]), objects[entry["id"]]
-        path = find(name)
-        if all(known.crowd for known in found):
-            report.skip(name, "no object of a class in the list that is not a crowd")
-        elif path is None:
-            report.bad_image(name, BadImage(name, "there is no such file"))
+    items, outlined = [], []
+    for known in listed:
+        entries = [pictures[i] for i in known.positions]
+        names = first_ten(list(dict.fromkeys(entry.name for entry in entries)))
+        sizes = {entry.size for entry in entries if entry.size}
+        own = dict.fromkeys(entry.image_id for entry in entries)
+        found = _once([thing for image_id in own for thing in objects[image_id]], report)
+        if all(thing.crowd for thing in found):
+            report.skip(names, "no object of a class in the list that is not a crowd")
+        elif len(sizes) > 1:
+            report.skip(names, "listed more than once, with different sizes: which is meant?")
+        elif known.path is None:
+            report.bad_image(names, BadImage(names, "there is no such file"))
         else:
-            items.append((name, path, _annotation(entry, found)))
-            outlines.append([known for known in found if known.outline])
-    return items, outlines
+            if len(entries) > 1:
+                report.note(names, "listed more than once: one picture with all its annotations")
+            items.append((known.name, known.path, _annotation(found, sizes)))
+            outlined.append([thing for thing in found if thing.outline or thing.broken])
+            for thing in outlined[-1]:
+                if thing.broken:
+                    _skip_mask(known.name, outlined[-1], report, thing, thing.broken)
+    return items, outlined
 
 
-def _annotation(entry, objects):
+def _once(objects, report):
+    """The objects of a picture, each once, also where two annotations describe it."""
+    different = {}
+    for known in objects:
+        if isinstance(known.outline, dict):
+            shape = (str(known.outline["size"]), str(known.outline["counts"]))
+        else:
+            shape = tuple(points.tobytes() for points in known.outline or ())
+        key = known.label, known.box, known.crowd, known.broken, shape
+        if different.setdefault(key, known) is not known:
+            report.note(known.name, "another annotation says the same, used once")
+    return list(different.values())
+
+
+def _annotation(objects, sizes):
     """The labels and boxes of a picture's objects that are not crowds."""
-    whole = [known for known in objects if not known.crowd]
-    boxed = [known for known in whole if known.box is not None]
-    size = entry.get("height"), entry.get("width")
+    whole_ones = [known for known in objects if not known.crowd]
+    boxed = [known for known in whole_ones if known.box is not None]
     return make_annotation(
-        [known.label for known in whole],
+        [known.label for known in whole_ones],
         [known.box for known in boxed],
         [known.label for known in boxed],
-        size if all(isinstance(side, int) and side > 0 for side in size) else None,
+        next(iter(sizes), None),
     )
+
+
+def _skip_mask(picture, outlined, report, known, reason):
+    name = f"{picture} mask" if len(outlined) == 1 else f"{picture} mask of {known.name}"
+    report.skip(name, f"mask not used ({reason})")
+
+
+# --- files ---------------------------------------------------------------------------------------
 
 
 def _coco_file(data_dir, split):
@@ -170,171 +350,11 @@ def _coco_file(data_dir, split):
     )
 
 
-def _coco_json(file):
-    try:
-        with open(file, encoding="utf-8-sig") as stream:
-            data = json.load(stream)
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON: {error}.") from None
-    missing = [
-        key
-        for key in ("images", "annotations", "categories")
-        if not isinstance(data, dict) or not isinstance(data.get(key), list)
-    ]
-    if missing:
-        raise ValueError(
-            f"{file} is not in COCO format: the lists {', '.join(missing)} are missing. COCO's "
-            "'instances' files have images, annotations and categories."
-        )
-    for key, needed in (("images", ("id", "file_name")), ("categories", ("id", "name"))):
-        if not all(isinstance(entry, dict) and entry.keys() >= set(needed) for entry in data[key]):
-            raise ValueError(
-                f"{file} is not in COCO format: each entry of {key} needs {', '.join(needed)}."
-            )
-    return data
-
-
-def _coco_box(box):
-    """x, y, width, height -> edges."""
-    try:
-        x, y, width, height = (float(value) for value in box)
-    except (TypeError, ValueError):
-        return None
-    if not np.isfinite([x, y, width, height]).all() or width <= 0 or height <= 0:
-        return None
-    return x, y, x + width, y + height
-
-
-def _coco_outline(segmentation):
-    """Polygons as a list of float32 [points, 2]; run lengths as they are; nothing as None."""
-    if isinstance(segmentation, dict):
-        return segmentation
-    try:
-        polygons = [np.array(points, np.float32).reshape(-1, 2) for points in segmentation or ()]
-    except (TypeError, ValueError):
-        return None
-    return [points for points in polygons if len(points) >= 3] or None
-
-
-def _coco_finder(data_dir, split, file):
-    """Returns file name -> path or None; the folder that had the last picture is tried first."""
-    beside = os.path.dirname(file)
+def _picture_folders(data_dir, split, file):
+    beside = os.path.dirname(os.path.abspath(file))
     root = beside if os.path.isfile(data_dir) else str(data_dir)
     if os.path.basename(root) == "annotations":
         root = os.path.dirname(root)
     names = dict.fromkeys((Path(file).stem.removeprefix("instances_"), split))
     folders = [os.path.join(root, *parent, name) for name in names for parent in ([], ["images"])]
-    folders += [os.path.join(root, "images"), root, beside]
-
-    def find(name):
-        for folder in folders:
-            path = os.path.join(folder, name)
-            if os.path.isfile(path):
-                folders.remove(folder)
-                folders.insert(0, folder)
-                return path
-        return None
-
-    return find
-
-
-def draw_mask(objects: Sequence[CocoObject], size: tuple[int, int]) -> np.ndarray:
-    """Paints the outlines of a picture's objects: larger ones first, crowds as ignored pixels.
-
-    Args:
-        objects: all with an outline.
-        size: height and width in pixels.
-
-    Returns:
-        uint8 [height, width], 0 background, 1 + class id, 255 ignored.
-
-    Raises:
-        ValueError: run lengths do not cover the picture.
-    """
-    layers = []
-    for known in objects:
-        if isinstance(known.outline, dict):
-            inside = decode_runs(known.outline, size)
-        else:
-            inside = fill_polygons(known.outline or (), size)
-        value = IGNORE if known.crowd or known.label + 1 >= IGNORE else known.label + 1
-        layers.append((value == IGNORE, int(inside.sum()), value, inside))
-    mask = np.zeros(size, np.uint8)
-    for _, _, value, inside in sorted(layers, key=lambda layer: (not layer[0], -layer[1])):
-        mask[inside] = value
-    return mask
-
-
-def fill_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Returns the pixels that some polygon covers by half or more.
-
-    Polygons are drawn 8 times as large and reduced, because OpenCV fills every pixel that an edge
-    touches.
-
-    Args:
-        polygons: float32 [points, 2] each, x and y in pixels.
-        size: height and width.
-
-    Returns:
-        bool [height, width].
-    """
-    inside = np.zeros(size, bool)
-    for points in polygons:
-        low = np.clip(np.floor(points.min(axis=0)), 0, size[::-1]).astype(int)
-        high = np.clip(np.ceil(points.max(axis=0)), 0, size[::-1]).astype(int)
-        if (low == high).any():
-            continue
-        width, height = high - low
-        large = np.zeros((8 * height, 8 * width), np.uint8)
-        fixed = np.rint(((points - low) * 8 - 0.5) * 256).astype(np.int32)
-        cv2.fillPoly(large, [fixed], 255, cv2.LINE_8, 8)
-        cover = cv2.resize(large, (int(width), int(height)), interpolation=cv2.INTER_AREA)
-        inside[low[1] : high[1], low[0] : high[0]] |= cover >= 128
-    return inside
-
-
-def decode_runs(segmentation: dict, size: tuple[int, int]) -> np.ndarray:
-    """Decodes COCO's run lengths, which go down the columns and start with background.
-
-    Args:
-        segmentation: `counts`, a list or a compressed string, and `size`, height and width.
-        size: height and width of the picture.
-
-    Returns:
-        bool [height, width].
-
-    Raises:
-        ValueError: the runs do not cover the picture.
-    """
-    counts: Any = segmentation.get("counts")
-    if isinstance(counts, str):
-        counts = unpack_counts(counts)
-    height, width = segmentation.get("size", (0, 0))
-    values = np.arange(len(counts)) % 2 == 1
-    flat = np.repeat(values, np.array(counts, np.int64))
-    if (height, width) != tuple(size) or flat.size != height * width:
-        raise ValueError(
-            f"the runs are for {width} x {height} pixels and cover {flat.size}, the picture has "
-            f"{size[1]} x {size[0]}"
-        )
-    return flat.reshape(width, height).T
-
-
-def unpack_counts(text: str) -> list[int]:
-    """Decodes COCO's compressed run lengths.
-
-    A character holds 5 bits, the least significant first. From the fourth count on, what is stored
-    is the difference from the count two places before.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if not bits & 0x20:
-            if bits & 0x10:
-                value -= 1 << shift
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    return counts
+    return [*folders, os.path.join(root, "images"), root, beside]

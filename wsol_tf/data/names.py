@@ -3,6 +3,7 @@
 import functools
 import os
 import unicodedata
+import urllib.parse
 from collections.abc import Callable, Sequence
 
 
@@ -12,7 +13,8 @@ class Finder:
     A name is looked for as it stands, then with Windows' backslashes as slashes, then whatever the
     case of its letters and the way its accents are composed. Where several files differ in these
     alone, none is taken. A name with folders that are not there is looked for without the first of
-    them, and so on: an export holds paths of the machine where it was made.
+    them, and so on: an export holds paths of the machine where it was made. What is not found so is
+    looked for as `unescaped` has it.
 
     Args:
         folders: where to look, in this order. The one that had the last file is tried first.
@@ -30,11 +32,11 @@ class Finder:
 
     def find(self, name: str) -> str | None:
         """Returns the path of a file, or None where no folder or more than one file fits."""
-        return self._find(name, plain)
+        return self._find(name, plain) or self._find(unescaped(name), plain)
 
     def find_stem(self, name: str) -> str | None:
         """Returns the path of the file that has this name without its suffix, see `find`."""
-        return self._find(name, _plain_stem)
+        return self._find(name, _plain_stem) or self._find(unescaped(name), _plain_stem)
 
     def _find(self, name, fold):
         if fold is plain and (found := self._in_folders(lambda root: os.path.join(root, name))):
@@ -90,6 +92,11 @@ class Finder:
 def plain(name: str) -> str:
     """Returns a name without what systems disagree on: case, and how accents are composed."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def unescaped(name: str) -> str:
+    """Returns a name without spaces around it, and with a space where a web address has %20."""
+    return urllib.parse.unquote(name.strip(), errors="surrogateescape")
 
 
 def _plain_stem(name):
