@@ -44,7 +44,7 @@ def define_flags() -> None:
         "--split is read, and boxes give GT-known Loc.",
     )
     flags.DEFINE_string("split", "val", "Split of parity_data.")
-    flags.DEFINE_integer("num_parity", 200, "Pictures to compare on; 0: all.", lower_bound=0)
+    flags.DEFINE_integer("num_parity", 400, "Pictures to compare on; 0: all.", lower_bound=0)
     flags.DEFINE_string(
         "map", "mean", f"Score map of the file: {', '.join(exported_map.KINDS)} or class:NAME."
     )
@@ -52,7 +52,13 @@ def define_flags() -> None:
         "output_size", 0, "Side in pixels of the map, upsampled; 0: the network's own."
     )
     flags.DEFINE_enum("view", "crop", ["crop", "whole"], "View that is compared, as in evaluate.")
-    flags.DEFINE_float("max_drop", 0.01, "GT-known Loc that a file may lose.", lower_bound=0)
+    flags.DEFINE_float(
+        "max_drop",
+        0.01,
+        "GT-known Loc that a file may lose; more fails where it can't be chance (McNemar's exact "
+        "test, one-sided, 5 %).",
+        lower_bound=0,
+    )
     flags.DEFINE_float("min_mask_iou", 0.95, "Mean IoU of a file's masks with Keras's.")
     flags.DEFINE_integer(
         "qat_steps", 100, "Batches of 8 pictures that int8_qat and the others are trained on.",
@@ -103,6 +109,7 @@ def run(values: flags.FlagValues) -> None:
         "failed": parity.failures(
             figures, max_drop=values.max_drop, min_mask_iou=values.min_mask_iou
         ),
+        "doubts": parity.doubts(figures, max_drop=values.max_drop),
     }
     steps.write_files(values.output_dir, model.classes, made, report)
     print(parity.to_markdown(report))
