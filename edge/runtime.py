@@ -147,10 +147,9 @@ class LocalizerRuntime:
             return self.labels.index(class_name)
         if map_ != "all" and class_name is None:
             return 0
-        do = "no class can be chosen in it: leave the class out, or export map 'all'"
-        if map_ == "all":
-            do = f"it holds a map for each class, so name one of {', '.join(self.labels)}"
-        raise ValueError(f"The file has map '{map_}': {do}. Received: {class_name}.")
+        names = ", ".join(self.labels)
+        do = f"name one of {names}" if map_ == "all" else "no class can be chosen, so leave it out"
+        raise ValueError(f"The file holds map '{map_}': {do}. Received: {class_name}.")
 
 
 def _bad(path: str, text: str) -> ValueError:
@@ -183,10 +182,11 @@ def _read_metadata(path: str, file: IO[bytes]) -> tuple[dict[str, Any], int]:
     """Returns the JSON block behind the flatbuffer, and where the flatbuffer ends."""
     try:
         with zipfile.ZipFile(file) as archive:
-            entry, end = archive.getinfo(METADATA), archive.infolist()[0].header_offset
-            if entry.file_size > MAX_METADATA:
-                raise ValueError(f"it says it has {entry.file_size} bytes of them")
-            metadata = json.loads(archive.open(entry).read(MAX_METADATA + 1))  # the size may lie
+            entries = archive.infolist()
+            size = sum(entry.file_size for entry in entries)
+            if size > MAX_METADATA or archive.testzip():
+                raise ValueError(f"they are damaged, or too long with {size} bytes")
+            metadata = json.loads(archive.open(METADATA).read(MAX_METADATA + 1))  # the size may lie
     except Exception as error:  # zipfile and json raise a dozen types for damaged bytes
         changed = f"another program wrote or changed it ({str(error)[:100]!r})"
         raise _bad(path, f"has no metadata of edge.export: it is cut off, or {changed}") from error
@@ -194,7 +194,7 @@ def _read_metadata(path: str, file: IO[bytes]) -> tuple[dict[str, Any], int]:
     missing = [key for key in needed if not isinstance(metadata, dict) or key not in metadata]
     if missing:
         raise _bad(path, f"has metadata of another version: it lacks {', '.join(missing)}")
-    return metadata, end
+    return metadata, entries[0].header_offset
 
 
 def _check_metadata(path: str, known: dict[str, Any], inputs: Any, outputs: Any) -> None:
