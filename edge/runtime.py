@@ -184,9 +184,9 @@ def _read_metadata(path: str, file: IO[bytes]) -> tuple[dict[str, Any], int]:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             size = sum(entry.file_size for entry in entries)
-            if size > MAX_METADATA or archive.testzip():
-                raise ValueError(f"they are damaged, or too long with {size} bytes")
-            metadata = json.loads(archive.open(METADATA).read(MAX_METADATA + 1))  # the size may lie
+            if size > MAX_METADATA or any(e.compress_type for e in entries) or archive.testzip():
+                raise ValueError(f"they are compressed, damaged or too long with {size} bytes")
+            metadata = json.loads(archive.read(METADATA))
     except Exception as error:  # zipfile and json raise a dozen types for damaged bytes
         changed = f"another program wrote or changed it ({str(error)[:100]!r})"
         raise _bad(path, f"has no metadata of edge.export: it is cut off, or {changed}") from error

@@ -7,8 +7,6 @@ parity.json and parity.md. A file that differs too much from the Keras model is 
 localizer_<format>.failed.tflite, and the command fails with the figures.
 """
 
-import functools
-
 from absl import flags
 
 from edge.export import calibration, convert, exported_map, graphs, metadata, parity, steps
@@ -80,15 +78,16 @@ def run(values: flags.FlagValues) -> None:
     model = graphs.in_float32(load_model(values.model))
     map_.check(model.classes, model.localizer.output.shape[-1])
     graph = graphs.export_graph(model, map_, output_size=values.output_size)
-    open_source = functools.partial(
-        calibration.open_source, classes=model.classes, image_size=model.resize_size
+    source, _ = calibration.open_source(
+        values.calibration_data, split="train", image_size=model.resize_size
     )
-    source, _ = open_source(values.calibration_data, split="train")
     pictures = calibration.read_pictures(
         source, model.input_size, values.num_calibration, seed=values.seed
     )
     parity_data = values.parity_data or values.calibration_data
-    source, labelled = open_source(parity_data, split=values.split)
+    source, labelled = calibration.open_source(
+        parity_data, split=values.split, image_size=model.resize_size, classes=model.classes
+    )
     programs.make_output_dir(values.output_dir)
     made = steps.make_files(
         model, map_, graph, pictures, values.formats, log=programs.say,

@@ -331,7 +331,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"Map `{report['map']}`, threshold {report['threshold']}, "
         f"{reference['num_pictures']} pictures of {report['scored_on']}, view "
         f"`{report['view']}`. Masks are compared with those of the Keras model"
-        f"{'' if boxed else '; the pictures have no boxes, so GT-known Loc is not measured'}. "
+        f"{'' if boxed else '; GT-known Loc is not measured, for want of boxes of its classes'}. "
         "Milliseconds are medians of calls that took turns; the row `keras` is predict_on_batch "
         "of the same part of the model, which takes a thread for each core: compare it with the "
         "files in its column.\n\n" + "\n".join(lines) + said + "\n"

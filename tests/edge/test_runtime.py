@@ -484,10 +484,11 @@ def lying(path, size):
      ("{}" + " " * 2**22, None)],
     ids=("deep", "bomb", "lying bomb", "long"),
 )  # fmt: skip
-def test_metadata_are_bounded_before_they_are_expanded(text, size, tmp_path):
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_metadata_are_bounded_before_they_are_expanded(kind, text, size, tmp_path):
     path = tmp_path / "x.tflite"
     brightness(path)
-    with_metadata(path, text, compress_type=zipfile.ZIP_DEFLATED)
+    with_metadata(path, text, compress_type=kind)
     if size:
         lying(path, size)
     del text

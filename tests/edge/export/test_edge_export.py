@@ -15,7 +15,7 @@ from edge.export import bias_correction, calibration, convert, graphs, parity, q
 from edge.export.exported_map import ExportedMap
 from edge.runners import batched, tflite_runner
 from helpers import add_picture, run, tiny_model, varied
-from wsol_tf.data import transforms
+from wsol_tf.data import shapes, transforms
 from wsol_tf.evaluation.localized_map import LocalizedMap
 from wsol_tf.evaluation.paired import exact_mcnemar
 from wsol_tf.evaluation.pairs import predict_pairs
@@ -390,6 +390,49 @@ def test_loose_pictures_need_no_labels(tmp_path):
     assert batch.shape == (10, 64, 64, 3) and batch.dtype == np.uint8
     assert batch.min() == 0 and batch.max() == 255  # one pixel each, so that bytes are bytes
     assert "broken.png" in str(source.report.skipped)
+
+
+def write_drawn(folder, *, renamed=(), with_list=True):
+    """Writes drawn objects in VOC layout, the classes that are named under names of another."""
+    for split in ("train", "val"):
+        shapes.write_voc(str(folder), 12, size=80, seed=0, split=split)
+    for path in (folder / "classes.txt", *(folder / "Annotations").iterdir()):
+        text = path.read_text()
+        for name in renamed:
+            text = text.replace(name, f"other_{name}")
+        path.write_text(text)
+    if not with_list:
+        (folder / "classes.txt").unlink()
+
+
+@pytest.mark.parametrize("with_list", [False, True])
+def test_pictures_of_other_classes_are_pictures_to_calibrate_on(with_list, tmp_path):
+    write_drawn(tmp_path / "none", renamed=CLASSES, with_list=with_list)
+    source, labelled = calibration.open_source(str(tmp_path / "none"), split="train", image_size=64)
+    assert len(source) == 12 and not labelled
+    assert calibration.read_pictures(source, 64, 50).shape == (12, 64, 64, 3)
+    # As data to compare on, they have no boxes of the model's classes; one in common is enough.
+    asked = {"split": "val", "image_size": 64, "classes": CLASSES}
+    assert calibration.open_source(str(tmp_path / "none"), **asked)[1] is False
+    write_drawn(tmp_path / "one", renamed=CLASSES[:3])
+    source, labelled = calibration.open_source(str(tmp_path / "one"), **asked)
+    assert labelled and source.classes == CLASSES
+    assert set(np.concatenate(source.labels)) == {3}
+
+
+def test_a_data_set_of_other_classes_is_exported_with(model, tmp_path):
+    write_drawn(tmp_path / "voc", renamed=CLASSES)
+    model.save(tmp_path / "model.keras")
+    status = run(
+        export, f"--model={tmp_path / 'model.keras'}", f"--output_dir={tmp_path / 'out'}",
+        "--formats=float32", *SMALL, f"--calibration_data={tmp_path / 'voc'}",
+    )  # fmt: skip
+    assert status == 0
+    report = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert report["files"]["keras"]["num_pictures"] == 4
+    assert "gt_known_loc" not in report["files"]["keras"] and report["doubts"] == []
+    text = (tmp_path / "out" / "parity.md").read_text()
+    assert "GT-known Loc is not measured, for want of boxes of its classes" in text
 
 
 def test_too_few_pictures_are_refused(tmp_path):
