@@ -26,7 +26,12 @@ An uncompressed zip follows the flatbuffer; `zipfile.ZipFile(path)` reads it:
      "normalization": {"scale": s, "offset": o, "in_graph": true},
      "input_size": [H, W], "output_size": [h, w], "format": "int8",
      "quantization": {output: [scale, zero_point]} of outputs in bytes,
-     "versions": {"wsol_tf": ..., "tensorflow": ..., "keras": ...}}
+     "versions": {"wsol_tf": ..., "tensorflow": ..., "keras": ...},
+     "sha256": of the flatbuffer, in hexadecimal: of all bytes before the zip's first entry}
+
+Damaged weights run and give another mask, so every runtime compares the digest before it runs the
+network, and the zip's CRC-32 of this block before it reads it. Files of version 0.1.0 have no
+digest.
 
 From the map to mask and boxes: as `wsol_tf.model.score_maps.localize` and `component_boxes`
 (min-max to 0..1, bilinear to the picture's size, `> threshold`, the tight box of each 8-connected

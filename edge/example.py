@@ -5,6 +5,7 @@
 Needs requirements-edge.txt and Pillow; no TensorFlow, no OpenCV.
 """
 
+import os
 import sys
 import time
 
@@ -25,6 +26,8 @@ def main(model: str, picture: str, output: str) -> None:
         output: the picture file to write.
     """
     localizer = LocalizerRuntime(model, num_threads=2)
+    if os.path.exists(picture) and not os.path.isfile(picture):
+        raise ValueError(f"{picture!r} is a folder, a pipe or a device, not a picture.")
     image = np.array(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
     started = time.perf_counter()
     found = localizer.localize(image)

@@ -6,23 +6,27 @@
     found = localizer.localize(image)  # uint8 [height, width, 3] RGB, any size
     found.mask, found.boxes, found.box, found.class_name, found.probability
 
-It does what `wsol_tf.data.transforms.resize_image` and `wsol_tf.model.score_maps` do and gives the
-same numbers, without Pillow and OpenCV. The file stands alone: copy it into any project, together
-with requirements-edge.txt.
+The numbers are those of `wsol_tf.data.transforms.resize_image` and `wsol_tf.model.score_maps`. The
+file stands alone: copy it into any project, together with requirements-edge.txt.
 """
 
 import dataclasses
+import hashlib
 import json
+import logging
 import os
+import stat
 import zipfile
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 SIGNATURE = "localize"
+MASK = "foreground_mask"
 METADATA = "wsol_tf.json"
-KEYS = ("labels", "map", "threshold", "input_size")  # of the metadata, those that are used here
+DIGEST = "sha256"  # key of the metadata: of the flatbuffer, which is all bytes before the zip
+MAX_METADATA = 2**22  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +39,7 @@ class Found:
         boxes: float32 [N, 4], x0, y0, x1, y1 edges in pixels, half-open, of each 8-connected
             component of the mask, the largest first; [0, 4] where the mask is empty.
         box: float32 [4], the first of the boxes; the whole picture where the mask is empty.
-        class_name: the predicted class, or else the class that the map belongs to; None where the
-            file knows neither.
+        class_name: the predicted class, or else the map's; None where the file knows neither.
         probability: of the predicted class, 0..1; None where the file has no classifier.
     """
 
@@ -62,65 +65,50 @@ class LocalizerRuntime:
         input_size: (height, width) of the network's input in pixels.
 
     Raises:
-        ValueError: the file is missing, cut off, not a .tflite, or not written by edge.export.
+        ValueError: the file is missing, damaged, not a .tflite, or not written by edge.export.
     """
 
     def __init__(self, path: str | os.PathLike, num_threads: int = 1) -> None:
         path = os.fspath(path)
         if num_threads < 1:
             raise ValueError(f"`num_threads` must be at least 1. Received: {num_threads}.")
-        self.metadata = _read_metadata(path)
+        data, self.metadata = _read_file(path)
+        try:
+            self._interpreter = Interpreter(model_content=data, num_threads=num_threads)
+            self._interpreter.allocate_tensors()
+            self._runner = self._interpreter.get_signature_runner(SIGNATURE)
+        except (ValueError, RuntimeError) as error:
+            raise _bad(path, f"can't be run: {str(error)[:200]!r}") from error
+        outputs = self._runner.get_output_details()
+        _check_metadata(path, self.metadata, self._runner.get_input_details(), outputs)
+        self._quantization = {name: tensor["quantization"] for name, tensor in outputs.items()}
         self.labels = self.metadata["labels"]
         self.threshold = self.metadata["threshold"]
         self.input_size = tuple(self.metadata["input_size"])
-        try:
-            self._interpreter = Interpreter(model_path=path, num_threads=num_threads)
-            self._interpreter.allocate_tensors()
-            signatures = self._interpreter.get_signature_list()
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"'{path}' is damaged and can't be run ({str(error)[:200]}). Copy or export it "
-                "again."
-            ) from error
-        outputs = signatures.get(SIGNATURE, {}).get("outputs", ())
-        if "foreground_mask" not in outputs:
-            raise ValueError(
-                f"'{path}' has no signature '{SIGNATURE}' with output 'foreground_mask' (it has: "
-                f"{signatures or 'none'}). Export it with edge.export."
-            )
-        self._runner = self._interpreter.get_signature_runner(SIGNATURE)
-        self._quantization = {
-            name: details["quantization"]
-            for name, details in self._runner.get_output_details().items()
-        }
 
     def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs the network alone on a picture of its own input size.
-
-        Args:
-            image: uint8 [height, width, 3] RGB, height and width as `input_size`.
+        """Runs the network alone on a picture of its own input size, uint8 [height, width, 3] RGB.
 
         Returns:
-            dict name -> float32 array, quantized outputs as real values: `foreground_mask`
-            [h, w, channels] in 0..1 and, with maps "predicted" and "topk", `class_scores`
-            [classes], logits.
+            dict name -> float32 array of real values: `foreground_mask` [h, w, channels] in 0..1
+            and, with maps "predicted" and "topk", `class_scores` [classes], logits.
         """
         _check_image(image)
         if image.shape[:2] != self.input_size:
-            raise ValueError(
-                f"The network takes pictures of {self.input_size[0]} x {self.input_size[1]}. "
-                f"Received: {image.shape[0]} x {image.shape[1]}. Call localize(), which resizes."
-            )
-        outputs = self._runner(image=image[None])
-        return {name: self._real(name, values[0]) for name, values in outputs.items()}
+            sizes = "{} x {}. Received: {} x {}".format(*self.input_size, *image.shape)
+            raise ValueError(f"The network takes pictures of {sizes}. Call localize() instead.")
+        outputs = {}
+        for name, values in self._runner(image=image[None]).items():
+            scale, zero_point = self._quantization[name]
+            outputs[name] = values[0].astype(np.float32)
+            if scale:  # else the values are real ones
+                outputs[name] = (outputs[name] - np.float32(zero_point)) * np.float32(scale)
+        return outputs
 
     def localize(
-        self,
-        image: np.ndarray,
-        *,
-        class_name: str | None = None,
+        self, image: np.ndarray, *, class_name: str | None = None,
         threshold: float | str | None = None,
-    ) -> Found:
+    ) -> Found:  # fmt: skip
         """Finds the object in a picture.
 
         Args:
@@ -128,12 +116,9 @@ class LocalizerRuntime:
             class_name: the class whose map is taken, with map "all"; else None.
             threshold: 0..1 or "otsu"; None takes the one stored in the file.
 
-        Returns:
-            What was found, in the pixels of this picture.
-
         Raises:
-            ValueError: the picture has another type or shape; the threshold is out of range; the
-                class has no map, or each class has one and none was chosen.
+            ValueError: the image is no such array; the threshold is out of range; the class has no
+                map, or each class has one and none was chosen.
             FloatingPointError: the network's output is not finite.
         """
         _check_image(image)
@@ -145,7 +130,7 @@ class LocalizerRuntime:
         if not all(np.isfinite(values).all() for values in outputs.values()):
             raise FloatingPointError("The model's output is not finite. Export it again.")
         height, width = image.shape[:2]
-        found = localize(outputs["foreground_mask"][..., channel], height, width, threshold)
+        found = localize(outputs[MASK][..., channel], height, width, threshold)
         if self.metadata["map"].startswith("class:"):
             class_name = self.metadata["map"].removeprefix("class:")
         probability = None
@@ -156,77 +141,103 @@ class LocalizerRuntime:
         return Found(*found, class_name, probability)
 
     def check_class(self, class_name: str | None) -> int:
-        """Returns the channel of a class's map; class_name is None where the file has one map.
-
-        Raises:
-            ValueError: the class has no map, or each class has one and none was chosen.
-        """
-        if self.metadata["map"] == "all":
-            if class_name in self.labels:
-                return self.labels.index(class_name)
-            raise ValueError(
-                "The file holds a map for each class (map 'all'): name one of "
-                f"{', '.join(self.labels)}. Received: {class_name}."
-            )
-        if class_name is not None:
-            raise ValueError(
-                f"The file holds one map ('{self.metadata['map']}'), so no class can be chosen. "
-                "Export it again with map 'all', or leave the class out."
-            )
-        return 0
-
-    def _real(self, name: str, values: np.ndarray) -> np.ndarray:
-        scale, zero_point = self._quantization[name]
-        if not scale:  # not quantized
-            return values.astype(np.float32)
-        return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+        """Returns the channel of a class's map, or of the only map; a ValueError says why not."""
+        map_ = self.metadata["map"]
+        if map_ == "all" and class_name in self.labels:
+            return self.labels.index(class_name)
+        if map_ != "all" and class_name is None:
+            return 0
+        names = ", ".join(self.labels)
+        do = f"name one of {names}" if map_ == "all" else "no class can be chosen, so leave it out"
+        raise ValueError(f"The file holds map '{map_}': {do}. Received: {class_name}.")
 
 
-def _read_metadata(path: str) -> dict[str, Any]:
-    """Returns the JSON block behind the flatbuffer; a ValueError says what is wrong with it."""
+def _bad(path: str, text: str) -> ValueError:
+    return ValueError(f"{path!r} {text}. Copy it again, or export it with edge.export.")
+
+
+def _read_file(path: str) -> tuple[bytes, dict[str, Any]]:
+    """Returns a file's bytes and metadata, after it was seen to be as it was exported."""
+    at_once = getattr(os, "O_NONBLOCK", 0)  # else a pipe would wait for somebody to write into it
     try:
-        with open(path, "rb") as file:
-            head = file.read(8)
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > 2**31:
+                raise OSError(0, "it is a pipe, a device or larger than any flatbuffer")
+            if file.read(8)[4:] != b"TFL3":
+                raise _bad(path, "is not a .tflite file")
+            metadata, end = _read_metadata(path, file)
+            file.seek(0)
+            data = file.read()
     except OSError as error:
-        raise ValueError(
-            f"'{path}' can't be read: {error.strerror}. Name a .tflite of edge.export."
-        ) from error
-    if head[4:8] != b"TFL3":
-        raise ValueError(f"'{path}' is not a .tflite file. Name one that edge.export wrote.")
+        raise _bad(path, f"can't be read: {error.strerror}") from error
+    if DIGEST not in metadata:
+        logging.getLogger(__name__).warning("%r has no digest: damage can't be seen.", path)
+    elif metadata[DIGEST] != hashlib.sha256(memoryview(data)[:end]).hexdigest():
+        raise _bad(path, "is damaged: the network in it is not the one that was exported")
+    return data, metadata
+
+
+def _read_metadata(path: str, file: IO[bytes]) -> tuple[dict[str, Any], int]:
+    """Returns the JSON block behind the flatbuffer, and where the flatbuffer ends."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            size = sum(entry.file_size for entry in entries)
+            if size > MAX_METADATA or any(e.compress_type for e in entries) or archive.testzip():
+                raise ValueError(f"they are compressed, damaged or too long with {size} bytes")
             metadata = json.loads(archive.read(METADATA))
-        missing = [key for key in KEYS if key not in metadata]
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"'{path}' has no metadata of edge.export: it is cut off, or another program wrote "
-            "or changed it. Export it again."
-        ) from error
+    except Exception as error:  # zipfile and json raise a dozen types for damaged bytes
+        changed = f"another program wrote or changed it ({str(error)[:100]!r})"
+        raise _bad(path, f"has no metadata of edge.export: it is cut off, or {changed}") from error
+    needed = ("labels", "map", "threshold", "input_size")
+    missing = [key for key in needed if not isinstance(metadata, dict) or key not in metadata]
     if missing:
-        raise ValueError(
-            f"The metadata of '{path}' lacks {', '.join(missing)}: it was written by another "
-            "version. Export it again."
-        )
-    return metadata
+        raise _bad(path, f"has metadata of another version: it lacks {', '.join(missing)}")
+    return metadata, entries[0].header_offset
+
+
+def _check_metadata(path: str, known: dict[str, Any], inputs: Any, outputs: Any) -> None:
+    """Refuses metadata with a value that can't be, or of another network."""
+    shapes = {name: tensor["shape"].tolist() for name, tensor in {**inputs, **outputs}.items()}
+    image, mask = (shapes.get(name, [])[1:3] for name in ("image", MASK))
+    scales = {n: list(t["quantization"]) for n, t in outputs.items() if t["quantization"][0]}
+    labels = known["labels"] if isinstance(known["labels"], list) else []
+    map_, cut, top_k = known["map"], known["threshold"], known.get("top_k")
+    scaling = known.get("normalization", {"scale": 1.0, "offset": 0.0, "in_graph": True})
+    fits = {
+        "labels": labels != [] and all(isinstance(label, str) for label in labels),
+        "map": map_ in ["mean", "topk", "predicted", "all", *(f"class:{x}" for x in labels)],
+        "threshold": cut == "otsu" or (type(cut) in (int, float) and 0 <= cut <= 1),
+        "input_size": str(known["input_size"]) == str(image),  # whole numbers, not 32.0
+        "output_size": str(known.get("output_size", mask)) == str(mask),
+        "top_k": top_k is None or (type(top_k) is int and 0 < top_k <= len(labels)),
+        "normalization": isinstance(scaling, dict)
+        and [type(scaling.get(key)) for key in ("scale", "offset")] == [float, float]
+        and scaling.get("in_graph") is True,
+        "quantization": known.get("quantization", scales) == scales,
+        "format": isinstance(known.get("format", ""), str),
+        "versions": isinstance(known.get("versions", {}), dict),
+    }  # fmt: skip
+    for key in (key for key, fit in fits.items() if not fit):
+        raise _bad(path, f"has metadata that can't be right: {key} is {str(known[key])[:100]!r}")
+    scores = {"class_scores": [1, len(labels)]} if map_ in ("predicted", "topk") else {}
+    channels = len(labels) if map_ == "all" else 1
+    if shapes != {"image": [1, *image, 3], MASK: [1, *mask, channels], **scores}:
+        raise _bad(path, f"has other tensors than its labels and map tell: {shapes}")
 
 
 def _check_image(image: Any) -> None:
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"A picture must be a numpy array. Received: {type(image).__name__}.")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(
-            "A picture must be uint8 [height, width, 3], RGB in 0..255. "
-            f"Received: {image.dtype} {list(image.shape)}."
-        )
+    array = isinstance(image, np.ndarray)
+    if not array or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+        kind = f"{image.dtype} {list(image.shape)}" if array else type(image).__name__
+        raise ValueError(f"A picture is an array, uint8 [height, width, 3] RGB. Received: {kind}.")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Turns logits [classes] into probabilities, float64 [classes]."""
     exponents = np.exp(np.asarray(logits, np.float64) - np.max(logits))
     return exponents / exponents.sum()
-
-
-# Resizing a picture
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -239,8 +250,7 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     # Pillow takes the side first that shrinks much more.
     rows_first = image.shape[0] - height > max(0, 2 * (image.shape[1] - width))
     for axis in (1, 2) if rows_first else (2, 1):
-        planes = np.moveaxis(_resize_last(np.moveaxis(planes, axis, -1), (height, width)[axis - 1]),
-                             -1, axis)  # fmt: skip
+        planes = _resize_last(planes.swapaxes(axis, 2), (height, width)[axis - 1]).swapaxes(axis, 2)
     return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
@@ -252,14 +262,13 @@ def _resize_last(values: np.ndarray, size: int) -> np.ndarray:
     lines = values.reshape(-1, n)
     first, weights = _triangle_weights(n, size)
     resized = np.empty((len(lines), size), np.uint8)
-    step = 8  # outputs at a time: weights are a narrow band, most of a full matrix would be zeros
-    for start in range(0, size, step):
-        chunk = slice(start, min(start + step, size))
-        left, right = first[start], min(first[chunk.stop - 1] + weights.shape[1], n)
-        band = np.zeros((right - left, chunk.stop - start))
-        for column, i in enumerate(range(start, chunk.stop)):
-            taps = min(weights.shape[1], n - first[i])
-            band[first[i] - left : first[i] - left + taps, column] = weights[i, :taps]
+    taps = np.arange(weights.shape[1])
+    for start in range(0, size, 8):  # weights are a narrow band: most of a full matrix is zeros
+        chunk = slice(start, start + 8)
+        left, right = first[start], min(first[chunk][-1] + len(taps), n)
+        band = np.zeros((right - left + len(taps), len(first[chunk])))
+        band[(first[chunk, None] - left + taps).T, np.arange(band.shape[1])] = weights[chunk].T
+        band = band[: right - left]  # of what lies beyond, all weights are 0
         # Products so small that BLAS keeps to one thread: more would wait for each other.
         height = max(1, 2**18 // band.size)
         for top in range(0, len(lines), height):
@@ -282,9 +291,6 @@ def _triangle_weights(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     weights[positions >= last[:, None]] = 0
     weights /= weights.sum(1, keepdims=True)
     return first, np.floor(weights * 2**22 + 0.5)
-
-
-# From a score map to mask and box
 
 
 def localize(
@@ -354,17 +360,12 @@ def otsu(score_map: np.ndarray) -> float:
 def component_boxes(mask: np.ndarray) -> np.ndarray:
     """Finds the tight box of each 8-connected component of a bool mask [height, width].
 
-    As `wsol_tf.model.score_maps.component_boxes`.
-
-    Returns:
-        float32 [N, 4], x0, y0, x1, y1 edges in pixels, half-open: the component with the most
-        pixels first, equally large ones in the order of their first pixel, row by row.
+    As `wsol_tf.model.score_maps.component_boxes`: float32 [N, 4], x0, y0, x1, y1 edges in pixels,
+    half-open; the most pixels first, equally many in the order of first pixels, row by row.
     """
-    height, width = mask.shape
     # Runs of True along the rows; a column of False between rows ends each run in its row.
-    stride = width + 1
-    padded = np.zeros((height, stride), bool)
-    padded[:, :width] = mask
+    stride = mask.shape[1] + 1
+    padded = np.pad(mask, ((0, 0), (0, 1)))
     edges = np.flatnonzero(np.diff(padded.ravel(), prepend=False))
     starts, ends = edges[::2], edges[1::2]
     if not len(starts):
@@ -380,8 +381,7 @@ def component_boxes(mask: np.ndarray) -> np.ndarray:
     lengths, rows, left = (ends - starts)[runs], starts[runs] // stride, starts[runs] % stride
     x0, x1 = np.minimum.reduceat(left, first), np.maximum.reduceat(left + lengths, first)
     boxes = np.stack([x0, rows[first], x1, np.maximum.reduceat(rows, first) + 1], axis=1)
-    sizes = np.add.reduceat(lengths, first)
-    return boxes[np.argsort(-sizes, kind="stable")].astype(np.float32)
+    return boxes[np.argsort(-np.add.reduceat(lengths, first), kind="stable")].astype(np.float32)
 
 
 def _roots(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

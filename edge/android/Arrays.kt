@@ -3,28 +3,49 @@ package localizer
 
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
+import java.security.MessageDigest
+import java.util.zip.CRC32
 import kotlin.math.abs
 import kotlin.math.floor
 import kotlin.math.max
 import kotlin.math.min
 
-/** Reads wsol_tf.json out of the zip behind a .tflite. */
+/** Reads wsol_tf.json out of the zip behind a .tflite; its digest is that of the network, or the file is damaged. */
 fun readMetadata(file: ByteArray): String {
-    val bytes = ByteBuffer.wrap(file).order(ByteOrder.LITTLE_ENDIAN)
-    var end = file.size - 22
-    while (end >= 0 && bytes.getInt(end) != 0x06054b50) end--
-    require(end >= 0) { "The file is cut off, or edge.export did not write it: no metadata." }
-    var entry = bytes.getInt(end + 16)
-    repeat(bytes.getShort(end + 10).toInt()) {
-        val name = bytes.getShort(entry + 28).toInt()
-        if (String(file, entry + 46, name) == "wsol_tf.json") {
-            val header = bytes.getInt(entry + 42)
-            val start = header + 30 + bytes.getShort(header + 26) + bytes.getShort(header + 28)
-            return String(file, start, bytes.getInt(entry + 24))
-        }
-        entry += 46 + name + bytes.getShort(entry + 30) + bytes.getShort(entry + 32)
+    val (text, modelEnd) = try {
+        unzipMetadata(file)
+    } catch (error: RuntimeException) {
+        throw IllegalArgumentException("The file is cut off or damaged, or edge.export did not write it.", error)
     }
-    error("The file has no wsol_tf.json: edge.export did not write it.")
+    // Files of version 0.1.0 have no digest.
+    val digest = Regex("\"sha256\": \"(\\w+)\"").find(text)?.groupValues?.get(1) ?: return text
+    val found = MessageDigest.getInstance("SHA-256").apply { update(file, 0, modelEnd) }.digest()
+    require(found.joinToString("") { "%02x".format(it) } == digest) {
+        "The file is damaged: its network is not the one that was exported."
+    }
+    return text
+}
+
+/** The text of wsol_tf.json, and where the network before the zip ends; a RuntimeException where the zip is damaged. */
+private fun unzipMetadata(file: ByteArray): Pair<String, Int> {
+    val bytes = ByteBuffer.wrap(file).order(ByteOrder.LITTLE_ENDIAN)
+    fun short(at: Int) = bytes.getShort(at).toInt() and 0xffff
+    var end = file.size - 22
+    while (bytes.getInt(end) != 0x06054b50) end--
+    var entry = bytes.getInt(end + 16)
+    val modelEnd = bytes.getInt(entry + 42).also { check(it in 0..file.size) }
+    repeat(short(end + 10)) {
+        if (String(file, entry + 46, short(entry + 28)) == "wsol_tf.json") {
+            val header = bytes.getInt(entry + 42)
+            val start = header + 30 + short(header + 26) + short(header + 28)
+            val size = bytes.getInt(entry + 24)
+            val crc = CRC32().apply { update(file, start, size) }.value
+            check(size < 1 shl 22 && crc.toInt() == bytes.getInt(entry + 16))
+            return String(file, start, size) to modelEnd
+        }
+        entry += 46 + short(entry + 28) + short(entry + 30) + short(entry + 32)
+    }
+    error("There is no wsol_tf.json.")
 }
 
 /** Resizes RGB bytes: bilinear, antialiased, aspect ignored, by Pillow's arithmetic. */

@@ -7,8 +7,6 @@ parity.json and parity.md. A file that differs too much from the Keras model is 
 localizer_<format>.failed.tflite, and the command fails with the figures.
 """
 
-import functools
-
 from absl import flags
 
 from edge.export import calibration, convert, exported_map, graphs, metadata, parity, steps
@@ -44,7 +42,7 @@ def define_flags() -> None:
         "--split is read, and boxes give GT-known Loc.",
     )
     flags.DEFINE_string("split", "val", "Split of parity_data.")
-    flags.DEFINE_integer("num_parity", 200, "Pictures to compare on; 0: all.", lower_bound=0)
+    flags.DEFINE_integer("num_parity", 400, "Pictures to compare on; 0: all.", lower_bound=0)
     flags.DEFINE_string(
         "map", "mean", f"Score map of the file: {', '.join(exported_map.KINDS)} or class:NAME."
     )
@@ -52,7 +50,13 @@ def define_flags() -> None:
         "output_size", 0, "Side in pixels of the map, upsampled; 0: the network's own."
     )
     flags.DEFINE_enum("view", "crop", ["crop", "whole"], "View that is compared, as in evaluate.")
-    flags.DEFINE_float("max_drop", 0.01, "GT-known Loc that a file may lose.", lower_bound=0)
+    flags.DEFINE_float(
+        "max_drop",
+        0.01,
+        "GT-known Loc that a file may lose; more fails where it can't be chance (McNemar's exact "
+        "test, one-sided, 5 %).",
+        lower_bound=0,
+    )
     flags.DEFINE_float("min_mask_iou", 0.95, "Mean IoU of a file's masks with Keras's.")
     flags.DEFINE_integer(
         "qat_steps", 100, "Batches of 8 pictures that int8_qat and the others are trained on.",
@@ -74,15 +78,16 @@ def run(values: flags.FlagValues) -> None:
     model = graphs.in_float32(load_model(values.model))
     map_.check(model.classes, model.localizer.output.shape[-1])
     graph = graphs.export_graph(model, map_, output_size=values.output_size)
-    open_source = functools.partial(
-        calibration.open_source, classes=model.classes, image_size=model.resize_size
+    source, _ = calibration.open_source(
+        values.calibration_data, split="train", image_size=model.resize_size
     )
-    source, _ = open_source(values.calibration_data, split="train")
     pictures = calibration.read_pictures(
         source, model.input_size, values.num_calibration, seed=values.seed
     )
     parity_data = values.parity_data or values.calibration_data
-    source, labelled = open_source(parity_data, split=values.split)
+    source, labelled = calibration.open_source(
+        parity_data, split=values.split, image_size=model.resize_size, classes=model.classes
+    )
     programs.make_output_dir(values.output_dir)
     made = steps.make_files(
         model, map_, graph, pictures, values.formats, log=programs.say,
@@ -103,6 +108,7 @@ def run(values: flags.FlagValues) -> None:
         "failed": parity.failures(
             figures, max_drop=values.max_drop, min_mask_iou=values.min_mask_iou
         ),
+        "doubts": parity.doubts(figures, max_drop=values.max_drop),
     }
     steps.write_files(values.output_dir, model.classes, made, report)
     print(parity.to_markdown(report))

@@ -17,7 +17,7 @@ NAMED = ("shapes", *PUBLIC)  # data sets that need no folder
 
 
 def open_source(
-    text: str, *, split: str, classes: Sequence[str], image_size: int
+    text: str, *, split: str, image_size: int, classes: Sequence[str] | None = None
 ) -> tuple[Source, bool]:
     """Opens pictures to calibrate on or to compare on.
 
@@ -25,11 +25,13 @@ def open_source(
         text: a folder, or one of NAMED. A folder in VOC layout is read with its labels and boxes;
             any other gives its pictures, at any depth, without labels.
         split: which split of a data set or VOC layout.
-        classes: names of the model's classes.
         image_size: side in pixels that views are cut from, as for `registry.open_dataset`.
+        classes: names of the model's classes; None where only the pictures are wanted, whatever
+            they show.
 
     Returns:
-        (source, labelled): where labelled is False, the labels of the source mean nothing.
+        (source, labelled): where labelled is False, the labels and boxes of the source mean
+        nothing to the model, for it knows none of the classes.
 
     Raises:
         ValueError: it is neither a folder nor a data set, or holds no picture.
@@ -40,9 +42,9 @@ def open_source(
                 f"'{text}' is neither a folder of pictures nor a data set without one "
                 f"({', '.join(NAMED)})."
             )
-        return open_dataset(text, "", split, classes=classes, image_size=image_size), True
+        return _open_labelled(text, "", split, image_size, classes)
     if os.path.isdir(os.path.join(text, "ImageSets", "Main")):
-        return open_dataset("voc_folder", text, split, classes=classes, image_size=image_size), True
+        return _open_labelled("voc_folder", text, split, image_size, classes)
     paths = images.files_in(text)
     if not paths:
         raise ValueError(
@@ -58,7 +60,7 @@ def open_source(
 
     source = Source(
         name=f"folder {text}",
-        classes=tuple(classes),
+        classes=tuple(classes or ("unknown",)),
         image_ids=names,
         labels=(np.zeros(1, np.int32),) * len(names),
         has_boxes=False,
@@ -68,6 +70,14 @@ def open_source(
         read_example=read_example,
     )
     return source, False
+
+
+def _open_labelled(kind, folder, split, image_size, classes):
+    """Opens a data set with the model's classes; with its own where these have none in common."""
+    source = open_dataset(kind, folder, split, image_size=image_size)
+    if classes is None or set(classes).isdisjoint(source.classes):
+        return source, False
+    return open_dataset(kind, folder, split, image_size=image_size, classes=classes), True
 
 
 def read_pictures(source: Source, input_size: int, number: int, *, seed: int = 0) -> np.ndarray:

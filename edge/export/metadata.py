@@ -5,6 +5,7 @@ identifier M001) and image_segmenter_metadata_schema.fbs (V001); the numbers bel
 fields in those tables. The packaged writers need a native module that wheels lack.
 """
 
+import hashlib
 import io
 import json
 import zipfile
@@ -17,7 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 import wsol_tf
 from edge.export.exported_map import ExportedMap
-from edge.runtime import METADATA
+from edge.runtime import DIGEST, METADATA
 from wsol_tf.model.localization import Localization
 
 LABELS_NAME = "labels.txt"
@@ -57,7 +58,7 @@ def add(model_bytes: bytes, information: dict[str, Any]) -> bytes:
     Args:
         model_bytes: a .tflite without metadata.
         information: what `wsol_tf.json` holds, see `information_of`, and its `format`;
-            `quantization` is added here.
+            `quantization` and the digest are added here.
     """
     model = schema.ModelT.InitFromPackedBuf(model_bytes, 0)
     information = {**information, "quantization": _quantization(model)}
@@ -69,7 +70,9 @@ def add(model_bytes: bytes, information: dict[str, Any]) -> bytes:
     model.metadata = [*(model.metadata or []), entry]
     builder = flatbuffers.Builder(len(model_bytes))
     builder.Finish(model.Pack(builder), b"TFL3")
-    archive = io.BytesIO(bytes(builder.Output()))
+    flatbuffer = bytes(builder.Output())
+    information[DIGEST] = hashlib.sha256(flatbuffer).hexdigest()
+    archive = io.BytesIO(flatbuffer)
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as file:  # MediaPipe wants it stored
         for name, text in (
             (LABELS_NAME, "\n".join(information["labels"]) + "\n"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import os
 import statistics
 import time
@@ -18,12 +19,15 @@ from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
 from wsol_tf.evaluation.iou import box_iou, mask_iou
 from wsol_tf.evaluation.localized_map import LOCALIZED, LocalizedMap
+from wsol_tf.evaluation.paired import exact_mcnemar
 from wsol_tf.evaluation.pairs import Pair, predict_pairs
 from wsol_tf.evaluation.standard_metrics import StandardMetrics
 from wsol_tf.model.score_maps import localize
 
 REFERENCE = "keras"
 THREADS = (1, 2, 4)
+SIGNIFICANT = 0.05  # a loss that is less likely by chance than this is one
+_FEWEST = math.ceil(-math.log2(SIGNIFICANT))  # lost pictures, none gained, that are significant
 
 
 def compare(
@@ -54,7 +58,9 @@ def compare(
         max_difference and mean_difference of the maps in 0..1; num_pictures; where there are
         class scores, same_class (share whose predicted class is the reference's) and
         mask_iou_same_class (mean over these, None without any); and, where there are boxes,
-        gt_known_loc at the threshold and max_box_acc_v2.
+        num_boxed (a picture of two classes counts twice), gt_known_loc at the threshold,
+        max_box_acc_v2, how many pictures only the reference hits (lost) and only the other
+        (gained), and the p_value of McNemar's exact test for that loss, one-sided.
 
     Raises:
         ValueError: no picture can be read, or the reference's map is constant on all of them.
@@ -79,8 +85,9 @@ def compare(
                 row["box_iou"] = box_iou(found.box[None], pair.boxes).max(initial=0)
                 accuracies[name].add(LocalizedMap(pair, kind))
             rows[name].append(row)
-    _check_reference(next(iter(rows.values())), source)
-    return {name: _figures(rows[name], accuracies[name]) for name in runners}
+    reference = next(iter(rows.values()))
+    _check_reference(reference, source)
+    return {name: _figures(rows[name], reference, accuracies[name]) for name in runners}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +139,7 @@ def _check_reference(rows: list[dict[str, Any]], source: Source) -> None:
         )
 
 
-def _figures(rows, accuracy):
+def _figures(rows, reference, accuracy):
     figures = {
         "num_pictures": len({row["image_id"] for row in rows}),
         "mask_iou": float(np.mean([row["mask_iou"] for row in rows])),
@@ -144,11 +151,20 @@ def _figures(rows, accuracy):
         same = [row["mask_iou"] for row in rows if row["same_class"]]
         figures["same_class"] = len(same) / len(rows)
         figures["mask_iou_same_class"] = float(np.mean(same)) if same else None
-    ious = [row["box_iou"] for row in rows if "box_iou" in row]
-    if ious:
-        figures["num_boxed"] = len(ious)
-        figures["gt_known_loc"] = float(np.mean(np.array(ious) >= LOCALIZED))
-        figures["max_box_acc_v2"] = accuracy.result()["max_box_acc_v2"]["value"]
+    hits, expected = (
+        np.array([row["box_iou"] >= LOCALIZED for row in each if "box_iou" in row], bool)
+        for each in (rows, reference)
+    )
+    if hits.size:
+        lost, gained = int((expected & ~hits).sum()), int((hits & ~expected).sum())
+        figures |= {
+            "num_boxed": hits.size,
+            "gt_known_loc": float(hits.mean()),
+            "lost": lost,
+            "gained": gained,
+            "p_value": exact_mcnemar(gained, lost, one_sided=True),
+            "max_box_acc_v2": accuracy.result()["max_box_acc_v2"]["value"],
+        }
     return figures
 
 
@@ -204,6 +220,9 @@ def failures(
 ) -> dict[str, str]:
     """Says which files are worse than allowed.
 
+    A drop of GT-known Loc counts where it is above `max_drop` and more than chance: boxes that are
+    barely right or wrong fall on the other side in any file, in both directions.
+
     Args:
         figures: of `compare`.
         max_drop: GT-known Loc that a file may lose, 0..1.
@@ -212,22 +231,57 @@ def failures(
     Returns:
         dict name -> sentence.
     """
-    reference = figures[REFERENCE]
     failed = {}
     for name, row in figures.items():
         wrong = []
         if not row["mask_iou"] >= min_mask_iou:
             masks = f"mask IoU with Keras {row['mask_iou']:.4f}, allowed {min_mask_iou}"
             wrong.append(masks + _flips(row))
-        drop = reference.get("gt_known_loc", 0.0) - row.get("gt_known_loc", 0.0)
-        if not drop <= max_drop + 1e-9:
-            wrong.append(
-                f"GT-known Loc {row['gt_known_loc']:.4f} against {reference['gt_known_loc']:.4f} "
-                f"of Keras, a drop of {drop:.4f}, allowed {max_drop}"
-            )
+        if _drops(figures, name, max_drop) and row.get("p_value", 0.0) <= SIGNIFICANT:
+            wrong.append(_drop_text(figures, name, max_drop))
         if wrong:
             failed[name] = "; ".join(wrong)
     return failed
+
+
+def doubts(figures: dict[str, dict[str, Any]], *, max_drop: float) -> list[str]:
+    """Says, in sentences, what the pictures are too few to tell about GT-known Loc."""
+    number = figures[REFERENCE].get("num_boxed", 0)
+    if not number:
+        return []
+    found = [
+        f"{name}: {_drop_text(figures, name, max_drop)}, which can be chance"
+        for name, row in figures.items()
+        if _drops(figures, name, max_drop) and row["p_value"] > SIGNIFICANT
+    ]
+    # The smallest drop above max_drop, all of it losses, has to be able to be significant.
+    if math.floor(max_drop * number + 1e-9) + 1 < _FEWEST:
+        needed = f"; give at least {math.ceil((_FEWEST - 1) / max_drop)}" if max_drop else ""
+        found.append(
+            f"{number} pictures with boxes are too few to tell a drop of {max_drop} from chance: "
+            f"fewer than {_FEWEST} lost ones, a drop of {_FEWEST / number:.4f}, say nothing{needed}"
+        )
+    return [f"{text}." for text in found]
+
+
+def _drops(figures, name, max_drop):
+    """Whether a file loses more GT-known Loc than allowed; a NaN is more."""
+    drop = figures[REFERENCE].get("gt_known_loc", 0.0) - figures[name].get("gt_known_loc", 0.0)
+    return not drop <= max_drop + 1e-9
+
+
+def _drop_text(figures, name, max_drop):
+    row, expected = figures[name], figures[REFERENCE]["gt_known_loc"]
+    text = (
+        f"GT-known Loc {row['gt_known_loc']:.4f} against {expected:.4f} of Keras, a drop of "
+        f"{expected - row['gt_known_loc']:.4f}, allowed {max_drop}"
+    )
+    if "p_value" in row:
+        text += (
+            f" ({row['lost']} pictures hit by Keras only, {row['gained']} by the file only, "
+            f"p = {row['p_value']:.2g})"
+        )
+    return text
 
 
 def _flips(row):
@@ -249,7 +303,8 @@ def to_markdown(report: dict[str, Any]) -> str:
     if classed:
         head += ["same class", "their mask IoU"]
     if boxed:
-        head += ["GT-known Loc", "drop", "MaxBoxAccV2", "drop"]
+        head += ["GT-known Loc", "drop", "hit by Keras only", "by the file only"]
+        head += ["MaxBoxAccV2", "drop"]
     head += [f"ms, {n} thread{'s' * (n > 1)}" for n in threads]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for name, row in files.items():
@@ -260,21 +315,26 @@ def to_markdown(report: dict[str, Any]) -> str:
             iou = row["mask_iou_same_class"]
             cells += [f"{row['same_class']:.4f}", "" if iou is None else f"{iou:.4f}"]
         if boxed:
-            for figure in ("gt_known_loc", "max_box_acc_v2"):
-                cells += [f"{row[figure]:.4f}", f"{reference[figure] - row[figure]:+.4f}"]
+            drops = {
+                figure: [f"{row[figure]:.4f}", f"{reference[figure] - row[figure]:+.4f}"]
+                for figure in ("gt_known_loc", "max_box_acc_v2")
+            }
+            cells += [*drops["gt_known_loc"], str(row["lost"]), str(row["gained"])]
+            cells += drops["max_box_acc_v2"]
         times = row["milliseconds"]
         cells += [f"{times[n]:.1f}" if n in times else "" for n in threads]
         lines.append(f"| {' | '.join(cells)} |")
-    failed = "".join(f"\n\n**{name} failed**: {why}." for name, why in report["failed"].items())
+    said = "".join(f"\n\n**{name} failed**: {why}." for name, why in report["failed"].items())
+    said += "".join(f"\n\nNot certain: {text}" for text in report.get("doubts", ()))
     return (
         f"# Parity of {report['model']}\n\n"
         f"Map `{report['map']}`, threshold {report['threshold']}, "
         f"{reference['num_pictures']} pictures of {report['scored_on']}, view "
         f"`{report['view']}`. Masks are compared with those of the Keras model"
-        f"{'' if boxed else '; the pictures have no boxes, so GT-known Loc is not measured'}. "
+        f"{'' if boxed else '; GT-known Loc is not measured, for want of boxes of its classes'}. "
         "Milliseconds are medians of calls that took turns; the row `keras` is predict_on_batch "
         "of the same part of the model, which takes a thread for each core: compare it with the "
-        "files in its column.\n\n" + "\n".join(lines) + failed + "\n"
+        "files in its column.\n\n" + "\n".join(lines) + said + "\n"
     )
 
 

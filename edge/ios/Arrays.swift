@@ -1,28 +1,53 @@
 // What is done to arrays before and after the network; numbers as in edge/runtime.py.
+import CryptoKit
 import Foundation
 
 struct LocalizerError: Error { let message: String }
 
-/// Reads wsol_tf.json out of the zip behind a .tflite.
+/// Reads wsol_tf.json out of the zip behind a .tflite; its digest is that of the network, or the file is damaged.
 func readMetadata(_ file: [UInt8]) throws -> [String: Any] {
-  func number(_ at: Int, _ bytes: Int) -> Int { (0..<bytes).reduce(0) { $0 | Int(file[at + $1]) << (8 * $1) } }
+  let damaged = LocalizerError(
+    message: "The file is cut off or damaged, or edge.export did not write it: no metadata.")
+  func bytes(_ at: Int, _ count: Int) throws -> ArraySlice<UInt8> {
+    guard at >= 0, count >= 0, at + count <= file.count else { throw damaged }
+    return file[at..<at + count]
+  }
+  func number(_ at: Int, _ count: Int) throws -> Int {
+    try bytes(at, count).reversed().reduce(0) { $0 << 8 | Int($1) }
+  }
   var end = file.count - 22
-  while end >= 0 && number(end, 4) != 0x0605_4b50 { end -= 1 }
-  guard end >= 0 else {
-    throw LocalizerError(message: "The file is cut off, or edge.export did not write it: no metadata.")
-  }
-  var entry = number(end + 16, 4)
-  for _ in 0..<number(end + 10, 2) {
-    let name = number(entry + 28, 2)
-    if String(decoding: file[entry + 46..<entry + 46 + name], as: UTF8.self) == "wsol_tf.json" {
-      let header = number(entry + 42, 4)
-      let start = header + 30 + number(header + 26, 2) + number(header + 28, 2)
-      let text = Data(file[start..<start + number(entry + 24, 4)])
-      if let json = try JSONSerialization.jsonObject(with: text) as? [String: Any] { return json }
+  while try number(end, 4) != 0x0605_4b50 { end -= 1 }
+  var entry = try number(end + 16, 4)
+  let modelEnd = try number(entry + 42, 4), entries = try number(end + 10, 2)
+  for _ in 0..<entries {
+    let name = try bytes(entry + 46, number(entry + 28, 2))
+    if String(decoding: name, as: UTF8.self) == "wsol_tf.json" {
+      let header = try number(entry + 42, 4)
+      let start = try header + 30 + number(header + 26, 2) + number(header + 28, 2)
+      let text = try bytes(start, number(entry + 24, 4)), crc = try number(entry + 16, 4)
+      guard text.count < 1 << 22, Int(crc32(text)) == crc,
+        let json = try JSONSerialization.jsonObject(with: Data(text)) as? [String: Any]
+      else { throw damaged }
+      // Files of version 0.1.0 have no digest.
+      guard let digest = json["sha256"] else { return json }
+      let network = try bytes(0, modelEnd)
+      let found = SHA256.hash(data: Data(network)).map { String(format: "%02x", $0) }.joined()
+      guard digest as? String == found else {
+        throw LocalizerError(
+          message: "The file is damaged: its network is not the one that was exported.")
+      }
+      return json
     }
-    entry += 46 + name + number(entry + 30, 2) + number(entry + 32, 2)
+    entry += try 46 + name.count + number(entry + 30, 2) + number(entry + 32, 2)
   }
-  throw LocalizerError(message: "The file has no wsol_tf.json: edge.export did not write it.")
+  throw damaged
+}
+
+/// CRC-32 of bytes, as in zip files.
+private func crc32(_ bytes: ArraySlice<UInt8>) -> UInt32 {
+  ~bytes.reduce(~0) { crc, byte in
+    (0..<8).reduce(crc ^ UInt32(byte)) { value, _ in value >> 1 ^ (value & 1 == 1 ? 0xedb8_8320 : 0) }
+  }
 }
 
 /// Resizes RGB bytes: bilinear, antialiased, aspect ignored, by Pillow's arithmetic.

@@ -1,28 +1,96 @@
 // What is done to arrays before and after the network, and the reading of metadata. No imports, so
 // that it runs anywhere. Numbers are those of edge/runtime.py.
 
-/** Reads wsol_tf.json out of the zip behind a .tflite; an Error says what is wrong with the file. */
+/**
+ * Reads wsol_tf.json out of the zip behind a .tflite, and compares its digest with the network: an
+ * Error says what is wrong with the file. Files of version 0.1.0 have no digest.
+ */
 export function readMetadata(bytes) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const text = (start, length) => new TextDecoder().decode(bytes.subarray(start, start + length));
-  if (bytes.length < 30 || text(4, 4) !== 'TFL3') throw new Error('This is not a .tflite file.');
-  let end = bytes.length - 22;
-  while (end >= 0 && view.getUint32(end, true) !== 0x06054b50) end--;
-  if (end >= 0) {
-    let entry = view.getUint32(end + 16, true);
-    for (let left = view.getUint16(end + 10, true); left > 0; left--) {
-      const nameLength = view.getUint16(entry + 28, true);
-      if (text(entry + 46, nameLength) === 'wsol_tf.json') {
-        const header = view.getUint32(entry + 42, true);
-        const start =
-            header + 30 + view.getUint16(header + 26, true) + view.getUint16(header + 28, true);
-        return JSON.parse(text(start, view.getUint32(entry + 24, true)));
-      }
-      entry +=
-          46 + nameLength + view.getUint16(entry + 30, true) + view.getUint16(entry + 32, true);
-    }
+  if (bytes.length < 30 || textOf(bytes.subarray(4, 8)) !== 'TFL3') {
+    throw new Error('This is not a .tflite file.');
   }
-  throw new Error('This .tflite is cut off, or edge.export did not write it: no metadata.');
+  let metadata, modelEnd;
+  try {
+    const entries = zipEntries(bytes);
+    const {start, size, crc} = entries.find(({name}) => name === 'wsol_tf.json');
+    const block = bytes.subarray(start, start + size);
+    if (size > 2 ** 22 || crc32(block) !== crc) throw new Error('damaged');
+    metadata = JSON.parse(textOf(block));
+    modelEnd = entries[0].header;
+  } catch {
+    throw new Error('This .tflite is cut off or damaged, or edge.export did not write it: no metadata.');
+  }
+  if (metadata.sha256 !== undefined && sha256(bytes.subarray(0, modelEnd)) !== metadata.sha256) {
+    throw new Error('This .tflite is damaged: its network is not the one that was exported.');
+  }
+  return metadata;
+}
+
+const textOf = (bytes) => new TextDecoder().decode(bytes);
+
+/** The entries of an uncompressed zip; a RangeError where it is damaged. */
+function zipEntries(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let end = bytes.length - 22;
+  while (view.getUint32(end, true) !== 0x06054b50) end--;
+  const entries = [];
+  let at = view.getUint32(end + 16, true);
+  for (let left = view.getUint16(end + 10, true); left > 0; left--) {
+    const [nameLength, extra, comment] = [28, 30, 32].map((i) => view.getUint16(at + i, true));
+    const header = view.getUint32(at + 42, true);
+    entries.push({
+      name: textOf(bytes.subarray(at + 46, at + 46 + nameLength)),
+      header, crc: view.getUint32(at + 16, true), size: view.getUint32(at + 24, true),
+      start: header + 30 + view.getUint16(header + 26, true) + view.getUint16(header + 28, true),
+    });
+    at += 46 + nameLength + extra + comment;
+  }
+  return entries;
+}
+
+/** CRC-32 of bytes, as in zip files. */
+function crc32(bytes) {
+  let crc = -1;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = crc >>> 1 ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  return ~crc >>> 0;
+}
+
+/** SHA-256 of bytes in hexadecimal; a page without https has no crypto.subtle. */
+export function sha256(bytes) {
+  const primes = [];
+  for (let n = 2; primes.length < 64; n++) if (primes.every((p) => n % p)) primes.push(n);
+  const fraction = (root) => root % 1 * 2 ** 32 | 0;
+  const state = Int32Array.from(primes.slice(0, 8), (p) => fraction(Math.sqrt(p)));
+  const constants = Int32Array.from(primes, (p) => fraction(Math.cbrt(p)));
+  const turn = (x, by) => x >>> by | x << 32 - by;
+  const padded = new Uint8Array(Math.ceil((bytes.length + 9) / 64) * 64);
+  padded.set(bytes);
+  padded[bytes.length] = 128;
+  const view = new DataView(padded.buffer);
+  view.setBigUint64(padded.length - 8, BigInt(bytes.length) * 8n);
+  const words = new Int32Array(64);
+  for (let at = 0; at < padded.length; at += 64) {
+    let [a, b, c, d, e, f, g, h] = state;
+    for (let i = 0; i < 64; i++) {
+      if (i < 16) {
+        words[i] = view.getInt32(at + 4 * i);
+      } else {
+        const x = words[i - 15], y = words[i - 2];
+        words[i] = words[i - 16] + words[i - 7] + (turn(x, 7) ^ turn(x, 18) ^ x >>> 3) +
+            (turn(y, 17) ^ turn(y, 19) ^ y >>> 10);
+      }
+      const first = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + (e & f ^ ~e & g) +
+          constants[i] + words[i];
+      const second = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + (a & b ^ a & c ^ b & c);
+      h = g; g = f; f = e; e = d + first | 0;
+      d = c; c = b; b = a; a = first + second | 0;
+    }
+    [a, b, c, d, e, f, g, h].forEach((value, i) => { state[i] += value; });
+  }
+  return [...state].map((word) => (word >>> 0).toString(16).padStart(8, '0')).join('');
 }
 
 /**

@@ -1,4 +1,8 @@
 import json
+import os
+import pathlib
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +16,8 @@ from helpers import run
 from wsol_tf import predict as wsol_tf_predict
 from wsol_tf.data.images import find_images
 from wsol_tf.model.localizing import Localizing
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +119,23 @@ def test_what_cannot_work_is_refused(files, arguments, sentence, tmp_path, capsy
     options = f"--model={files['mean']}", f"--output_dir={tmp_path / 'out'}"
     assert run(predict, *options, *given) == 1
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", ["predict", "evaluate", "benchmark", "golden", "example"])
+def test_no_program_waits_for_a_model_that_is_a_pipe(program, tmp_path):
+    os.mkfifo(tmp_path / "pipe.tflite")
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    model, out = f"--model={tmp_path / 'pipe.tflite'}", f"--output_dir={tmp_path / 'out'}"
+    arguments = {
+        "predict": [model, out, tmp_path / "a.png"],
+        "evaluate": [model, out, "--dataset=shapes", "--split=val"],
+        "benchmark": [f"--models={tmp_path / 'pipe.tflite'}"],
+        "golden": [model, out],
+        "example": [tmp_path / "pipe.tflite", tmp_path / "a.png", tmp_path / "b.png"],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", f"edge.{program}", *arguments[program]],
+        cwd=ROOT, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "pipe.tflite' can't be read: it is a pipe" in done.stderr

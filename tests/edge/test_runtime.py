@@ -1,10 +1,12 @@
 import ast
+import hashlib
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import cv2
@@ -350,6 +352,158 @@ def test_metadata_of_another_kind_is_refused(files, tmp_path):
             archive.writestr("wsol_tf.json", text)
         with pytest.raises(ValueError, match=message):
             runtime.LocalizerRuntime(path)
+
+
+def without_metadata(path):
+    """The flatbuffer of a file."""
+    with zipfile.ZipFile(path) as archive:
+        end = archive.infolist()[0].header_offset
+    return pathlib.Path(path).read_bytes()[:end]
+
+
+def with_metadata(path, text, **options):
+    """Writes a file again with another wsol_tf.json."""
+    path.write_bytes(without_metadata(path))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("wsol_tf.json", text, **options)
+    return path
+
+
+def refused(path):
+    """The one sentence with which a file is refused; it names the file."""
+    with pytest.raises(ValueError) as caught:
+        runtime.LocalizerRuntime(path)
+    assert repr(str(path)) in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_digest_of_the_flatbuffer_stands_in_the_metadata(files):
+    for path in files.values():
+        digest = runtime.LocalizerRuntime(path).metadata["sha256"]
+        assert digest == hashlib.sha256(without_metadata(path)).hexdigest()
+
+
+def test_another_network_than_the_exported_one_is_never_run(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "Interpreter", None)  # it can end the process on damaged bytes
+    path = tmp_path / "damaged.tflite"
+    data = bytearray(pathlib.Path(files["int8"]).read_bytes())
+    data[len(without_metadata(files["int8"])) // 2] ^= 1
+    path.write_bytes(data)
+    assert "is damaged: the network in it is not the one that was exported" in refused(path)
+
+
+@pytest.mark.parametrize("digest", ["", "0" * 64, None, 7, ["a"], {}])
+def test_a_digest_that_is_none_is_refused(digest, tmp_path):
+    path = tmp_path / "x.tflite"
+    brightness(path)
+    metadata = runtime.LocalizerRuntime(path).metadata | {"sha256": digest}
+    assert "is damaged" in refused(with_metadata(path, json.dumps(metadata)))
+
+
+def test_a_file_of_before_there_were_digests_is_run_and_noted(files, tmp_path, caplog):
+    path = tmp_path / "old.tflite"
+    shutil.copy(files["mean"], path)
+    metadata = runtime.LocalizerRuntime(path).metadata
+    assert not caplog.records
+    del metadata["sha256"]
+    localizer = runtime.LocalizerRuntime(with_metadata(path, json.dumps(metadata)))
+    assert localizer.metadata == metadata
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{str(path)!r} has no digest: damage can't be seen."
+    ]
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("labels", []), ("labels", ["red", 5, "blue"]), ("labels", "red"), ("labels", None),
+        ("labels", {"red": 0}), ("map", "true"), ("map", "class:pink"), ("map", 3),
+        ("map", ["mean"]), ("map", None), ("threshold", 50), ("threshold", -0.1),
+        ("threshold", float("nan")), ("threshold", float("inf")), ("threshold", "0.5"),
+        ("threshold", None), ("threshold", True), ("threshold", [0.5]), ("threshold", 10**400),
+        ("input_size", [SIDE]), ("input_size", [SIDE, 2 * SIDE]), ("input_size", [32.0, 32.0]),
+        ("input_size", SIDE), ("input_size", "3232"), ("input_size", ["32", "32"]),
+        ("input_size", [-32, 32]), ("input_size", None), ("output_size", [9, 8]),
+        ("output_size", 8), ("output_size", None), ("top_k", 0), ("top_k", 4), ("top_k", 1.5),
+        ("top_k", "1"), ("normalization", None), ("normalization", {}),
+        ("normalization", {"scale": "1", "offset": 0.0, "in_graph": True}),
+        ("normalization", {"scale": 1.0, "offset": 0.0, "in_graph": False}),
+        ("quantization", {"foreground_mask": [0.5, 0]}), ("quantization", []),
+        ("format", 8), ("versions", "0.1.0"), ("versions", None),
+    ],
+)  # fmt: skip
+def test_each_key_of_the_metadata_is_checked(key, value, tmp_path):
+    path = tmp_path / "x.tflite"
+    brightness(path)
+    metadata = runtime.LocalizerRuntime(path).metadata
+    with_metadata(path, json.dumps(metadata | {key: value}))
+    assert f"has metadata that can't be right: {key} is " in refused(path)
+
+
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("mean", {"map": "predicted"}),  # there are no class scores
+        ("mean", {"map": "all"}),  # there is one map, not three
+        ("all", {"map": "mean"}),
+        ("all", {"labels": ["red", "green"]}),
+        ("predicted", {"map": "mean"}),
+        ("predicted", {"labels": ["red", "green"]}),
+    ],
+)
+def test_metadata_of_another_network_are_refused(name, changes, files, tmp_path):
+    path = tmp_path / "x.tflite"
+    shutil.copy(files[name], path)
+    metadata = runtime.LocalizerRuntime(path).metadata
+    with_metadata(path, json.dumps(metadata | changes))
+    assert "has other tensors than its labels and map tell" in refused(path)
+
+
+def test_pipes_devices_and_huge_files_are_refused_before_a_byte_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tflite")
+    os.symlink("/dev/zero", tmp_path / "zeros.tflite")
+    with open(tmp_path / "huge.tflite", "wb") as file:
+        file.truncate(2**31 + 1)  # takes no room on the disk
+    for name in ("pipe", "zeros", "huge"):
+        assert "it is a pipe, a device or larger" in refused(tmp_path / f"{name}.tflite")
+
+
+def lying(path, size):
+    """Makes the size that a zip names for its last entry smaller than what it expands to."""
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.infolist()[-1]
+    for at in (entry.header_offset + 22, data.rfind(b"PK\x01\x02") + 24):
+        data[at : at + 4] = size.to_bytes(4, "little")
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "text, size",
+    [("[" * 10**5, None), (" " * 2**26 + "{}", None), (" " * 2**26 + "{}", 100),
+     ("{}" + " " * 2**22, None)],
+    ids=("deep", "bomb", "lying bomb", "long"),
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_metadata_are_bounded_before_they_are_expanded(kind, text, size, tmp_path):
+    path = tmp_path / "x.tflite"
+    brightness(path)
+    with_metadata(path, text, compress_type=kind)
+    if size:
+        lying(path, size)
+    del text
+    tracemalloc.start()
+    try:
+        assert "has no metadata of edge.export" in refused(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+    finally:
+        tracemalloc.stop()
+
+
+def test_names_of_files_do_not_command_the_terminal(tmp_path):
+    path = tmp_path / "\x1b[31mred.tflite"
+    path.write_text("no model")
+    assert "\x1b" not in refused(path)
 
 
 # --- what it needs -------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
 import json
+import os
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -68,7 +71,7 @@ def test_what_is_wrong_is_named_and_becomes_a_miss(folder):
     assert findings["unused"] == ["a", "b.jpg", "val/c"]
     json.dumps(findings, allow_nan=False)
     summary = stored.summary()
-    assert "1 pictures without one, counted as missed: gone" in summary
+    assert "1 picture without one, counted as missed: gone" in summary
     assert "flat ([h, w] or [h, w, 4] is expected, received (5,))" in summary
 
 
@@ -82,6 +85,134 @@ def test_a_damaged_archive_costs_its_damaged_maps_only(tmp_path, rng):
     assert np.isnan(stored.read_map("a")).all()
     np.testing.assert_array_equal(stored.read_map("b"), maps["b"])
     assert list(stored.findings()["unreadable"]) == ["a"]
+
+
+def header(shape, descr="<f8", version=1):
+    """The first bytes of a .npy file, with whatever shape."""
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    size = len(text).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + size + text
+
+
+def measured(read):
+    """What a function returns, and the most bytes that it held at once."""
+    tracemalloc.start()
+    try:
+        return read(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+BOMBS = {
+    "many values": (header((100000, 100000)), "at most 67,108,864 values are read, the header "
+                    "promises (100000, 100000)"),
+    "too short": (header((5000, 5000)), "the header promises 200,000,000 bytes of values, it holds "
+                  "67,108,864: it is damaged"),
+    "too long": (header((2, 2)), "the header promises 32 bytes of values, it holds 67,108,864"),
+    "texts": (header((1,), "<U500000000"), "numbers are expected, received <U500000000"),
+    "negative": (header((-1, 5)), "the header promises (-1, 5)"),
+    "long header": (b"\x93NUMPY\x02\x00" + (2**31).to_bytes(4, "little"), "EOF"),
+    "nested header": (b"\x93NUMPY\x01\x00" + (9000).to_bytes(2, "little") + b"(" * 9000, ""),
+    "version": (header((2, 2), version=3), "version 3.0 of the format is not read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("archive", [False, True], ids=["folder", "archive"])
+def test_what_would_expand_is_named_and_not_expanded(archive, tmp_path):
+    zeros = bytes(2**26)  # 64 MiB that an archive holds in 64 KiB
+    path = tmp_path / "maps"
+    if archive:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, (start, _) in BOMBS.items():
+                file.writestr(f"{name}.npy", start + zeros)
+            file.writestr("good.npy", header((2, 2)) + np.ones((2, 2)).tobytes())
+    else:
+        path.mkdir()
+        for name, (start, _) in BOMBS.items():
+            (path / f"{name}.npy").write_bytes(start + zeros)
+        np.save(path / "good.npy", np.ones((2, 2)))
+    stored = opened(path)
+    for name, (_, reason) in BOMBS.items():
+        found, peak = measured(lambda name=name: stored.read_map(name))
+        assert np.isnan(found).all() and peak < 2**23, name
+        assert reason in stored.findings()["unreadable"][name]
+    np.testing.assert_array_equal(stored.read_map("good"), np.ones((2, 2)))
+    assert "\n" not in stored.summary() and "good" not in stored.summary()
+
+
+def test_an_archive_that_names_a_smaller_size_is_read_no_further(tmp_path):
+    path = tmp_path / "maps.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.npy", header((4000, 4000)) + bytes(4000 * 4000 * 8))
+    data = bytearray(path.read_bytes())
+    for at in (22, data.rfind(b"PK\x01\x02") + 24):
+        data[at : at + 4] = (10**6).to_bytes(4, "little")
+    path.write_bytes(data)
+    stored = opened(path)
+    found, peak = measured(lambda: stored.read_map("a"))
+    assert np.isnan(found).all() and peak < 2**23
+    assert "it holds 999," in stored.findings()["unreadable"]["a"]
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_that_numpy_does_not_write_are_refused(kind, tmp_path):
+    with zipfile.ZipFile(tmp_path / "maps.npz", "w", kind) as file:
+        file.writestr("a.npy", header((2, 2)) + bytes(2**24))
+    stored = opened(tmp_path / "maps.npz")
+    found, peak = measured(lambda: stored.read_map("a"))
+    assert np.isnan(found).all() and peak < 2**23
+    assert "savez" in stored.findings()["unreadable"]["a"]
+
+
+def test_what_is_no_file_is_named(folder):
+    os.mkfifo(folder / "pipe.npy")
+    os.symlink("/dev/zero", folder / "zeros.npy")
+    os.symlink(folder / "nowhere", folder / "broken.npy")
+    (folder / "inside.npy").mkdir()
+    np.save(folder / "inside.npy" / "d.npy", np.ones((2, 2)))
+    stored = opened(folder)
+    for name in ("pipe", "zeros", "broken", "inside"):
+        assert np.isnan(stored.read_map(name)).all()
+    assert stored.findings()["unreadable"] == {
+        "pipe": "this is a pipe, not a file", "zeros": "this is a device, not a file",
+        "broken": "this is a link to a file that is not there",
+        "inside": "this is a folder, not a file",
+    }  # fmt: skip
+    np.testing.assert_array_equal(stored.read_map("inside.npy/d"), np.ones((2, 2)))
+
+
+@pytest.mark.parametrize(
+    "make, sentence",
+    [
+        (os.mkfifo, "this is a pipe, not a file"),
+        (lambda path: os.symlink("/dev/zero", path), "this is a device, not a file"),
+        (lambda path: os.symlink("nowhere", path), "this is a link to a file that is not there"),
+        (lambda path: path.write_bytes(b"PK\x05\x06" + b"\xff" * 18), "no .npz archive"),
+    ],
+)
+def test_an_archive_that_is_no_file_is_refused(make, sentence, tmp_path):
+    make(tmp_path / "maps.npz")
+    with pytest.raises(ValueError, match=sentence) as caught:
+        opened(tmp_path / "maps.npz")
+    assert "maps.npz" in str(caught.value)
+
+
+def test_names_are_found_however_a_system_writes_them(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    np.savez(tmp_path / "maps.npz", **{f"val\\{decomposed}": np.ones((2, 2))})
+    stored = opened(tmp_path / "maps.npz")
+    for image_id in (f"val/{composed}.jpg", f"val\\{decomposed}", f"val/{decomposed}.JPG"):
+        np.testing.assert_array_equal(stored.read_map(image_id), np.ones((2, 2)))
+
+
+def test_names_do_not_command_the_terminal(tmp_path):
+    np.savez(tmp_path / "maps.npz", **{"a\x1b[31m": np.ones((2, 2)), "b": np.ones((2, 2))})
+    stored = opened(tmp_path / "maps.npz")
+    stored.read_map("c\x1b[31m")
+    assert "\x1b" not in stored.summary() and r"a\x1b[31m" in stored.summary()
+    with pytest.raises(ValueError) as caught:
+        stored.check_ids(["d\x1b"])
+    assert "\x1b" not in str(caught.value)
 
 
 def test_shapes_that_are_one_map():

@@ -1,18 +1,24 @@
 """Score maps that any other program made: .npy files by image id, or one .npz archive."""
 
+import io
+import math
 import os
+import sys
+import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from wsol_tf import files
 from wsol_tf.data.images import SUFFIXES
 from wsol_tf.data.source import Source
 
+MAX_VALUES = 2**26  # of an array: a map of 8192 x 8192, or of 1000 classes at 256 x 256
+_MAX_HEADER = 2**14  # bytes; numpy itself refuses more than 10,000
 _WHAT = {
-    "missing": "pictures without one, counted as missed",
+    "missing": "without one, counted as missed",
     "unreadable": "that can't be read, counted as missed",
     "outside_0_1": "with values outside 0..1, stretched to it as every map is",
     "unused": "that belong to none of the pictures",
@@ -45,16 +51,20 @@ class StoredArrays:
         self._used: set[str] = set()
         self._archive = None
         advice = "Write one array per picture as IMAGE_ID.npy into a folder, or all in one .npz."
-        if os.path.isdir(path):
-            self._names = _files_by_name(path)
-        elif zipfile.is_zipfile(path):
-            self._archive = np.load(path, allow_pickle=False)
-            self._names = {name: name for name in self._archive.files}
-        else:
-            problem = "is no .npz archive" if os.path.exists(path) else "does not exist"
-            raise ValueError(f"The {what} in '{path}': it {problem}. {advice}")
+        try:
+            if os.path.isdir(path):
+                self._names = _files_by_name(path)
+            else:
+                self._archive = zipfile.ZipFile(files.open_binary(path, limit=sys.maxsize))
+                self._names = {name.removesuffix(".npy"): name for name in self._archive.namelist()}
+        except files.BadFile as error:
+            reason = error.reason if os.path.lexists(path) else "it does not exist"
+            raise ValueError(f"The {what} in {path!r}: {reason}. {advice}") from None
+        except Exception as error:  # of a damaged zip, see `read`
+            reason = f"this is no .npz archive, or a damaged one ({_text(error)})"
+            raise ValueError(f"The {what} in {path!r}: {reason}. {advice}") from error
         if not self._names:
-            raise ValueError(f"The {what} in '{path}': there are none. {advice}")
+            raise ValueError(f"The {what} in {path!r}: there are none. {advice}")
         self._stems = {_stem(name): name for name in self._names}
 
     def check_ids(self, image_ids: Sequence[str]) -> None:
@@ -65,9 +75,9 @@ class StoredArrays:
         """
         if not any(map(self._name_of, image_ids)):
             raise ValueError(
-                f"The {self.what} in '{self.path}' belong to none of the pictures. Names there: "
-                f"{', '.join(sorted(self._names)[:3])}; ids of pictures: "
-                f"{', '.join(image_ids[:3])}. Name each as its picture's id."
+                f"The {self.what} in {self.path!r} belong to none of the pictures. Names there: "
+                f"{_names(sorted(self._names)[:3])}; ids of pictures: "
+                f"{_names(image_ids[:3])}. Name each as its picture's id."
             )
 
     def _name_of(self, image_id):
@@ -81,11 +91,22 @@ class StoredArrays:
             return None
         self._used.add(name)
         try:
-            array = self._archive[name] if self._archive else np.load(self._names[name])
-            return self._check(array)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            self._unreadable[image_id] = str(error)
+            return self._check(self._load(self._names[name]))
+        except Exception as error:  # numpy and zipfile raise a dozen types for damaged bytes
+            self._unreadable[image_id] = _text(error)
             return None
+
+    def _load(self, name):
+        """The array in a file, or in an entry of the archive."""
+        if self._archive is None:
+            with files.open_binary(name) as file:
+                return _read_npy(file, os.fstat(file.fileno()).st_size)
+        entry = self._archive.getinfo(name)
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # zipfile expands whatever the other kinds hold in one go; numpy writes none of them.
+            raise ValueError("an archive of numpy.savez or savez_compressed is expected")
+        with self._archive.open(entry) as file:
+            return _read_npy(file, entry.file_size)
 
     def read_map(self, image_id: str) -> np.ndarray:
         """Reads the score map of a picture; where there is none, a single NaN, which is a miss."""
@@ -122,7 +143,8 @@ class StoredArrays:
                 reasons = found if isinstance(found, dict) else {}
                 named = [f"{x} ({reasons[x]})" if reasons else x for x in list(found)[:10]]
                 more = ", ..." if len(found) > 10 else ""
-                lines.append(f"{self.what}: {len(found)} {text}: {', '.join(named)}{more}")
+                of = f" picture{'s' * (len(found) != 1)}" if key == "missing" else ""
+                lines.append(f"{self.what}: {len(found)}{of} {text}: {_names(named)}{more}")
         return "\n".join(lines)
 
 
@@ -182,23 +204,67 @@ def check_scores(array: np.ndarray, num_classes: int) -> np.ndarray:
 def _files_by_name(path):
     """Name without .npy, with slashes -> path of each array in a folder and those inside it."""
     found = {}
-    for folder, _, files in sorted(os.walk(path)):
-        for file in sorted(files):
-            if file.endswith(".npy"):
-                full = os.path.join(folder, file)
+    for folder, folders, names in sorted(os.walk(path)):
+        for name in sorted([*names, *folders]):  # a folder of such a name is no array, and named
+            if name.endswith(".npy"):
+                full = os.path.join(folder, name)
                 found[os.path.relpath(full, path)[: -len(".npy")].replace(os.sep, "/")] = full
     return found
+
+
+def _read_npy(file: IO[bytes], size: int) -> np.ndarray:
+    """Reads a .npy file of numbers, after its header was compared with the file's size.
+
+    Raises:
+        ValueError: the header promises something else than the file holds, more than MAX_VALUES or
+            no numbers; numpy raises it, and others, for a damaged header.
+    """
+    head = io.BytesIO(file.read(_MAX_HEADER))
+    version = np.lib.format.read_magic(head)
+    if version not in ((1, 0), (2, 0)):  # the others are for names of fields, which maps lack
+        raise ValueError(f"version {version[0]}.{version[1]} of the format is not read")
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read_header(head)
+    if dtype.kind not in "fiub":
+        raise ValueError(f"numbers are expected, received {dtype}")
+    number = math.prod(shape)
+    if min(shape, default=0) < 0 or number > MAX_VALUES:
+        raise ValueError(f"at most {MAX_VALUES:,} values are read, the header promises {shape}")
+    promised, held = number * dtype.itemsize, size - head.tell()
+    if promised != held:
+        raise ValueError(
+            f"the header promises {promised:,} bytes of values, it holds {held:,}: it is damaged"
+        )
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _names(names):
+    return ", ".join(map(files.printable, names))
+
+
+def _text(error):
+    """What an error says, in one line that is safe to print."""
+    text = error.reason if isinstance(error, files.BadFile) else str(error)
+    return files.printable(text[:200]) or type(error).__name__
 
 
 def _numbers(array):
     if array.dtype.kind not in "fiub":
         raise ValueError(f"numbers are expected, received {array.dtype}")
     array = array.astype(np.float64)
-    if np.abs(array[np.isfinite(array)]).max(initial=0) > np.finfo(np.float32).max:
+    large = np.abs(array) > np.finfo(np.float32).max
+    if (large & np.isfinite(array)).any():
         raise ValueError("a value is too large for float32")
     return array
 
 
 def _stem(name):
+    """A name without a picture's suffix, and without what systems disagree on."""
+    name = unicodedata.normalize("NFC", name.replace("\\", "/"))
     root, suffix = os.path.splitext(name)
     return root if suffix.lower() in SUFFIXES else name
