@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge import build_web, golden, runtime
+from edge import arrays, build_web, golden, runtime
 from edge_files import LABELS, brightness
 from helpers import run
 from wsol_tf.data.transforms import resize_image
@@ -88,7 +88,7 @@ def test_arrays_equal_those_of_python(tmp_path):
         assert found["otsu"] == pytest.approx(score_maps.otsu(resized), abs=1 / 256)
         if (np.abs(resized - threshold) > 3e-6).all():
             boxes = np.reshape(found["boxes"], (-1, 4))
-            np.testing.assert_array_equal(boxes, runtime.component_boxes(mask))
+            np.testing.assert_array_equal(boxes, arrays.component_boxes(mask))
             np.testing.assert_array_equal(boxes[0] if len(boxes) else [0, 0, *size[::-1]], box)
             several += len(boxes) > 1
     assert several
