@@ -68,12 +68,8 @@ def compare(
         ValueError: no picture can be read, or the reference's map is constant on all of them.
         FloatingPointError: the reference gives NaN or infinity.
     """
-    streams = [
-        predict_pairs(
-            batched(run), source, positions, kinds=[kind], view=view, batch_size=8, refine=refine
-        )
-        for run in runners.values()
-    ]
+    asked = {"kinds": [kind], "view": view, "batch_size": 8, "refine": refine}
+    streams = [predict_pairs(batched(run), source, positions, **asked) for run in runners.values()]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in runners}
     accuracies = {name: StandardMetrics(["max_box_acc_v2"], view) for name in runners}
     for pairs in zip(*streams, strict=True):
