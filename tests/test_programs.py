@@ -3,7 +3,7 @@
 import pytest
 from absl import app
 
-from wsol_tf import programs
+from wsol_tf import programs, signals
 
 
 def test_a_program_takes_the_arguments_of_its_signature():
@@ -28,9 +28,21 @@ def test_a_program_takes_the_arguments_of_its_signature():
     "error, status, words",
     [
         (ValueError("Lower `nothing_set`."), "Error: Lower nothing_set.", ""),
-        (OSError(28, "No space left"), "Error: [Errno 28] No space left", ""),
-        (KeyboardInterrupt(), programs.INTERRUPTED, "Interrupted."),
-        (programs.Preempted("Ended at step 3."), programs.PREEMPTED, "Ended at step 3."),
+        (
+            OSError(28, "No space left"),
+            "Error: No space left, while a file was read or written.",
+            "",
+        ),
+        (
+            OSError(36, "File name too long", "a/b"),
+            "Error: 'a/b' can't be read or written: File name too long.",
+            "",
+        ),
+        (OSError("Broken."), "Error: Broken.", ""),
+        (ValueError("a\x1b[31m\nb\udcff"), "Error: a\\x1b[31m\nb\\udcff", ""),
+        (KeyboardInterrupt(), 130, "Interrupted."),
+        (signals.Terminated(), 143, "Ended by SIGTERM."),
+        (signals.Preempted("Ended at step 3."), 75, "Ended at step 3."),
     ],
 )
 def test_what_ends_a_program_is_a_sentence_and_a_status(error, status, words, capsys):

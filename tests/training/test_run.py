@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers import RUN_FILES, metrics_of
-from wsol_tf import programs, training
+from wsol_tf import signals, training
 from wsol_tf.config import Config
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import subset
@@ -81,7 +81,7 @@ def test_a_run_on_own_pictures_is_resumed_and_needs_the_same_ones(
 
     with monkeypatch.context() as patched:
         patched.setattr(callbacks.KeepModel, "on_epoch_end", terminate)
-        with pytest.raises(programs.Preempted, match="Ended by SIGTERM at step 3 of 5"):
+        with pytest.raises(signals.Preempted, match="Ended by SIGTERM at step 3 of 5"):
             training.train(config, pictures)
     others = subset(pictures, np.arange(11, -1, -1))
     with pytest.raises(ValueError, match="began with other pictures or labels .*`resume=false`"):
