@@ -80,7 +80,7 @@ def counted(number: int, what: str) -> str:
     """Returns a number and what is counted: "1 picture", "2 pictures", "3 boxes"."""
     if number == 1:
         return f"1 {what}"
-    return f"{number} {what}es" if what.endswith(("s", "x", "ch")) else f"{number} {what}s"
+    return f"{number} {what}es" if what.endswith(("s", "x")) else f"{number} {what}s"
 
 
 def open_binary(path: str | os.PathLike, limit: int = MAX_BYTES) -> IO[bytes]:
