@@ -73,7 +73,7 @@ def check(settings: Mapping[str, Any]) -> None:
         )
 
 
-_KINDS = {
+_KINDS: dict[Any, tuple[type, str]] = {
     bool: (bool, "True or False"),
     int: (numbers.Integral, "a whole number"),
     float: (numbers.Real, "a number"),
@@ -81,7 +81,7 @@ _KINDS = {
 }
 
 
-def _check_range(name: str, value: float, within: str) -> None:
+def _check_range(name: str, value: Any, within: str) -> None:
     left, right = within[0], within[-1]
     low, high = within[1:-1].split(", ")
     above = value > float(low) if left == "(" else value >= float(low)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
+import io
 import os
 import re
 import shlex
@@ -30,7 +31,8 @@ def main(define_flags: Callable[[], None], run: Callable[..., int | None]) -> No
         run: what the program does, see `call`.
     """
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal can't show is no error
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     define_flags()
     app.run(lambda argv: call(run, argv))
 

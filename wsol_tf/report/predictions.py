@@ -106,7 +106,10 @@ def write_predictions(
             "written is not there. Start again."
         ) from error
     if ended is not None:
-        warn(f"Ended after {len(lines) + len(skipped)} of {files.counted(len(paths), 'picture')}.")
+        if not isinstance(ended, ValueError):  # it is a sentence of its own
+            warn(
+                f"Ended after {len(lines) + len(skipped)} of {files.counted(len(paths), 'picture')}."
+            )
         raise ended
     return lines, skipped
 
