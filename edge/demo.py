@@ -17,8 +17,8 @@ from wsol_tf import programs
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("model", None, "The .keras file that train wrote.", required=True)
-    flags.DEFINE_string("output_dir", "demo/edge", "Folder for what the demo writes.")
+    programs.define_path("model", None, "The .keras file that train wrote.", required=True)
+    programs.define_path("output_dir", "demo/edge", "Folder for what the demo writes.")
     flags.DEFINE_bool("quick", False, "Fewer pictures, and no limits: for a model of --quick.")
 
 

@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -253,3 +254,68 @@ def test_refusals_as_a_user_sees_them(model_path, tmp_path):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
         assert sentence in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left")])
+def test_what_was_found_until_the_end_is_kept(error, tmp_path, capsys):
+    paths = [bright_square(tmp_path / f"{name}.png") for name in "abc"]
+    model = fake_model()
+    localize, seen = model.localize, []
+
+    def interrupted(image, **settings):
+        seen.append(image)
+        if len(seen) == 3:
+            raise error
+        return localize(image, **settings)
+
+    model.localize = interrupted
+    out = tmp_path / "out"
+    with pytest.raises(type(error) if isinstance(error, OSError) else error):
+        predict.predict(model, paths, str(out))
+    lines = (out / "predictions.jsonl").read_text().splitlines()
+    assert [os.path.basename(json.loads(line)["image"]) for line in lines] == ["a.png", "b.png"]
+    assert "Ended after 2 of 3 pictures." in capsys.readouterr().err
+    assert not [name for name in os.listdir(out) if name.startswith(".")]
+
+
+def test_lines_of_an_earlier_call_stay_until_there_are_new_ones(tmp_path):
+    path, out = bright_square(tmp_path / "a.png"), tmp_path / "out"
+    predict.predict(fake_model(), [path], str(out))
+    before = (out / "predictions.jsonl").read_text()
+    model = fake_model()
+    localize = model.localize
+
+    def look(image, **settings):
+        assert (out / "predictions.jsonl").read_text() == before
+        return localize(image, **settings)
+
+    model.localize = look
+    predict.predict(model, [path, path], str(out))
+    assert len((out / "predictions.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_folder_that_is_removed_meanwhile_is_a_sentence(tmp_path):
+    path, out = bright_square(tmp_path / "a.png"), tmp_path / "out"
+    model = fake_model()
+    localize = model.localize
+
+    def remove(image, **settings):
+        shutil.rmtree(out)
+        return localize(image, **settings)
+
+    model.localize = remove
+    with pytest.raises(ValueError, match=f"'{out}' was removed or renamed while pictures"):
+        predict.predict(model, [path], str(out))
+
+
+def test_names_that_are_long_or_no_text_get_files(tmp_path, capsys):
+    """Names of up to 255 bytes, of which an ending and a number need some."""
+    names = ["x" * 250 + ".png", "ü" * 124 + ".png", "\x1b[31mred.png", "no\udcfftext.png"]
+    paths = [bright_square(tmp_path / name) for name in names]
+    lines, skipped = predict.predict(fake_model(), paths, str(tmp_path / "out"))
+    assert not skipped and [line["image"] for line in lines] == paths
+    for line in lines:
+        assert len(os.fsencode(line["overlay"])) <= 200
+        assert os.path.isfile(tmp_path / "out" / line["overlay"])
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and r"\x1b[31mred.png" in said and r"no\udcfftext.png" in said

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wsol_tf import config
+from wsol_tf import config, files
 from wsol_tf.data.coco import open_coco
 from wsol_tf.data.csv_table import open_csv
 from wsol_tf.data.folders import open_image_folder, open_voc_folder
@@ -170,7 +170,9 @@ def _sliced(open_split, data_dir, split, options):
         ) from error
     order = np.random.default_rng(0).permutation(len(source))[part.from_ or 0 : part.to]
     if not len(order):
-        raise ValueError(f"Split {split!r} is empty: {name!r} has {len(source)} pictures.")
+        raise ValueError(
+            f"Split {split!r} is empty: {name!r} has {files.counted(len(source), 'picture')}."
+        )
     return subset(source, np.sort(order))
 
 

@@ -13,9 +13,7 @@ from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
 from wsol_tf.model import refinement
 from wsol_tf.model.localization import Localization
-from wsol_tf.model.score_maps import map_of
-
-PLAIN = "plain"  # kind of map: what is scored, before it was refined
+from wsol_tf.model.score_maps import PLAIN, map_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from wsol_tf import files
 from wsol_tf.data.source import Source
 from wsol_tf.evaluation.localized_map import OUTCOMES, LocalizedMap, measured_thresholds
 from wsol_tf.evaluation.pairs import Method
@@ -149,4 +149,4 @@ def write_contact_sheet(path: str | os.PathLike, tiles: Tiles, title: str) -> No
         title: heading of the sheet.
     """
     shown = {heading: row for heading, row in tiles.items() if heading not in OUTCOMES}
-    Image.fromarray(contact_sheet_of(shown, title)).save(path)
+    files.write(path, pictures.as_png(contact_sheet_of(shown, title)))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from wsol_tf import files
 from wsol_tf.config import Config, resize_side
 from wsol_tf.data.registry import holdout, open_dataset
 from wsol_tf.data.source import Source, StopAtBadImage
@@ -185,4 +186,5 @@ def summarize(source: Source) -> str:
         each = (
             f"from {counts[low]} ({source.classes[low]}) to {counts[high]} ({source.classes[high]})"
         )
-    return f"{source.name}: {len(source)} pictures, {len(source.classes)} classes, {each}."
+    pictures = files.counted(len(source), "picture")
+    return f"{source.name}: {pictures}, {files.counted(len(source.classes), 'class')}, {each}."
