@@ -1,7 +1,6 @@
 """Data sets by name: each opens as a Source, whole or a slice of it."""
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from wsol_tf import config
 from wsol_tf.data.coco import open_coco
 from wsol_tf.data.csv_table import open_csv
 from wsol_tf.data.folders import open_image_folder, open_voc_folder
+from wsol_tf.data.parts import parse_split, take_fold, unite
 from wsol_tf.data.shapes import open_shapes
 from wsol_tf.data.source import Report, Source, subset
 
@@ -50,8 +50,9 @@ def open_dataset(
             what `register_dataset` made known; docs/data.md describes each.
         data_dir: the folder of the data set; not used by `shapes`. For public ones the folder of
             tensorflow_datasets, '' for its default.
-        split: name of the split, such as `train` or `val`, or a slice of it, such as
-            `train[:90%]` or `train[500:]`.
+        split: name of the split, such as `train` or `val`, a slice of it, such as `train[:90%]` or
+            `train[500:]`, a sum such as `train+val`, or a fold of any of these: the second of five
+            parts is `train+val[fold=2/5]`, all but that is `train+val[fold!=2/5]`.
         classes: class names that fix the ids, such as those of a trained model. By default the
             data set's own.
         seed: fixes drawn pictures, and the choice that `num_examples` makes.
@@ -81,10 +82,20 @@ def open_dataset(
         "image_size": image_size,
         "report": Report(on_bad_image),
     }
-    if kind == "shapes":
-        return open_shapes(split, seed=seed, num_examples=num_examples, **options)
-    source = _open_split(kind, data_dir, split, download, options)
-    return _chosen(source, single_class, num_examples, seed)
+    whole, fold = parse_split(split)
+
+    def open_part(part):
+        if kind == "shapes":
+            return open_shapes(part, seed=seed, num_examples=num_examples, **options)
+        return _open_split(kind, data_dir, part, download, options)
+
+    splits = [whole] if kind in PUBLIC else [part.strip() for part in whole.split("+")]
+    source = open_part(splits[0])
+    if len(splits) > 1:
+        options["classes"] = source.classes
+        source = unite([source, *map(open_part, splits[1:])], splits)
+    source = _chosen(source, single_class, num_examples, seed)
+    return take_fold(source, fold) if fold else source
 
 
 def _open_split(kind, data_dir, split, download, options):
@@ -154,7 +165,7 @@ def _sliced(open_split, data_dir, split, options):
     Files have an order, often by class, so slices are taken of a fixed random order. Slices that
     do not overlap share no picture.
     """
-    if not re.search(r"[\[+]", split):
+    if "[" not in split:
         return open_split(data_dir, split, **options)
     from tensorflow_datasets import core
 
