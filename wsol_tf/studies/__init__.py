@@ -1,0 +1,1 @@
+"""Many runs, and what they say together; the program is `wsol_tf.study`."""
