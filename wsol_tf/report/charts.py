@@ -226,6 +226,8 @@ def setting_curves(
                       color=colour, marker="o", capsize=3, label=_short(label, 60))  # fmt: skip
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.minorticks_off()
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(-0.01, min(low, high - 0.1)), min(1.01, max(high, low + 0.1)))
     axes.set_xlabel(name, color=FAINT, parse_math=False)
     axes.set_title("GT-known Loc, with 95 % intervals", loc="left", fontsize=12)
     if any(lines) or len(lines) > 1:

@@ -62,6 +62,9 @@ def write_study(
     }
     text = page.template_environment().get_template("study.html.jinja").render(
         **shown,
+        signed=_signed,
+        interval=_interval,
+        p_value=_p,
         today=f"{datetime.date.today():%d %B %Y}",
         results=results,
         columns=_columns(results),

@@ -79,7 +79,7 @@ def read_study(path: str) -> StudyFile:
     rows: list[Row] = []
     legal = [field.name for field in dataclasses.fields(StudyFile) if field.name != "rows"]
     for number, line in enumerate(files.read_text(path).splitlines(), 1):
-        line = re.sub(r"(^|\s)#.*", "", line).strip()
+        line = re.sub(r"^\s*#.*|\s#\s.*", "", line).strip()
         name, equals, value = (part.strip() for part in line.partition("="))
         if not line:
             continue

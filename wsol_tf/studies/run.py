@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from wsol_tf import programs
-from wsol_tf.data.parts import fold_numbers, parse_split
+from wsol_tf.data.parts import fold_numbers
 from wsol_tf.studies import show
 from wsol_tf.studies import trials as trials_
 from wsol_tf.studies.grid import (
@@ -175,6 +175,10 @@ def _split_of(plan, rows, log):
         if taken:
             raise ValueError(f"`folds` and a grid over `{taken.pop()}` can't go together.")
     split = config.split
+    if "[fold" in config.split + config.val_split:
+        raise ValueError(
+            f"`folds` can't cut a fold again. Received: '{config.split}', '{config.val_split}'."
+        )
     if config.val_split:
         split = f"{config.split}+{config.val_split}"
         try:
@@ -182,8 +186,6 @@ def _split_of(plan, rows, log):
         except ValueError as error:
             log(f"Folds are cut from '{config.split}' alone: {error}")
             split = config.split
-    if parse_split(split)[1] or "[fold" in split:
-        raise ValueError(f"`folds` can't cut a fold again. Received: '{split}'.")
     source = open_split(dataclasses.replace(config, split=split), split)
     fold_numbers(source.labels, folds)  # refuses what is too little
     log(f"{summarize(source)} Cut into {folds} folds.")

@@ -27,6 +27,7 @@ FOLDER = "trials"
 RECORD = "trial.json"
 LOG = "output.txt"
 CLAIM = "claim"
+PROGRAM = ("-m", "wsol_tf.train")
 _LONGEST = 200  # letters of a folder's name
 
 
@@ -206,7 +207,7 @@ def start(trial: Trial, claimed: IO, parallel: int = 1) -> subprocess.Popen:
         environment.setdefault("TF_NUM_INTRAOP_THREADS", str(cores))
     with open(os.path.join(trial.path, LOG), "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "wsol_tf.train", *trial.arguments],
+            [sys.executable, *PROGRAM, *trial.arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
