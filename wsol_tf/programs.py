@@ -217,19 +217,24 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
 
 def from_flagfile(path: str | os.PathLike, *arguments: str) -> Config:
     """Makes a Config from a flagfile and further arguments (`--name=value`), as train does."""
-    return from_arguments(f"--flagfile={path}", *arguments)
+    flag_values = flags.FlagValues()
+    define_flags(flag_values=flag_values)
+    flag_values(["", f"--flagfile={path}", *arguments])
+    return from_flags(flag_values)
 
 
 def from_arguments(*arguments: str) -> Config:
     """Makes a Config from the arguments of a command line (`--name=value`), as train does.
 
     Raises:
-        flags.Error: an argument is no setting, or its value is of another type.
-        ValueError: a value is not legal.
+        ValueError: an argument is no setting, or its value is not legal.
     """
     flag_values = flags.FlagValues()
     define_flags(flag_values=flag_values)
-    flag_values(["", *arguments])
+    try:
+        flag_values(["", *arguments])
+    except flags.Error as error:
+        raise ValueError(str(error)) from None
     return from_flags(flag_values)
 
 

@@ -22,7 +22,7 @@ from wsol_tf.studies.run import Plan, run_study
 CLOSED = ("output_dir", "resume")
 
 
-def define_flags() -> None:
+def define_flags():
     """Defines the flags of this program: those of train, for every trial, and its own."""
     programs.define_flags()
     flags.DEFINE_string("study", None, "A .study file, with all of the following; flags win.")

@@ -95,7 +95,7 @@ def take_fold(source: Source, fold: Fold) -> Source:
         is_chosen = (fold_numbers(source.labels, fold.of) == fold.number - 1) == fold.inside
     except ValueError as error:
         raise ValueError(f"{source.name}: {error}") from None
-    part = subset(source, np.flatnonzero(is_chosen))
+    part = subset(source, np.flatnonzero(is_chosen).tolist())
     return dataclasses.replace(part, name=f"{source.name}{fold}")
 
 

@@ -48,11 +48,9 @@ def open_dataset(
         kind: `shapes` (drawn), `image_folder`, `csv`, `coco`, `voc_folder` (your own files),
             `voc`, `voc2007`, `caltech_birds2011`, `imagenet2012`, `oxford_iiit_pet` (public), or
             what `register_dataset` made known; docs/data.md describes each.
-        data_dir: the folder of the data set; not used by `shapes`. For public ones the folder of
-            tensorflow_datasets, '' for its default.
-        split: name of the split, such as `train` or `val`, a slice of it, such as `train[:90%]` or
-            `train[500:]`, a sum such as `train+val`, or a fold of any of these: the second of five
-            parts is `train+val[fold=2/5]`, all but that is `train+val[fold!=2/5]`.
+        data_dir: its folder (`shapes` has none); for public ones that of tensorflow_datasets, or ''.
+        split: such as `train`; a slice, `train[:90%]`; a sum, `train+val`; or one of five folds
+            and all but it, `train+val[fold=2/5]` and `train+val[fold!=2/5]`; see docs/data.md.
         classes: class names that fix the ids, such as those of a trained model. By default the
             data set's own.
         seed: fixes drawn pictures, and the choice that `num_examples` makes.
@@ -82,24 +80,29 @@ def open_dataset(
         "image_size": image_size,
         "report": Report(on_bad_image),
     }
+    if kind == "shapes":
+        options |= {"seed": seed, "num_examples": num_examples}
     whole, fold = parse_split(split)
-
-    def open_part(part):
-        if kind == "shapes":
-            return open_shapes(part, seed=seed, num_examples=num_examples, **options)
-        return _open_split(kind, data_dir, part, download, options)
-
-    splits = [whole] if kind in PUBLIC else [part.strip() for part in whole.split("+")]
-    source = open_part(splits[0])
-    if len(splits) > 1:
-        options["classes"] = source.classes
-        source = unite([source, *map(open_part, splits[1:])], splits)
+    source = _open_whole(kind, data_dir, whole, download, options)
     source = _chosen(source, single_class, num_examples, seed)
     return take_fold(source, fold) if fold else source
 
 
+def _open_whole(kind, data_dir, split, download, options):
+    """Opens a split without a fold, or several with + between them."""
+    # tfds adds splits up by itself.
+    splits = [split] if kind in PUBLIC else [part.strip() for part in split.split("+")]
+    parts: list[Source] = []
+    for part in splits:
+        parts.append(_open_split(kind, data_dir, part, download, options))
+        options["classes"] = parts[0].classes
+    return parts[0] if len(parts) == 1 else unite(parts, splits)
+
+
 def _open_split(kind, data_dir, split, download, options):
-    """Opens a split of files, whole."""
+    """Opens a single split, or a slice of it."""
+    if kind == "shapes":
+        return open_shapes(split, **options)
     if kind in PUBLIC:
         from wsol_tf.data.public import open_public  # takes a while, and only these need it
 

@@ -36,7 +36,7 @@ def outcome_lines(
     lines = []
     for key, pair in sorted(next(iter(accumulators.values())).pairs.items()):
         maps = {kind: accumulator.pairs[key] for kind, accumulator in accumulators.items()}
-        line = {
+        line: dict[str, Any] = {
             "image_id": key[0],
             "class": class_names[key[1]],
             "class_rank": None if np.isnan(pair.rank) else int(pair.rank),

@@ -7,8 +7,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from absl import flags
-
 from wsol_tf import files, programs
 from wsol_tf.config import Config
 
@@ -144,9 +142,9 @@ def parse_grid(text: str) -> dict[str, tuple[str, ...] | Range]:
         if found:
             grid[name] = _range(name, *found.groups())
         else:
-            parts = next(csv.reader([values], skipinitialspace=True))
-            grid[name] = tuple(value.strip() for value in parts)
-            if "" in grid[name]:
+            parts = [v.strip() for v in next(csv.reader([values], skipinitialspace=True))]
+            grid[name] = tuple(parts)
+            if "" in parts:
                 raise ValueError(f"The grid has an empty value for `{name}`. Received: '{values}'.")
     return grid
 
@@ -232,10 +230,7 @@ def row_config(base: Sequence[str], settings: Mapping[str, str]) -> Config:
     Raises:
         ValueError: a value is not legal.
     """
-    try:
-        return programs.from_arguments(*base, *to_arguments(settings))
-    except flags.Error as error:
-        raise ValueError(str(error).replace("flag --", "setting ")) from None
+    return programs.from_arguments(*base, *to_arguments(settings))
 
 
 def to_arguments(settings: Mapping[str, str]) -> list[str]:

@@ -61,7 +61,8 @@ class Pool:
         Raises:
             ValueError: a trial's folder holds a run with other settings.
         """
-        left, running, told = list(waiting), [], False
+        left, told = list(waiting), False
+        running: list[Running] = []
         try:
             while left or running:
                 for each in [each for each in running if each.process.poll() is not None]:

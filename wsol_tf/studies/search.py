@@ -71,7 +71,7 @@ class Search:
                 self._try(optuna, study, trial, config.epochs)
 
     @contextlib.contextmanager
-    def _next(self, optuna, study, config) -> Iterator[Any]:
+    def _next(self, optuna: Any, study: Any, config: Config) -> Iterator[Any]:
         """A trial of Optuna's for this process alone: one that a dead process left, or a new one.
 
         None where there are enough.

@@ -126,8 +126,8 @@ def recorded(study_dir: str) -> list[Trial]:
         try:
             values = files.read_json(os.path.join(path, RECORD))
             row = Row(values["row"], values["settings"], tuple(values["varied"]))
-            numbers = [int(values[key]) for key in ("seed", "fold", "folds")]
-            found.append(Trial(row, *numbers, path, tuple(values["arguments"])))
+            seed, fold, folds = (int(values[key]) for key in ("seed", "fold", "folds"))
+            found.append(Trial(row, seed, fold, folds, path, tuple(values["arguments"])))
         except (ValueError, KeyError, TypeError):
             continue
     return found
@@ -152,7 +152,7 @@ def outcomes_of(trial: Trial) -> list[dict[str, Any]]:
     return outcomes.parse_outcomes(files.read_text(os.path.join(trial.path, outcomes.LINES)))
 
 
-def history_of(trial: Trial) -> list[Mapping[str, str]]:
+def history_of(trial: Trial) -> Sequence[Mapping[str, str]]:
     """Returns the rows of the trial's history.csv so far, without one that is half written."""
     try:
         text = files.read_text(os.path.join(trial.path, "history.csv"))
