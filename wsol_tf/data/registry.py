@@ -48,7 +48,7 @@ def open_dataset(
         kind: `shapes` (drawn), `image_folder`, `csv`, `coco`, `voc_folder` (your own files),
             `voc`, `voc2007`, `caltech_birds2011`, `imagenet2012`, `oxford_iiit_pet` (public), or
             what `register_dataset` made known; docs/data.md describes each.
-        data_dir: its folder (`shapes` has none); for public ones that of tensorflow_datasets, or ''.
+        data_dir: its folder (`shapes` has none); of public ones that of tensorflow_datasets or ''.
         split: such as `train`; a slice, `train[:90%]`; a sum, `train+val`; or one of five folds
             and all but it, `train+val[fold=2/5]` and `train+val[fold!=2/5]`; see docs/data.md.
         classes: class names that fix the ids, such as those of a trained model. By default the
