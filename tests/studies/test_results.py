@@ -122,18 +122,20 @@ def test_nothing_is_compared_with_another_row_than_the_first_of_the_plan():
 
 
 @pytest.mark.parametrize(
-    "mean, low, high, by_seed, verdict",
+    "mean, low, high, p, by_seed, verdict",
     [
-        (0.1, 0.05, 0.15, (0.1, 0.1), "better"),
-        (-0.1, -0.15, -0.05, (-0.2, 0.0), "worse"),
-        (0.1, -0.01, 0.2, (0.1,), "no difference shown"),
-        (0.1, 0.0, 0.2, (0.1,), "no difference shown"),
-        (0.1, 0.05, 0.15, (0.3, -0.1), "no difference shown"),  # one seed says otherwise
-        (0.0, 0.0, 0.0, (), "no difference shown"),
+        (0.1, 0.05, 0.15, 0.04, (0.1, 0.1), "better"),
+        (0.1, 0.05, 0.15, None, (0.1, 0.1), "better"),  # an IoU has no such test
+        (-0.1, -0.15, -0.05, 0.01, (-0.2, 0.0), "worse"),
+        (0.1, -0.01, 0.2, 0.04, (0.1,), "no difference shown"),
+        (0.1, 0.0, 0.2, 0.04, (0.1,), "no difference shown"),
+        (0.1, 0.05, 0.15, 0.06, (0.1,), "no difference shown"),  # the test says otherwise
+        (0.1, 0.05, 0.15, 0.01, (0.3, -0.1), "no difference shown"),  # one seed says otherwise
+        (0.0, 0.0, 0.0, 1.0, (), "no difference shown"),
     ],
 )
-def test_what_counts_as_shown(mean, low, high, by_seed, verdict):
-    assert Difference(mean, low, high, 0, 0, 1.0, by_seed).verdict == verdict
+def test_what_counts_as_shown(mean, low, high, p, by_seed, verdict):
+    assert Difference(mean, low, high, 0, 0, p, by_seed).verdict == verdict
 
 
 def test_the_choice_of_a_fold_is_made_by_its_own_held_out_pictures(monkeypatch):

@@ -57,23 +57,23 @@ def row_of_table(folder, label):
 
 
 def test_a_grid_with_folds_and_seeds(tmp_path, capsys):
-    grid = "--grid=bas_weight=0,1; seed=0,1"
+    grid = "--grid=bas_weight=0,1.25; seed=0,1"
     assert ask(tmp_path, grid, "--folds=3", "--parallel=2", "--title=My <study>") == 0
     assert names_in(tmp_path) == sorted(
-        f"bas_weight={b},seed={s},fold={k}of3" for b in (0, 1) for s in (0, 1) for k in (1, 2, 3)
+        f"bas_weight={b},seed={s},fold={k}of3" for b in (0, 1.25) for s in (0, 1) for k in (1, 2, 3)
     )
     output = capsys.readouterr().out
     assert "2 rows, 12 trials: 0 are finished, 12 to go." in output
     assert re.search(r"\[12/12\] bas_weight=\d,seed=\d,fold=\dof3: GT-known Loc", output)
     assert re.search(r"1 to go, about \d+ s", output)
-    # By hand, see fake_train: of 12 pictures 2 and 3 are hit at weight 0, 6 and 7 at weight 1.
-    first, second = row_of_table(tmp_path, "bas_weight=0"), row_of_table(tmp_path, "bas_weight=1")
+    # By hand, see fake_train: of 12 pictures 2 and 3 are hit at weight 0, 7 and 8 at weight 1.25.
+    first, second = (row_of_table(tmp_path, f"bas_weight={weight}") for weight in (0, 1.25))
     assert first[1].startswith(f"{2.5 / 12:.3f} ± {0.5 / 12 * 2**0.5:.3f}")
-    assert second[1].startswith(f"{6.5 / 12:.3f}")
-    assert f"better: +{4 / 12:.3f}" in second[-3]  # pictures 2 to 6, one of them half
+    assert second[1].startswith(f"{7.5 / 12:.3f}")
+    assert f"better: +{5 / 12:.3f}" in second[-3]  # pictures 2 to 7, two of them half
     assert first[-2:] == second[-2:] == ["12", "0, 1"]
     page = (tmp_path / "report.html").read_text()
-    assert "My &lt;study&gt;" in page and "5 pictures gained, 0 lost, p = 0.062" in page
+    assert "My &lt;study&gt;" in page and "6 pictures gained, 0 lost, p = 0.031" in page
     assert "http" not in re.sub(r"data:image/\w+;base64,[\w+/=]+", "", page)
     assert page.count("<figure>") == 2 * 4  # of the four pictures in the first fold
     assert len(os.listdir(tmp_path / "pictures")) == 8

@@ -15,6 +15,7 @@ from wsol_tf.studies.grid import Row
 from wsol_tf.studies.trials import Trial
 
 MAIN = "gt_known_loc"
+SIGNIFICANT = 0.05
 OF_PICTURES = ("gt_known_loc", "miou_box", "miou_mask", "top1_loc", "top1_cls", "cam")
 
 
@@ -58,11 +59,16 @@ class Difference:
     def verdict(self) -> str:
         """Says in words what is shown: better, worse, or no difference.
 
-        A difference is shown where the interval leaves out 0 and no seed says otherwise.
+        A difference is shown where the interval leaves out 0, McNemar's test agrees (the interval
+        alone is too sure where few pictures differ) and no seed says otherwise.
         """
         sign = 1 if self.mean > 0 else -1
         shown = self.low > 0 or self.high < 0
-        if not shown or any(value * sign < 0 for value in self.by_seed):
+        if (
+            not shown
+            or (self.p is not None and self.p >= SIGNIFICANT)
+            or any(value * sign < 0 for value in self.by_seed)
+        ):
             return "no difference shown"
         return "better" if sign > 0 else "worse"
 
