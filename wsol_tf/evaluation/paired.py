@@ -45,7 +45,7 @@ def bootstrap_mean(
     groups: ArrayLike | None = None,
     *,
     level: float = 0.95,
-    samples: int = 10_000,
+    samples: int = 5_000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """Computes a mean over pictures and its bootstrap interval: pictures are drawn again and again.
@@ -70,7 +70,7 @@ def bootstrap_mean(
     sums, counts = np.bincount(index, values[known]), np.bincount(index)
     rng, number = np.random.default_rng(seed), len(sums)
     means = np.empty(samples)
-    step = max(1, 10**7 // number)  # so many draws at a time fit in memory
+    step = max(1, 2 * 10**6 // number)  # so many draws at a time fit in memory
     for start in range(0, samples, step):
         drawn = rng.integers(number, size=(min(step, samples - start), number))
         means[start : start + step] = sums[drawn].sum(1) / counts[drawn].sum(1)
@@ -84,7 +84,7 @@ def bootstrap_difference(
     groups: ArrayLike | None = None,
     *,
     level: float = 0.95,
-    samples: int = 10_000,
+    samples: int = 5_000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """Computes by how much a second thing is better on the same pictures, with an interval.
