@@ -61,7 +61,7 @@ def test_files_and_keys_of_the_contract(score, tmp_path, capsys):
     status, figures, lines = score()
     assert status == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png",
+        "report.html", "metrics.json", "predictions.jsonl", "outcomes.jsonl", "contact_sheet.png",
         "threshold_curves.png", "outcomes.png", "per_class.png",
     }  # fmt: skip
     assert undefined_names(figures) == set()
@@ -178,7 +178,7 @@ def test_image_folder_says_what_localization_needs(model_path, tmp_path, capsys)
     assert figures["gt_known_loc"] is None and figures["top1_cls"] is not None
     assert figures["num_images"] == 4
     assert {path.name for path in out.iterdir()} == {
-        "report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png"
+        "report.html", "metrics.json", "predictions.jsonl", "outcomes.jsonl", "contact_sheet.png"
     }  # fmt: skip
     output = capsys.readouterr().out
     assert "no boxes and no masks" in output and "--dataset=voc_folder" in output

@@ -37,12 +37,21 @@ ROOMS = {
         "wsol_tf.evaluation",
         "wsol_tf.report",
     ),
+    "wsol_tf.studies": (
+        *GROUND,
+        "wsol_tf.programs",
+        "wsol_tf.data",
+        "wsol_tf.model",
+        "wsol_tf.evaluation",
+        "wsol_tf.report",
+        "wsol_tf.training",
+    ),
     "wsol_tf": ("wsol_tf",),  # the face of the package, and the programs
     "edge.runtime": (),
     "edge": ("edge", "wsol_tf"),
 }
 PROGRAMS = {"wsol_tf.train", "wsol_tf.evaluate", "wsol_tf.predict", "wsol_tf.datasets",
-            "wsol_tf.demo", "wsol_tf.programs", "wsol_tf.data.shapes"}  # fmt: skip
+            "wsol_tf.demo", "wsol_tf.study", "wsol_tf.programs", "wsol_tf.data.shapes"}  # fmt: skip
 
 
 def tree_of(path):

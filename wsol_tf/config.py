@@ -126,7 +126,10 @@ class Config:
         path=True,
     )
     download: bool = _setting(True, "Download a public data set that is not there.")
-    split: str = _setting("train", "Split that is trained on, or a slice of it: 'train[:90%]'.")
+    split: str = _setting(
+        "train",
+        "Split that is trained on, a slice or a sum: 'train[:90%]', 'train+val[fold!=2/5]'.",
+    )
     val_split: str = _setting(
         "val", "Split that is scored after training; empty: only the held-out part is."
     )
@@ -137,6 +140,11 @@ class Config:
     )
     num_examples: int = _setting(
         0, "At most this many pictures to train on, and a third as many to score on; 0: all."
+    )
+    data_seed: int = _setting(
+        -1,
+        "Seed of drawn pictures and of the choice that num_examples makes; -1: that of seed.",
+        within="[-1, inf]",
     )
     single_class: bool = _setting(False, "Leave out pictures with several classes.")
     on_bad_image: str = _setting(

@@ -25,7 +25,7 @@ from wsol_tf.config import MAPS, resize_side
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
-from wsol_tf.evaluation import baselines, stored_maps, workers, wsolevaluation
+from wsol_tf.evaluation import baselines, outcomes, stored_maps, workers, wsolevaluation
 from wsol_tf.evaluation.methods import (
     BASELINES,
     method_of_classifier,
@@ -162,7 +162,7 @@ def evaluate(
     programs.make_output_dir(values.output_dir)
     method, source, stored = make_scored(values, threshold)
     with workers.mapper(values.workers) as map_chunks:
-        figures, predictions = score(
+        figures, predictions, accumulators = score(
             method,
             source,
             metrics=metrics,
@@ -183,6 +183,9 @@ def evaluate(
     }
     figures["definitions"] = definitions.definitions_of(figures)
     written = _write(values, program, figures, predictions, method, source)
+    lines = outcomes.outcome_lines(accumulators, method.thresholds, source.classes)
+    files.write(os.path.join(values.output_dir, outcomes.LINES), lines)
+    written.append(outcomes.LINES)
     if not source.has_boxes and not source.has_masks:
         programs.say(
             "This data has no boxes and no masks, so only the classification is scored. To score "

@@ -285,6 +285,21 @@ def from_flagfile(path: str | os.PathLike, *arguments: str) -> Config:
     return from_flags(flag_values)
 
 
+def from_arguments(*arguments: str) -> Config:
+    """Makes a Config from the arguments of a command line (`--name=value`), as train does.
+
+    Raises:
+        ValueError: an argument is no setting, or its value is not legal.
+    """
+    flag_values = flags.FlagValues()
+    define_flags(flag_values=flag_values)
+    try:
+        flag_values(["", *arguments])
+    except flags.Error as error:
+        raise ValueError(str(error)) from None
+    return from_flags(flag_values)
+
+
 def to_flagfile(config: Config) -> str:
     """Returns the text of a flagfile: every setting on a line, with its help before it."""
     lines = []

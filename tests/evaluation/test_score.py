@@ -463,7 +463,7 @@ def test_a_model_that_refines_is_scored_beside_its_plain_maps(multi_label):
     model.thresholds[PLAIN] = 0.3
     method = method_of(model)
     assert method.kinds[:2] == ("mean", PLAIN) and method.refine == "guided"
-    figures, _ = score_method(method, multi_label)
+    figures, _, _ = score_method(method, multi_label)
     assert figures["other_maps"][PLAIN]["threshold"] == 0.3
     assert "the same, not refined" in terminal.figures_table(figures)
     # CAM is never refined, so there is nothing to stand beside it.

@@ -1,7 +1,6 @@
 """Data sets by name: each opens as a Source, whole or a slice of it."""
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from wsol_tf import config, files
 from wsol_tf.data.coco import open_coco
 from wsol_tf.data.csv_table import open_csv
 from wsol_tf.data.folders import open_image_folder, open_voc_folder
+from wsol_tf.data.parts import parse_split, take_fold, unite
 from wsol_tf.data.shapes import open_shapes
 from wsol_tf.data.source import Report, Source, subset
 
@@ -48,10 +48,9 @@ def open_dataset(
         kind: `shapes` (drawn), `image_folder`, `csv`, `coco`, `voc_folder` (your own files),
             `voc`, `voc2007`, `caltech_birds2011`, `imagenet2012`, `oxford_iiit_pet` (public), or
             what `register_dataset` made known; docs/data.md describes each.
-        data_dir: the folder of the data set; not used by `shapes`. For public ones the folder of
-            tensorflow_datasets, '' for its default.
-        split: name of the split, such as `train` or `val`, or a slice of it, such as
-            `train[:90%]` or `train[500:]`.
+        data_dir: its folder (`shapes` has none); of public ones that of tensorflow_datasets or ''.
+        split: such as `train`; a slice, `train[:90%]`; a sum, `train+val`; or one of five folds
+            and all but it, `train+val[fold=2/5]` and `train+val[fold!=2/5]`; see docs/data.md.
         classes: class names that fix the ids, such as those of a trained model. By default the
             data set's own.
         seed: fixes drawn pictures, and the choice that `num_examples` makes.
@@ -82,13 +81,28 @@ def open_dataset(
         "report": Report(on_bad_image),
     }
     if kind == "shapes":
-        return open_shapes(split, seed=seed, num_examples=num_examples, **options)
-    source = _open_split(kind, data_dir, split, download, options)
-    return _chosen(source, single_class, num_examples, seed)
+        options |= {"seed": seed, "num_examples": num_examples}
+    whole, fold = parse_split(split)
+    source = _open_whole(kind, data_dir, whole, download, options)
+    source = _chosen(source, single_class, num_examples, seed)
+    return take_fold(source, fold) if fold else source
+
+
+def _open_whole(kind, data_dir, split, download, options):
+    """Opens a split without a fold, or several with + between them."""
+    # tfds adds splits up by itself.
+    splits = [split] if kind in PUBLIC else [part.strip() for part in split.split("+")]
+    parts: list[Source] = []
+    for part in splits:
+        parts.append(_open_split(kind, data_dir, part, download, options))
+        options["classes"] = parts[0].classes
+    return parts[0] if len(parts) == 1 else unite(parts, splits)
 
 
 def _open_split(kind, data_dir, split, download, options):
-    """Opens a split of files, whole."""
+    """Opens a single split, or a slice of it."""
+    if kind == "shapes":
+        return open_shapes(split, **options)
     if kind in PUBLIC:
         from wsol_tf.data.public import open_public  # takes a while, and only these need it
 
@@ -154,7 +168,7 @@ def _sliced(open_split, data_dir, split, options):
     Files have an order, often by class, so slices are taken of a fixed random order. Slices that
     do not overlap share no picture.
     """
-    if not re.search(r"[\[+]", split):
+    if "[" not in split:
         return open_split(data_dir, split, **options)
     from tensorflow_datasets import core
 

@@ -107,12 +107,12 @@ def write_report(
         maps=_maps(figures),
         baselines=_baselines(figures),
         standard_metrics=_standard_metrics(figures),
-        charts={name: _chart_uri(image) for name, image in chart_images.items()},
+        charts={name: chart_uri(image) for name, image in chart_images.items()},
         threshold_lesson=_threshold_lesson(figures),
-        sheets=[(heading, _embedded(row)) for heading, row in tiles.items()
+        sheets=[(heading, embedded(row)) for heading, row in tiles.items()
                 if heading not in OUTCOMES and row],
         outcomes=_outcomes(figures),
-        errors=[(name, _embedded(tiles[name])) for name in OUTCOMES[1:] if tiles.get(name)],
+        errors=[(name, embedded(tiles[name])) for name in OUTCOMES[1:] if tiles.get(name)],
         class_table=_class_table(figures),
         troubles=list(_troubles(figures)),
         provenance=[name for name in PROVENANCE if name in figures],
@@ -300,11 +300,13 @@ def template_environment() -> jinja2.Environment:
     return environment
 
 
-def _embedded(tiles):
+def embedded(tiles: Sequence[tuple[np.ndarray, str]]) -> list[tuple[str, str]]:
+    """Turns pictures with captions into data that a page holds itself."""
     return [(_data_uri(Image.fromarray(tile), "jpeg", quality=85), text) for tile, text in tiles]
 
 
-def _chart_uri(array):
+def chart_uri(array: np.ndarray) -> str:
+    """Turns a chart into data that a page holds itself."""
     # Few colours are enough for a chart, and make the file a third as large.
     image = Image.fromarray(array).quantize(64, dither=Image.Dither.NONE)
     return _data_uri(image, "png", optimize=True)

@@ -14,6 +14,7 @@ FILES = (
     "history.csv",
     "curves.png",
     "metrics.json",
+    "outcomes.jsonl",
     "contact_sheet.png",
     "logs",
     "validation",

@@ -18,6 +18,7 @@ from wsol_tf.data.batches import training_batches
 from wsol_tf.data.cache import cached_reader
 from wsol_tf.data.source import Source
 from wsol_tf.data.stream import TrainingStream
+from wsol_tf.evaluation import outcomes
 from wsol_tf.evaluation.pairs import method_of
 from wsol_tf.evaluation.score import score
 from wsol_tf.model.build import build_model, load_model
@@ -345,9 +346,8 @@ class Run:
                 "are optimistic."
             )
             scored = self.source
-        figures = self._score_and_show(
-            scored, chosen.held if optimistic and len(chosen.held) else None
-        )
+        positions = chosen.held if optimistic and len(chosen.held) else None
+        figures = self._score_and_show(scored, positions, chosen.by_rule["maps"])
         return {
             "interrupted": self.interrupted,
             "scored_on": self.splits.scored_on,
@@ -366,14 +366,21 @@ class Run:
             "minutes": round((state.seconds + time.monotonic() - started) / 60, 2),
         }
 
-    def _score_and_show(self, source, positions):
-        """Scores the model on pictures; shows the figures as a table and a contact sheet."""
+    def _score_and_show(self, source, positions, label_only):
+        """Scores the model on pictures; shows the figures as a table and a contact sheet.
+
+        outcomes.jsonl is of the thresholds `label_only`, that were chosen without boxes.
+        """
         method = method_of(self.model)
         progress = terminal.progress_bar(len(source if positions is None else positions))
-        figures, predictions = score(method, source, positions, progress=progress)
+        figures, predictions, accumulators = score(
+            method, source, positions, metrics=("max_box_acc_v2",), progress=progress
+        )
         if self.restore_folder():
             callbacks.save_model(self.model, self.path("model.keras"))
             write_curves(self.path("curves.png"), self.state.history, self.model.loss_weights)
+        lines = outcomes.outcome_lines(accumulators, label_only, source.classes)
+        files.write(self.path(outcomes.LINES), lines)
         self.log(terminal.figures_table(figures))
         if source.report.skipped or source.report.noted:
             self.log(source.report.summary())

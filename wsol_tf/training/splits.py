@@ -8,6 +8,7 @@ import numpy as np
 
 from wsol_tf import files
 from wsol_tf.config import Config, resize_side
+from wsol_tf.data.parts import parse_split
 from wsol_tf.data.registry import holdout, open_dataset
 from wsol_tf.data.source import Source, StopAtBadImage
 
@@ -139,14 +140,14 @@ def open_split(config: Config, split: str, classes: Sequence[str] | None = None)
         ValueError: the split can't be opened.
     """
     num_examples = config.num_examples
-    if split != config.split:
+    if parse_split(split)[0] != parse_split(config.split)[0]:  # folds are cut from one choice
         num_examples = -(-num_examples // 3)
     return open_dataset(
         config.dataset,
         config.data_dir,
         split,
         classes=classes,
-        seed=config.seed,
+        seed=config.seed if config.data_seed < 0 else config.data_seed,
         image_size=resize_side(config.input_size, config.resize_size),
         num_examples=num_examples or None,
         download=config.download,
