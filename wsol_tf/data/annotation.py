@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from wsol_tf.data import images
 from wsol_tf.data.example import IGNORE, Example, make_example
+from wsol_tf.data.names import plain
 from wsol_tf.data.source import Report, Source
 
 
@@ -166,6 +167,25 @@ def check_classes(
             "the classes."
         )
     return classes
+
+
+def note_similar_classes(classes: Iterable[str], report: Report) -> None:
+    """Notes names that differ in case, spaces or how accents are composed alone: perhaps one class.
+
+    Args:
+        classes: names of a data set; they stay apart.
+        report: takes the note.
+    """
+    similar: dict[str, list[str]] = {}
+    for name in dict.fromkeys(classes):
+        similar.setdefault(" ".join(plain(name).split()), []).append(name)
+    for names in similar.values():
+        if len(names) > 1:
+            report.note(
+                f"classes {', '.join(map(repr, sorted(names)))}",
+                "the names differ in case, spaces or accents alone; they count as different "
+                "classes, rename them where they are one",
+            )
 
 
 def new_class_ids(own_classes: Sequence[str], classes: Sequence[str]) -> np.ndarray:
