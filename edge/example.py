@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageOps
 from edge.runtime import LocalizerRuntime
 
 CYAN = (0, 214, 255)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow knows more, some by starting other programs
 
 
 def main(model: str, picture: str, output: str) -> None:
@@ -25,7 +26,8 @@ def main(model: str, picture: str, output: str) -> None:
         output: the picture file to write.
     """
     localizer = LocalizerRuntime(model, num_threads=2)
-    image = np.array(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
+    opened = Image.open(picture, formats=FORMATS)
+    image = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
     started = time.perf_counter()
     found = localizer.localize(image)
     seconds = time.perf_counter() - started

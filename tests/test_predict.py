@@ -158,10 +158,10 @@ def test_interrupted_predictions_are_kept(tmp_path, monkeypatch):
     paths = [bright_square(tmp_path / f"{i}.png") for i in range(3)]
     read_image = images.read_image
 
-    def interrupt_the_third(path):
+    def interrupt_the_third(path, **options):
         if path == paths[2]:
             raise KeyboardInterrupt
-        return read_image(path)
+        return read_image(path, **options)
 
     monkeypatch.setattr(images, "read_image", interrupt_the_third)
     with pytest.raises(KeyboardInterrupt):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wsol_tf.data.images import SUFFIXES
+from wsol_tf.data.formats import SUFFIXES
 from wsol_tf.data.source import Source
 
 _WHAT = {

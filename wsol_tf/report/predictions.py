@@ -1,5 +1,6 @@
 """What a model finds in pictures, as files: an overlay, a mask and a line of JSON for each."""
 
+import functools
 import json
 import os
 import sys
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from wsol_tf import files
 from wsol_tf.data import images
 from wsol_tf.report import pictures
 
 LINES = "predictions.jsonl"
+MAX_NAME_BYTES = 200  # of the names of what is written, without their endings
 _ENDINGS = ("_overlay.png", "_mask.png")
 
 
@@ -60,25 +63,26 @@ def write_predictions(
     taken = _names_in_use(paths, output_dir)
     with open(os.path.join(output_dir, LINES), "w") as file:
         for path in paths:
+            shown = files.printable(path)
             try:
-                image = images.read_image(path)
+                image = images.read_image(path, note=functools.partial(_note, path, warn))
                 found = localize(image)
             except (images.BadImage, FloatingPointError) as error:
                 skipped[path] = getattr(error, "reason", str(error).rstrip("."))
                 if on_bad_image == "fail":
                     raise ValueError(
-                        f"{path}: {skipped[path]}. Repair or remove it, or have such pictures "
+                        f"{shown}: {skipped[path]}. Repair or remove it, or have such pictures "
                         "named and skipped: `on_bad_image=skip`."
                     ) from error
-                warn(f"Skipped: {path}: {skipped[path]}.")
+                warn(f"Skipped: {shown}: {skipped[path]}.")
                 continue
-            name = _unique(os.path.splitext(os.path.basename(path))[0], taken)
+            name = _unique(_short(os.path.splitext(os.path.basename(path))[0]), taken)
             _draw(image, found, os.path.join(output_dir, name))
             line = _line(path, image, found, name, kind=kind, threshold=threshold)
             lines.append(line)
             file.write(json.dumps(line, allow_nan=False) + "\n")
             said = [_caption(found), f"box {line['box']}"]
-            log(f"{path}: {', '.join(filter(None, said))}")
+            log(f"{shown}: {', '.join(filter(None, said))}")
     return lines, skipped
 
 
@@ -126,6 +130,18 @@ def _names_in_use(paths, output_dir):
         for ending in _ENDINGS
         if path.endswith(ending)
     }
+
+
+def _note(path, warn, remark):
+    warn(f"{files.printable(path)}: {remark}.")
+
+
+def _short(name):
+    """A name that has room for a number and an ending: few systems take more than 255 bytes."""
+    whole = os.fsencode(name)
+    if len(whole) <= MAX_NAME_BYTES:
+        return name
+    return whole[:MAX_NAME_BYTES].decode("utf-8", "ignore")
 
 
 def _unique(name, taken):

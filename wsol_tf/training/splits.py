@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from wsol_tf.config import Config, resize_side
+from wsol_tf.data.annotation import OtherClasses
 from wsol_tf.data.registry import holdout, open_dataset
 from wsol_tf.data.source import Source, StopAtBadImage
+from wsol_tf.files import BadFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,12 +170,17 @@ def open_scored_split(
         return open_split(config, config.val_split, classes)
     except StopAtBadImage:
         raise
+    except (OtherClasses, BadFile) as error:
+        log(
+            f"Split '{config.val_split}' can't be scored: {error} The held-out pictures are scored "
+            "instead."
+        )
     except ValueError as error:
         log(
             f"No split '{config.val_split}' to score on ({error}) The held-out pictures are "
             "scored instead."
         )
-        return None
+    return None
 
 
 def summarize(source: Source) -> str:
