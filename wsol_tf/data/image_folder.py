@@ -49,8 +49,9 @@ def open_image_folder(
         ValueError: there is no such split, or no picture in it.
     """
     folder = _image_folder_of(data_dir, split)
-    for name in _junk_in(folder):
-        report.skip(f"folder {name}", "a system or a program keeps it for itself, no class")
+    for name, why_not in _folders(folder):
+        if why_not:
+            report.skip(f"folder {_text(name)}", why_not)
     listings = {name: list_pictures(os.path.join(folder, name)) for name in _subfolders(folder)}
     with_pictures = [name for name, found in listings.items() if found.pictures]
     names = {name: _text(name) for name in listings}  # folder -> class
@@ -106,7 +107,8 @@ def _image_folder_of(data_dir, split):
     splits = [
         name for name in _subfolders(data_dir) if _holds_classes(os.path.join(data_dir, name))
     ]
-    if splits:
+    # A folder of folders beside class folders is something else, unless its name says otherwise.
+    if splits and (any(map(_is_split, splits)) or not _with_pictures(data_dir)):
         raise ValueError(
             f"{data_dir} has no split {split!r} with class folders. Legal, because they hold "
             f"folders and no pictures: {', '.join(splits)}."
@@ -130,11 +132,7 @@ def _image_folder_of(data_dir, split):
 
 def _refuse_splits(data_dir):
     """Refuses folders of pictures that are parts of a data set, and would pass as its classes."""
-    pictures = {
-        name: sorted(filter(is_picture, os.listdir(os.path.join(data_dir, name))))
-        for name in _subfolders(data_dir)
-    }
-    names = [name for name, found in pictures.items() if found]
+    names = _with_pictures(data_dir)
     train = [name for name in names if _TRAIN.fullmatch(name.lower())]
     others = [name for name in names if _OTHER_SPLIT.fullmatch(name.lower())]
     containers = [name for name in names if _CONTAINER.fullmatch(name.lower())]
@@ -143,7 +141,8 @@ def _refuse_splits(data_dir):
     ):
         return
     seen = sorted({*train, *others, *containers})
-    example = files.printable(os.path.join(seen[0], pictures[seen[0]][0]))
+    first = min(filter(is_picture, os.listdir(os.path.join(data_dir, seen[0]))))
+    example = files.printable(os.path.join(seen[0], first))
     right = os.path.join(data_dir, "train", "cat", "001.jpg")
     raise ValueError(
         f"{data_dir} has no class folders: {first_ten(seen)} would be the classes, but parts of a "
@@ -153,22 +152,43 @@ def _refuse_splits(data_dir):
     )
 
 
+def _is_split(name):
+    return bool(_TRAIN.fullmatch(name.lower()) or _OTHER_SPLIT.fullmatch(name.lower()))
+
+
+def _with_pictures(folder):
+    """Names of the folders in a folder in which pictures lie."""
+    return [
+        name
+        for name in _subfolders(folder)
+        if any(map(is_picture, os.listdir(os.path.join(folder, name))))
+    ]
+
+
 def _holds_classes(folder):
     """Whether a folder holds folders and no pictures; class folders may hold both."""
     return bool(_subfolders(folder)) and not any(map(is_picture, os.listdir(folder)))
 
 
 def _subfolders(folder):
-    """Names of the folders in a folder, but for hidden ones and those of systems."""
-    return tuple(name for name in _folders(folder) if name.lower() not in JUNK_FOLDERS)
-
-
-def _junk_in(folder):
-    return [name for name in _folders(folder) if name.lower() in JUNK_FOLDERS]
+    """Names of the folders in a folder that may be classes or splits."""
+    return tuple(name for name, why_not in _folders(folder) if why_not is None)
 
 
 def _folders(folder):
+    """(name, None or why it can be no class) of each folder in a folder; hidden ones left out."""
     if not os.path.isdir(folder):
-        return []
-    names = sorted(name for name in os.listdir(folder) if name[0] != ".")
-    return [name for name in names if os.path.isdir(os.path.join(folder, name))]
+        return
+    real = os.path.join(os.path.realpath(folder), "")
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if name[0] == "." or not os.path.isdir(path):
+            continue
+        if name.lower() in JUNK_FOLDERS:
+            yield name, "a system or a program keeps it for itself, no class"
+        elif os.path.islink(path) and real.startswith(os.path.join(os.path.realpath(path), "")):
+            yield name, "a link to a folder that it lies in"
+        elif not os.access(path, os.R_OK | os.X_OK):
+            yield name, "the folder can't be read (permission denied)"
+        else:
+            yield name, None

@@ -121,9 +121,7 @@ def _open_val(open_split, data_dir, split, **options):
                 raise
             except ValueError:
                 continue
-            source.report.note(
-                "split val", f"there is no split of this name, {name!r} is taken for it"
-            )
+            source.report.note("split val", f"there is none of this name, {name!r} is taken")
             return source
         raise
 

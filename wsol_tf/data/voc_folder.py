@@ -216,10 +216,9 @@ def _names_in_annotations(data_dir):
     if found:
         return tuple(sorted(found))
     if errors:
-        readable = len(paths) - len(errors)
         raise ValueError(
-            f"No class is known: {data_dir} has no classes.txt, {len(errors)} XML files in "
-            f"Annotations can't be read, and {readable or 'no'} others have no object. {errors[0]}"
+            f"No class is known: {data_dir} has no classes.txt, and {len(errors)} of {len(paths)} "
+            f"XML files in Annotations can't be read. {errors[0]}"
         )
     raise ValueError(
         f"{data_dir} has no classes.txt and no Annotations/*.xml with objects. Is it a folder "

@@ -49,7 +49,7 @@ class Splits:
         report = self.source.report
         if report.failure:
             raise StopAtBadImage(report.failure) from error
-        if len(report.skipped) >= len(self.kept):
+        if all(self.source.image_ids[i] in report.skipped for i in self.kept):
             raise ValueError(
                 f"{self.source.name}: no picture can be read.\n{report.summary()}"
             ) from error
