@@ -176,6 +176,7 @@ def _loaded(data, picture, note):
     """The picture with its pixels loaded and at most 8 bits a sample."""
     if picture.format in ("JPEG", "MPO"):
         jpeg.load(data, picture)
+    picture.load()
     deep = samples.read_deep(data, picture)
     if deep is None:
         return picture

@@ -12,7 +12,7 @@ def read_deep(data: bytes, picture: Image.Image) -> np.ndarray | None:
 
     Args:
         data: the file.
-        picture: the same, opened by Pillow, which has no mode for colours of more than 8 bits.
+        picture: the same, loaded by Pillow, which has no mode for colours of more than 8 bits.
 
     Returns:
         uint16 [height, width] or [height, width, 3 or 4] (RGB, RGBA), not turned upright; None for
@@ -25,7 +25,7 @@ def read_deep(data: bytes, picture: Image.Image) -> np.ndarray | None:
         return np.clip(samples, 0, 65535).astype(np.uint16)
     if picture.mode not in ("RGB", "RGBA", "LA") or _bits(data, picture) != 16:
         return None
-    picture.load()  # this one notices where data is missing
+    # Pillow has loaded it, so that nothing is missing in the file: this one would not say so.
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16 or samples.shape[:2] != picture.size[::-1]:
         return None
