@@ -1,6 +1,8 @@
+import io
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -253,3 +255,53 @@ def test_refusals_as_a_user_sees_them(model_path, tmp_path):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
         assert sentence in errors and "Traceback" not in errors
+
+
+def test_names_of_any_bytes_and_lengths(tmp_path, capsys):
+    folder = tmp_path / "in"
+    long = [bright_square(folder / f"{'n' * 240}{i}.png") for i in range(2)]
+    wide = bright_square(folder / f"{chr(0x732B) * 83}.png")  # 249 bytes and a suffix
+    loud = bright_square(folder / "red\x1b[31m.png")
+    latin = os.path.join(os.fsencode(folder), b"caf\xe9.png")
+    os.rename(bright_square(folder / "latin.png"), latin)
+    lines, skipped = predict.predict(
+        fake_model(), images.find_images([str(folder)]), str(tmp_path / "out")
+    )
+    assert not skipped
+    assert sorted(line["image"] for line in lines) == sorted(
+        [*long, wide, loud, os.fsdecode(latin)]
+    )
+    written = {line[name] for line in lines for name in ("mask", "overlay")}
+    assert written | {"predictions.jsonl"} == set(os.listdir(tmp_path / "out"))
+    assert len(written) == 10 and max(len(os.fsencode(name)) for name in written) < 240
+    assert lines_of(tmp_path / "out") == lines
+    said = capsys.readouterr().out
+    assert r"red\x1b[31m.png" in said and "\x1b" not in said
+    assert r"caf\udce9.png" in said
+
+
+def test_what_is_no_file_is_skipped_and_what_is_no_picture_named(model_path, tmp_path, capsys):
+    folder = tmp_path / "in"
+    bright_square(folder / "a.png")
+    os.mkfifo(folder / "pipe.jpg")
+    os.symlink("/dev/zero", folder / "endless.jpg")
+    os.symlink(folder, folder / "loop")
+    (folder / "notes.md").write_text("no picture")
+    (folder / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(90))
+    (folder / "deep.png").write_bytes(_dark_16_bits())
+    arguments = (f"--model={model_path}", f"--output_dir={tmp_path / 'out'}")
+    assert run(predict, *arguments, folder, folder / "pipe.jpg") == 0
+    said = capsys.readouterr()
+    assert "2 pictures localized, 3 skipped" in said.out
+    assert "Not taken from" in said.out and "notes.md (not a picture)" in said.out
+    assert "loop (a link to a folder that is read already)" in said.out
+    for name, reason in (("pipe.jpg", "a pipe"), ("endless.jpg", "a device"),
+                         ("IMG_1.HEIC", "HEIC picture.*heif-convert")):  # fmt: skip
+        assert re.search(f"Skipped: {folder / name}: this is .*{reason}", said.err)
+    assert "deep.png: 16-bit samples of which none is above 4095" in said.err
+
+
+def _dark_16_bits():
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((40, 50), 4000, np.uint16)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from wsol_tf import files
 from wsol_tf.evaluation.wsolevaluation import METRICS
 from wsol_tf.report import definitions
 
@@ -85,7 +86,9 @@ def _notes(figures):
     ):
         if figures[name]:
             count = len(figures[name])
-            names = ", ".join(figures[name][:10]) + (", ..." if count > 10 else "")
+            names = ", ".join(map(files.printable, figures[name][:10])) + (
+                ", ..." if count > 10 else ""
+            )
             lines.append(f"{before} {count} picture{'s' * (count != 1)}{after}: {names}")
     return lines
 
