@@ -11,7 +11,7 @@ from wsol_tf.data.annotation import (
     make_annotation,
     note_similar_classes,
 )
-from wsol_tf.data.formats import JUNK_FOLDERS, Listing, is_picture, list_pictures
+from wsol_tf.data.formats import JUNK_FOLDERS, is_picture, list_pictures
 from wsol_tf.data.images import BadImage
 from wsol_tf.data.source import Report, Source
 
@@ -77,7 +77,7 @@ def open_image_folder(
     return file_source(f"image_folder {data_dir} {split}", classes, image_size, report, items)
 
 
-def _report_others(found: Listing, report):
+def _report_others(found, report):
     """Reports what a class folder holds besides the pictures that are taken."""
     for path, reason in found.unreadable.items():
         report.bad_image(_id(path), BadImage(path, reason))

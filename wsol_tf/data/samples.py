@@ -26,14 +26,13 @@ def read_deep(data: bytes, picture: Image.Image) -> np.ndarray | None:
     if picture.mode not in ("RGB", "RGBA", "LA") or _bits(data, picture) != 16:
         return None
     # Pillow has loaded it, so that nothing is missing in the file: this one would not say so.
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if samples is None or samples.dtype != np.uint16 or samples.shape[:2] != picture.size[::-1]:
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype != np.uint16 or stored.shape[:2] != picture.size[::-1]:
         return None
-    if samples.ndim == 2:
-        return samples
-    return cv2.cvtColor(
-        samples, cv2.COLOR_BGRA2RGBA if samples.shape[2] == 4 else cv2.COLOR_BGR2RGB
-    )
+    if stored.ndim == 2:
+        return stored
+    order = cv2.COLOR_BGRA2RGBA if stored.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    return cv2.cvtColor(stored, order)
 
 
 def _bits(data, picture):
