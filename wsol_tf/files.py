@@ -93,7 +93,10 @@ def read_bytes(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
     """
     with open_binary(path, limit) as file:
         try:
-            data = file.read(limit + 1)  # what is in /proc says that it has 0 bytes
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(size + 1)  # room for the file, not for the limit
+            if len(data) > size:  # what is in /proc says that it has 0 bytes
+                data += file.read(limit + 1 - len(data))
         except OSError as error:
             raise BadFile(path, _reason(path, error)) from None
     if len(data) > limit:

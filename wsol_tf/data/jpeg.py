@@ -57,8 +57,9 @@ def decode(data: bytes, picture: Image.Image) -> np.ndarray | None:
         return None
     # Blocks without data become gray, and the last ones are the first to lack it. Of their colour
     # the neighbours may have a share, but not of their lightness.
-    lightness = float(image[-1, -1] @ (0.299, 0.587, 0.114))
-    return None if abs(lightness - 128) < 2 else image
+    red, green, blue = image[-1, -1].tolist()
+    lightness = 0.299 * red + 0.587 * green + 0.114 * blue
+    return None if abs(lightness - 128) < 1.5 else image
 
 
 def load(data: bytes, picture: Image.Image) -> None:
