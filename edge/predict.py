@@ -74,7 +74,7 @@ def run(values: flags.FlagValues, *names: str) -> int:
     """Localizes the pictures and folders that are named; returns the exit status."""
     lines, skipped = predict(
         LocalizerRuntime(values.model, values.num_threads),
-        find_images(names, warn=to_stderr),
+        find_images(names, warn=to_stderr, log=print),
         values.output_dir,
         class_name=values.class_name,
         threshold=programs.parse_threshold(values.threshold),

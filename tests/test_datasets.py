@@ -122,7 +122,7 @@ def test_slices_are_parts_of_one_random_order(kinds, kind):
         assert parts[1].read_example(position).image.shape == (48, 48, 3)
 
 
-@pytest.mark.parametrize("split", ["train[", "train[a:]", "train[:50%]+val", "train[:150%]"])
+@pytest.mark.parametrize("split", ["train[", "train[a:]", "train[:150%]"])
 def test_slices_that_cannot_be_read_are_refused(kinds, split):
     with pytest.raises(ValueError, match="Legal are the name of a split and one slice"):
         open_dataset("voc_folder", kinds["voc_folder"], split)

@@ -12,6 +12,7 @@ import os
 from absl import flags
 
 from wsol_tf import config, files, programs
+from wsol_tf.data.annotation import OtherClasses
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import Source, StopAtBadImage
 from wsol_tf.data.statistics import cautions, dataset_statistics
@@ -51,18 +52,20 @@ def inspect_dataset(values: flags.FlagValues) -> dict[str, dict]:
         except StopAtBadImage:
             raise
         except ValueError as error:
-            missing[split] = str(error)
+            missing[split] = error
             continue
         classes = source.classes
         statistics[split], opened[split] = dataset_statistics(source), source
     if not statistics:
-        raise ValueError(next(iter(missing.values()), "`splits` is empty."))
+        raise next(iter(missing.values()), ValueError("`splits` is empty."))
     programs.say(statistics_table(statistics))
     for split, source in opened.items():
         if source.report.skipped or source.report.noted:
             programs.say(f"\n{split}\n{source.report.summary()}")
-    for split, sentence in missing.items():
-        programs.say(f"\nNo split '{split}': {sentence}")
+    for split, error in missing.items():
+        is_there = isinstance(error, OtherClasses | files.BadFile)
+        what = f"Split '{split}' can't be read" if is_there else f"No split '{split}'"
+        programs.say(f"\n{what}: {error}")
     for sentence in cautions(statistics, opened):
         programs.say(f"\nNote: {sentence}")
     _write(values, statistics, opened)

@@ -221,6 +221,8 @@ def _write(values, program, figures, predictions, method, source):
         command=programs.command_line(program, values),
     )
     written = ["report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png"]
+    if not any(tiles.values()):
+        written.remove("contact_sheet.png")
     return [*written, *(f"{name}.png" for name in charts)]
 
 

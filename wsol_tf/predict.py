@@ -86,7 +86,7 @@ def predict(
 def run(values: flags.FlagValues, *names: str) -> int:
     """Localizes the pictures and folders that are named; returns the exit status."""
     threshold = programs.parse_threshold(values.threshold)
-    paths = find_images(names, warn=to_stderr)
+    paths = find_images(names, warn=to_stderr, log=print)
     lines, skipped = predict(
         load_model(values.model),
         paths,

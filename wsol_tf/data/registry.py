@@ -1,5 +1,6 @@
 """Data sets by name: each opens as a Source, whole or a slice of it."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from wsol_tf import config, files
+from wsol_tf.data.annotation import OtherClasses
 from wsol_tf.data.coco import open_coco
 from wsol_tf.data.csv_table import open_csv
-from wsol_tf.data.folders import open_image_folder, open_voc_folder
+from wsol_tf.data.image_folder import open_image_folder
 from wsol_tf.data.parts import parse_split, take_fold, unite
 from wsol_tf.data.shapes import open_shapes
-from wsol_tf.data.source import Report, Source, subset
+from wsol_tf.data.source import Report, Source, StopAtBadImage, subset
+from wsol_tf.data.voc_folder import open_voc_folder
 
 # What is read from files of the user's own; a slice of a split is made here.
 FILE_KINDS: dict[str, Callable[..., Source]] = {
@@ -23,6 +26,8 @@ FILE_KINDS: dict[str, Callable[..., Source]] = {
 }
 # The other ones but the drawn pictures are public: prepared and sliced by tfds.
 PUBLIC = tuple(name for name in config.choices("dataset") if name not in ("shapes", *FILE_KINDS))
+# What the split to score is called where it is not called val.
+VAL_NAMES = ("valid", "validation", "dev")
 _REGISTERED: dict[str, Callable[..., Source]] = {}
 
 
@@ -51,6 +56,8 @@ def open_dataset(
         data_dir: its folder (`shapes` has none); of public ones that of tensorflow_datasets or ''.
         split: such as `train`; a slice, `train[:90%]`; a sum, `train+val`; or one of five folds
             and all but it, `train+val[fold=2/5]` and `train+val[fold!=2/5]`; see docs/data.md.
+            Where there is no `val` of your own files, `valid`, `validation` and `dev` are looked
+            for.
         classes: class names that fix the ids, such as those of a trained model. By default the
             data set's own.
         seed: fixes drawn pictures, and the choice that `num_examples` makes.
@@ -108,7 +115,30 @@ def _open_split(kind, data_dir, split, download, options):
 
         return open_public(kind, data_dir, split, download=download, **options)
     _check_data_dir(kind, data_dir)
-    return _sliced((FILE_KINDS | _REGISTERED)[kind], data_dir, split, options)
+    open_split = _REGISTERED.get(kind) or functools.partial(_open_val, FILE_KINDS[kind])
+    return _sliced(open_split, data_dir, split, options)
+
+
+def _open_val(open_split, data_dir, split, **options):
+    """Opens a split of files; where there is no `val`, the one with another name for it."""
+    try:
+        return open_split(data_dir, split, **options)
+    except (StopAtBadImage, OtherClasses, files.BadFile):
+        raise
+    except ValueError:
+        if split != "val":
+            raise
+        for name in VAL_NAMES:
+            own_report = Report(options["report"].on_bad_image)
+            try:
+                source = open_split(data_dir, name, **{**options, "report": own_report})
+            except StopAtBadImage:
+                raise
+            except ValueError:
+                continue
+            source.report.note("split val", f"there is none of this name, {name!r} is taken")
+            return source
+        raise
 
 
 def register_dataset(name: str, open_split: Callable[..., Source]) -> None:

@@ -1,5 +1,6 @@
 """What a model finds in pictures, as files: an overlay, a mask and a line of JSON for each."""
 
+import functools
 import json
 import os
 import sys
@@ -70,7 +71,7 @@ def write_predictions(
 
     def one(path):
         try:
-            image = images.read_image(path)
+            image = images.read_image(path, note=functools.partial(_note, path, warn))
             found = localize(image)
         except (images.BadImage, FloatingPointError) as error:
             skipped[path] = getattr(error, "reason", str(error).rstrip("."))
@@ -165,6 +166,10 @@ def _names_in_use(paths, output_dir):
         for ending in _ENDINGS
         if path.endswith(ending)
     }
+
+
+def _note(path, warn, remark):
+    warn(f"{path}: {remark}.")
 
 
 def _unique(name, taken):

@@ -86,7 +86,9 @@ def _notes(figures):
     ):
         if figures[name]:
             count = len(figures[name])
-            names = ", ".join(figures[name][:10]) + (", ..." if count > 10 else "")
+            names = ", ".join(map(files.printable, figures[name][:10])) + (
+                ", ..." if count > 10 else ""
+            )
             lines.append(f"{before} {count} picture{'s' * (count != 1)}{after}: {names}")
     return lines
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from wsol_tf import files
 from wsol_tf.config import Config, resize_side
+from wsol_tf.data.annotation import OtherClasses
 from wsol_tf.data.parts import parse_split
 from wsol_tf.data.registry import holdout, open_dataset
 from wsol_tf.data.source import Source, StopAtBadImage
@@ -49,7 +50,7 @@ class Splits:
         report = self.source.report
         if report.failure:
             raise StopAtBadImage(report.failure) from error
-        if len(report.skipped) >= len(self.kept):
+        if all(self.source.image_ids[i] in report.skipped for i in self.kept):
             raise ValueError(
                 f"{self.source.name}: no picture can be read.\n{report.summary()}"
             ) from error
@@ -170,12 +171,17 @@ def open_scored_split(
         return open_split(config, config.val_split, classes)
     except StopAtBadImage:
         raise
+    except (OtherClasses, files.BadFile) as error:
+        log(
+            f"Split '{config.val_split}' can't be scored: {error} The held-out pictures are scored "
+            "instead."
+        )
     except ValueError as error:
         log(
             f"No split '{config.val_split}' to score on ({error}) The held-out pictures are "
             "scored instead."
         )
-        return None
+    return None
 
 
 def summarize(source: Source) -> str:
