@@ -107,9 +107,8 @@ def write_predictions(
         ) from error
     if ended is not None:
         if not isinstance(ended, ValueError):  # it is a sentence of its own
-            warn(
-                f"Ended after {len(lines) + len(skipped)} of {files.counted(len(paths), 'picture')}."
-            )
+            done, whole = len(lines) + len(skipped), files.counted(len(paths), "picture")
+            warn(f"Ended after {done} of {whole}.")
         raise ended
     return lines, skipped
 
