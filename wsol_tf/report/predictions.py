@@ -1,5 +1,6 @@
 """What a model finds in pictures, as files: an overlay, a mask and a line of JSON for each."""
 
+import contextlib
 import json
 import os
 import sys
@@ -67,35 +68,48 @@ def write_predictions(
     """
     lines, skipped = [], {}
     taken = _names_in_use(paths, output_dir)
-
-    def one(path):
-        try:
-            image = images.read_image(path)
-            found = localize(image)
-        except (images.BadImage, FloatingPointError) as error:
-            skipped[path] = getattr(error, "reason", str(error).rstrip("."))
-            if on_bad_image == "fail":
-                raise ValueError(
-                    f"{path}: {skipped[path]}. Repair or remove it, or have such pictures "
-                    "named and skipped: `on_bad_image=skip`."
-                ) from error
-            warn(f"Skipped: {path}: {skipped[path]}.")
-            return
-        name = _unique(_stem(path), taken)
-        _draw(image, found, os.path.join(output_dir, name))
-        lines.append(_line(path, image, found, name, kind=kind, threshold=threshold))
-        file.write(json.dumps(lines[-1], allow_nan=False) + "\n")
-        file.flush()
-        said = [_caption(found), f"box {lines[-1]['box']}"]
-        log(f"{path}: {', '.join(filter(None, said))}")
-
-    ended = None
     try:
-        place = os.path.join(output_dir, LINES)
+        with _lines_file(output_dir) as file:
+            for path in paths:
+                try:
+                    image = images.read_image(path)
+                    found = localize(image)
+                except (images.BadImage, FloatingPointError) as error:
+                    skipped[path] = getattr(error, "reason", str(error).rstrip("."))
+                    _tell_of_bad(path, skipped[path], on_bad_image, warn)
+                    continue
+                name = _unique(_stem(path), taken)
+                _draw(image, found, os.path.join(output_dir, name))
+                lines.append(_line(path, image, found, name, kind=kind, threshold=threshold))
+                print(json.dumps(lines[-1], allow_nan=False), file=file, flush=True)
+                said = [_caption(found), f"box {lines[-1]['box']}"]
+                log(f"{path}: {', '.join(filter(None, said))}")
+    except BaseException as error:
+        if not isinstance(error, ValueError):  # which is a sentence of its own
+            done, whole = len(lines) + len(skipped), files.counted(len(paths), "picture")
+            warn(f"Ended after {done} of {whole}.")
+        raise
+    return lines, skipped
+
+
+def _tell_of_bad(path, reason, on_bad_image, warn):
+    if on_bad_image == "fail":
+        raise ValueError(
+            f"{path}: {reason}. Repair or remove it, or have such pictures named and skipped: "
+            "`on_bad_image=skip`."
+        )
+    warn(f"Skipped: {path}: {reason}.")
+
+
+@contextlib.contextmanager
+def _lines_file(output_dir):
+    """The file of lines, which takes its place with what is in it, whatever ends the writing."""
+    ended = None
+    place = os.path.join(output_dir, LINES)
+    try:
         with files.replacing(place) as unfinished, open(unfinished, "w") as file:
             try:
-                for path in paths:
-                    one(path)
+                yield file
             except BaseException as error:
                 ended = error
     except OSError as error:
@@ -106,11 +120,7 @@ def write_predictions(
             "written is not there. Start again."
         ) from error
     if ended is not None:
-        if not isinstance(ended, ValueError):  # it is a sentence of its own
-            done, whole = len(lines) + len(skipped), files.counted(len(paths), "picture")
-            warn(f"Ended after {done} of {whole}.")
         raise ended
-    return lines, skipped
 
 
 def _stem(path):
