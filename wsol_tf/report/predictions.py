@@ -43,8 +43,7 @@ def write_predictions(
 
     For each picture NAME.* it writes NAME_overlay.png, NAME_mask.png (255 where the object is, at
     the picture's size) and a line of predictions.jsonl. Pictures with the same name get numbers,
-    and very long names are cut. predictions.jsonl takes its place when all are done, or with what
-    is done by then when Ctrl-C, SIGTERM or an error ends it.
+    and very long names are cut. predictions.jsonl takes its place at the end, whatever the end is.
 
     Args:
         localize: function of a picture uint8 `[height, width, 3]` that returns a `Found` of
@@ -82,12 +81,11 @@ def write_predictions(
                 _draw(image, found, os.path.join(output_dir, name))
                 lines.append(_line(path, image, found, name, kind=kind, threshold=threshold))
                 print(json.dumps(lines[-1], allow_nan=False), file=file, flush=True)
-                said = [_caption(found), f"box {lines[-1]['box']}"]
-                log(f"{path}: {', '.join(filter(None, said))}")
+                caption = _caption(found)
+                log(f"{path}: {caption}{', ' if caption else ''}box {lines[-1]['box']}")
     except BaseException as error:
         if not isinstance(error, ValueError):  # which is a sentence of its own
-            done, whole = len(lines) + len(skipped), files.counted(len(paths), "picture")
-            warn(f"Ended after {done} of {whole}.")
+            warn(f"Ended after {len(lines) + len(skipped)} of {len(paths)} pictures.")
         raise
     return lines, skipped
 
