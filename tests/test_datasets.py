@@ -288,7 +288,7 @@ def test_description_sees_pictures_of_two_splits(kinds, tmp_path, capsys):
     folder = f"--data_dir={tmp_path / 'voc'}"
     assert describe("--dataset=voc_folder", folder, f"--output_dir={tmp_path / 'out'}") == 0
     text = capsys.readouterr().out
-    assert "1 pictures are both in train and in val" in text and "too good: train_00003." in text
+    assert "1 picture is both in train and in val" in text and "too good: train_00003." in text
 
 
 def test_nothing_to_describe_is_refused(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """What a model finds in pictures, as files: an overlay, a mask and a line of JSON for each."""
 
+import contextlib
 import functools
 import json
 import os
@@ -43,8 +44,7 @@ def write_predictions(
 
     For each picture NAME.* it writes NAME_overlay.png, NAME_mask.png (255 where the object is, at
     the picture's size) and a line of predictions.jsonl. Pictures with the same name get numbers,
-    and very long names are cut. predictions.jsonl takes its place when all are done, or with what
-    is done by then when Ctrl-C, SIGTERM or an error ends it.
+    and very long names are cut. predictions.jsonl takes its place at the end, whatever the end is.
 
     Args:
         localize: function of a picture uint8 `[height, width, 3]` that returns a `Found` of
@@ -68,35 +68,48 @@ def write_predictions(
     """
     lines, skipped = [], {}
     taken = _names_in_use(paths, output_dir)
-
-    def one(path):
-        try:
-            image = images.read_image(path, note=functools.partial(_note, path, warn))
-            found = localize(image)
-        except (images.BadImage, FloatingPointError) as error:
-            skipped[path] = getattr(error, "reason", str(error).rstrip("."))
-            if on_bad_image == "fail":
-                raise ValueError(
-                    f"{path}: {skipped[path]}. Repair or remove it, or have such pictures "
-                    "named and skipped: `on_bad_image=skip`."
-                ) from error
-            warn(f"Skipped: {path}: {skipped[path]}.")
-            return
-        name = _unique(_stem(path), taken)
-        _draw(image, found, os.path.join(output_dir, name))
-        lines.append(_line(path, image, found, name, kind=kind, threshold=threshold))
-        file.write(json.dumps(lines[-1], allow_nan=False) + "\n")
-        file.flush()
-        said = [_caption(found), f"box {lines[-1]['box']}"]
-        log(f"{path}: {', '.join(filter(None, said))}")
-
-    ended = None
     try:
-        place = os.path.join(output_dir, LINES)
+        with _lines_file(output_dir) as file:
+            for path in paths:
+                try:
+                    image = images.read_image(path, note=functools.partial(_note, path, warn))
+                    found = localize(image)
+                except (images.BadImage, FloatingPointError) as error:
+                    skipped[path] = getattr(error, "reason", str(error).rstrip("."))
+                    _tell_of_bad(path, skipped[path], on_bad_image, warn)
+                    continue
+                name = _unique(_stem(path), taken)
+                _draw(image, found, os.path.join(output_dir, name))
+                lines.append(_line(path, image, found, name, kind=kind, threshold=threshold))
+                print(json.dumps(lines[-1], allow_nan=False), file=file, flush=True)
+                caption = _caption(found)
+                log(f"{path}: {caption}{', ' if caption else ''}box {lines[-1]['box']}")
+    except BaseException as error:
+        if not isinstance(error, ValueError):  # which is a sentence of its own
+            done = len(lines) + len(skipped)
+            warn(f"Ended after {done} of {files.counted(len(paths), 'picture')}.")
+        raise
+    return lines, skipped
+
+
+def _tell_of_bad(path, reason, on_bad_image, warn):
+    if on_bad_image == "fail":
+        raise ValueError(
+            f"{path}: {reason}. Repair or remove it, or have such pictures named and skipped: "
+            "`on_bad_image=skip`."
+        )
+    warn(f"Skipped: {path}: {reason}.")
+
+
+@contextlib.contextmanager
+def _lines_file(output_dir):
+    """The file of lines, which takes its place with what is in it, whatever ends the writing."""
+    ended = None
+    place = os.path.join(output_dir, LINES)
+    try:
         with files.replacing(place) as unfinished, open(unfinished, "w") as file:
             try:
-                for path in paths:
-                    one(path)
+                yield file
             except BaseException as error:
                 ended = error
     except OSError as error:
@@ -107,11 +120,7 @@ def write_predictions(
             "written is not there. Start again."
         ) from error
     if ended is not None:
-        if not isinstance(ended, ValueError):  # it is a sentence of its own
-            done = len(lines) + len(skipped)
-            warn(f"Ended after {done} of {files.counted(len(paths), 'picture')}.")
         raise ended
-    return lines, skipped
 
 
 def _stem(path):
