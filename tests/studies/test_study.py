@@ -64,7 +64,7 @@ def test_a_grid_with_folds_and_seeds(tmp_path, capsys):
     )
     output = capsys.readouterr().out
     assert "2 rows, 12 trials: 0 are finished, 12 to go." in output
-    assert re.search(r"\[12/12\] bas_weight=\d,seed=\d,fold=\dof3: GT-known Loc", output)
+    assert re.search(r"\[12/12\] bas_weight=[\d.]+,seed=\d,fold=\dof3: GT-known Loc", output)
     assert re.search(r"1 to go, about \d+ s", output)
     # By hand, see fake_train: of 12 pictures 2 and 3 are hit at weight 0, 7 and 8 at weight 1.25.
     first, second = (row_of_table(tmp_path, f"bas_weight={weight}") for weight in (0, 1.25))
