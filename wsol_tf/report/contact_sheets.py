@@ -115,7 +115,7 @@ def draw(method: Method, source: Source, sections: Mapping[str, Sequence[Predict
             side=200,
         )
     if kept.report.skipped:
-        gone = first_ten([files.printable(name) for name in kept.report.skipped])
+        gone = first_ten([files.printable(name) for name in sorted(kept.report.skipped)])
         to_stderr(f"Left out of the contact sheet, can't be read any more: {gone}.")
     return {
         heading: [
