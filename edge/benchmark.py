@@ -116,7 +116,8 @@ def main(argv: Sequence[str]) -> None:
         if not values.models:
             raise ValueError("--models is empty: name .tflite files, with commas between them.")
         threads = parse_threads(values.threads)
-        times = measure(values.models, threads, values.rounds, parse_size(values.size))
+        models = [os.path.expandvars(os.path.expanduser(path)) for path in values.models]
+        times = measure(models, threads, values.rounds, parse_size(values.size))
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"Error: {error}")
     except KeyboardInterrupt:

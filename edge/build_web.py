@@ -91,8 +91,8 @@ def fetch_litert(folder: pathlib.Path) -> None:
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
-    flags.DEFINE_string("output_dir", None, "Folder for the page; it is made.", required=True)
+    programs.define_path("model", None, "The .tflite file that edge.export wrote.", required=True)
+    programs.define_path("output_dir", None, "Folder for the page; it is made.", required=True)
 
 
 def run(values: flags.FlagValues) -> None:

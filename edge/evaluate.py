@@ -28,7 +28,7 @@ def define_flags() -> None:
     """Defines the flags of this program."""
     define_data_flags()
     programs.define_flags(["resize_size"])
-    flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
+    programs.define_path("model", None, "The .tflite file that edge.export wrote.", required=True)
     flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
     flags.DEFINE_enum("view", "crop", ["crop", "whole"], "As in wsol_tf.evaluate.")
     flags.DEFINE_integer("num_threads", 2, "Threads of the interpreter.", lower_bound=1)

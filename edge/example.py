@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageOps
 from edge.runtime import LocalizerRuntime
 
 CYAN = (0, 214, 255)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow knows more, some by starting other programs
 
 
 def main(model: str, picture: str, output: str) -> None:
@@ -28,7 +29,8 @@ def main(model: str, picture: str, output: str) -> None:
     localizer = LocalizerRuntime(model, num_threads=2)
     if os.path.exists(picture) and not os.path.isfile(picture):
         raise ValueError(f"{picture!r} is a folder, a pipe or a device, not a picture.")
-    image = np.array(ImageOps.exif_transpose(Image.open(picture)).convert("RGB"))
+    opened = Image.open(picture, formats=FORMATS)
+    image = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
     started = time.perf_counter()
     found = localizer.localize(image)
     seconds = time.perf_counter() - started

@@ -58,9 +58,9 @@ def write(
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
-    flags.DEFINE_string("output_dir", None, "Folder for the files; it is made.", required=True)
-    flags.DEFINE_string("image", None, "Your own picture in place of the drawn one.")
+    programs.define_path("model", None, "The .tflite file that edge.export wrote.", required=True)
+    programs.define_path("output_dir", None, "Folder for the files; it is made.", required=True)
+    programs.define_path("image", None, "Your own picture in place of the drawn one.")
 
 
 def run(values: flags.FlagValues) -> None:

@@ -22,8 +22,8 @@ from wsol_tf.report.predictions import summary, to_stderr, write_predictions
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("model", None, "The .tflite file that edge.export wrote.", required=True)
-    flags.DEFINE_string("output_dir", None, "Folder for the overlays; it is made.", required=True)
+    programs.define_path("model", None, "The .tflite file that edge.export wrote.", required=True)
+    programs.define_path("output_dir", None, "Folder for the overlays; it is made.", required=True)
     flags.DEFINE_string("class_name", None, "Whose map is shown, for files with map 'all'.")
     flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
     flags.DEFINE_integer("num_threads", 2, "Threads of the interpreter.", lower_bound=1)
@@ -74,13 +74,13 @@ def run(values: flags.FlagValues, *names: str) -> int:
     """Localizes the pictures and folders that are named; returns the exit status."""
     lines, skipped = predict(
         LocalizerRuntime(values.model, values.num_threads),
-        find_images(names, warn=to_stderr),
+        find_images(names, warn=to_stderr, log=print),
         values.output_dir,
         class_name=values.class_name,
         threshold=programs.parse_threshold(values.threshold),
         on_bad_image=values.on_bad_image,
     )
-    print(summary(lines, skipped, values.output_dir))
+    programs.say(summary(lines, skipped, values.output_dir))
     return 0 if lines else 1
 
 

@@ -1,12 +1,15 @@
 """Networks as functions of one picture, and of the batches that scoring feeds them."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from edge.runtime import SIGNATURE
+
+if TYPE_CHECKING:
+    import keras
 
 # uint8 [H, W, 3] of the network's own size -> outputs by name, without the batch dimension
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -30,7 +33,7 @@ def tflite_runner(model_bytes: bytes, threads: int = 1) -> Runner:
     return run
 
 
-def keras_runner(graph: keras.Model) -> Runner:
+def keras_runner(graph: "keras.Model") -> Runner:
     """Returns the function that a model of `graphs.export_graph` computes."""
 
     def run(image: np.ndarray) -> dict[str, np.ndarray]:

@@ -28,6 +28,11 @@ def rng():
 @pytest.fixture
 def quick(monkeypatch):
     """Trains a network of a few layers without tracing a graph: small steps are faster so."""
+    make_quick(monkeypatch.setattr)
+
+
+def make_quick(set_attribute):
+    """Does what the fixture `quick` does, with a function that sets an attribute."""
     from helpers import toy_parts
     from wsol_tf.model import build as building
 
@@ -40,5 +45,5 @@ def quick(monkeypatch):
         compile_model(built, *arguments)
         built.run_eagerly = True
 
-    monkeypatch.setattr(building.backbones, "build_extractor", build)
-    monkeypatch.setattr(building, "compile_model", compile_eagerly)
+    set_attribute(building.backbones, "build_extractor", build)
+    set_attribute(building, "compile_model", compile_eagerly)

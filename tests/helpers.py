@@ -28,8 +28,8 @@ VOC_CLASSES = ("cat", "dog", "fox")  # of `add_picture`
 AT_ONCE = {"localization_start": 0.0, "erasing_start": 0.0, "pseudo_start": 0.0, "warmup": 0.0}
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ("--width=0.25", "--input_size=64", "--head_width=8", "--extractor_weights=none")
-RUN_FILES = {"run.flags", "model.keras", "history.csv", "curves.png", "metrics.json",
-             "contact_sheet.png", "logs", "checkpoints", "validation"}  # fmt: skip
+RUN_FILES = {"run.flags", "model.keras", "history.csv", "curves.png", "metrics.json", "logs",
+             "outcomes.jsonl", "contact_sheet.png", "checkpoints", "validation"}  # fmt: skip
 
 
 def run(program, *arguments):

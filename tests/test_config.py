@@ -97,7 +97,11 @@ def test_the_project_has_flagfiles():
     assert FLAGFILES
 
 
-NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=12)
+# Of paths, variables are expanded, and an unknown one is refused.
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="$"),
+    max_size=12,
+)
 SHARES = st.floats(0, 1)
 STRATEGIES = {bool: st.booleans(), int: st.integers(1, 10**6), float: SHARES, str: NAMES}
 SPECIAL = {
@@ -195,7 +199,16 @@ def test_drops_as_numbers(text, shares):
             "`strategy` 'central' can't accumulate gradients: use 'mirrored'",
         ),
         ({"learning_rate": 0.0}, "`learning_rate` must be above 0. Received: 0.0."),
-        ({"learning_rate": float("inf")}, "`learning_rate` must be above 0. Received: inf."),
+        ({"learning_rate": float("inf")}, "must be above 0. Received: inf. It must be a finite"),
+        ({"bas_weight": float("inf")}, "`bas_weight` must be at least 0. Received: inf. It must"),
+        ({"head_width": 10**8}, "`head_width` must be at most 1000000. Received: 100000000."),
+        ({"epochs": 2.5}, "`epochs` must be a whole number. Received: 2.5."),
+        ({"epochs": True}, "`epochs` must be a whole number. Received: True."),
+        ({"batch_size": "8"}, "`batch_size` must be a whole number. Received: '8'."),
+        ({"l2": None}, "`l2` must be a number. Received: None."),
+        ({"resume": "yes"}, "`resume` must be True or False. Received: 'yes'."),
+        ({"split": 3}, "`split` must be text. Received: 3."),
+        ({"output_dir": "$NOT_THERE_1/run"}, "no environment variable NOT_THERE_1. Received"),
         ({"l2": float("nan")}, "`l2` must be at least 0. Received: nan."),
         ({"warmup": 1.5}, r"`warmup` must lie in \[0, 1\]. Received: 1.5."),
         ({"resize_size": 200}, "`resize_size` must be 0 or at least `input_size`. Received: 200"),

@@ -61,7 +61,7 @@ def test_files_and_keys_of_the_contract(score, tmp_path, capsys):
     status, figures, lines = score()
     assert status == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png",
+        "report.html", "metrics.json", "predictions.jsonl", "outcomes.jsonl", "contact_sheet.png",
         "threshold_curves.png", "outcomes.png", "per_class.png",
     }  # fmt: skip
     assert undefined_names(figures) == set()
@@ -178,7 +178,7 @@ def test_image_folder_says_what_localization_needs(model_path, tmp_path, capsys)
     assert figures["gt_known_loc"] is None and figures["top1_cls"] is not None
     assert figures["num_images"] == 4
     assert {path.name for path in out.iterdir()} == {
-        "report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png"
+        "report.html", "metrics.json", "predictions.jsonl", "outcomes.jsonl", "contact_sheet.png"
     }  # fmt: skip
     output = capsys.readouterr().out
     assert "no boxes and no masks" in output and "--dataset=voc_folder" in output
@@ -404,3 +404,49 @@ def test_from_code_what_cannot_be_scored_is_refused(model_path, voc):
         evaluation.evaluate(model, dataset)
     with pytest.raises(TypeError, match="scores a Localization or a Method.*Received: Sequential"):
         evaluation.evaluate(keras.Sequential(), dataset)
+
+
+# --- files that vanish, and that are none --------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", [3, 0])
+def test_pictures_that_vanish_before_they_are_drawn_end_nothing(
+    model_path, tmp_path, capsys, monkeypatch, left
+):
+    """A network drive that is gone after scoring: the figures are there, the tiles are not."""
+    shapes.write_voc(str(tmp_path / "voc"), 6, size=80, seed=0, split="val")
+    pictures = sorted((tmp_path / "voc" / "JPEGImages").iterdir())
+    draw = evaluate.contact_sheets.draw_tiles
+
+    def lose_pictures(*arguments):
+        for path in pictures[left:]:
+            path.unlink()
+        return draw(*arguments)
+
+    monkeypatch.setattr(evaluate.contact_sheets, "draw_tiles", lose_pictures)
+    out = tmp_path / "out"
+    arguments = (f"--model={model_path}", "--dataset=voc_folder", f"--data_dir={tmp_path / 'voc'}",
+                 "--on_bad_image=fail", f"--output_dir={out}")  # fmt: skip
+    assert run(evaluate, *arguments) == 0
+    said = capsys.readouterr()
+    gone = ", ".join(path.stem for path in pictures[left:])
+    assert f"Left out of the contact sheet, can't be read any more: {gone}." in said.err
+    assert json.loads((out / "metrics.json").read_text())["num_images"] == 6
+    assert (out / "report.html").exists()
+    assert (out / "contact_sheet.png").exists() == bool(left)
+    assert ("contact_sheet.png" in said.out) == bool(left)
+
+
+def test_ten_crops_of_a_picture_that_vanishes(model_path, tmp_path, monkeypatch):
+    shapes.write_voc(str(tmp_path / "voc"), 3, size=80, seed=0, split="val")
+    source = open_dataset("voc_folder", tmp_path / "voc", "val")
+    method = pairs.method_of(load_model(model_path), ten_crop=True)
+    whole = pairs._whole_picture
+
+    def vanished(source, position, example):
+        next((tmp_path / "voc" / "JPEGImages").glob(f"{example.image_id}.*")).unlink()
+        return whole(source, position, example)
+
+    monkeypatch.setattr(pairs, "_whole_picture", vanished)
+    found = list(method.pairs(source, range(3)))
+    assert len(found) == 3 and all(np.isfinite(pair.logits).all() for pair in found)

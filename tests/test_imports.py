@@ -10,12 +10,19 @@ FILES = sorted([*ROOT.glob("wsol_tf/**/*.py"), *ROOT.glob("edge/**/*.py")])
 
 # What the modules of each room may import of ours; every room may import itself. A module is a
 # room where it is named here, else it belongs to its folder's.
-GROUND = ("wsol_tf.config", "wsol_tf.files", "wsol_tf.lazy")  # what everything may stand on
+GROUND = (
+    "wsol_tf.config",
+    "wsol_tf.files",
+    "wsol_tf.lazy",
+    "wsol_tf.keras_settings",
+)  # what everything may stand on
 ROOMS = {
-    "wsol_tf.config": (),
+    "wsol_tf.config": ("wsol_tf.files",),
     "wsol_tf.files": (),
+    "wsol_tf.keras_settings": (),
     "wsol_tf.lazy": (),
-    "wsol_tf.programs": GROUND,
+    "wsol_tf.signals": (),
+    "wsol_tf.programs": (*GROUND, "wsol_tf.signals"),
     "wsol_tf.data": GROUND,
     # What the network needs of the data: how a picture is resized to what it sees.
     "wsol_tf.model": (*GROUND, "wsol_tf.data.transforms"),
@@ -24,10 +31,20 @@ ROOMS = {
     "wsol_tf.training": (
         *GROUND,
         "wsol_tf.programs",
+        "wsol_tf.signals",
         "wsol_tf.data",
         "wsol_tf.model",
         "wsol_tf.evaluation",
         "wsol_tf.report",
+    ),
+    "wsol_tf.studies": (
+        *GROUND,
+        "wsol_tf.programs",
+        "wsol_tf.data",
+        "wsol_tf.model",
+        "wsol_tf.evaluation",
+        "wsol_tf.report",
+        "wsol_tf.training",
     ),
     "wsol_tf": ("wsol_tf",),  # the face of the package, and the programs
     "edge.arrays": (),
@@ -35,7 +52,7 @@ ROOMS = {
     "edge": ("edge", "wsol_tf"),
 }
 PROGRAMS = {"wsol_tf.train", "wsol_tf.evaluate", "wsol_tf.predict", "wsol_tf.datasets",
-            "wsol_tf.demo", "wsol_tf.programs", "wsol_tf.data.shapes"}  # fmt: skip
+            "wsol_tf.demo", "wsol_tf.study", "wsol_tf.programs", "wsol_tf.data.shapes"}  # fmt: skip
 
 
 def tree_of(path):

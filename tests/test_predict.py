@@ -1,6 +1,9 @@
+import io
 import json
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -34,7 +37,7 @@ def fake_model(size=100, **changes):
         return {"logits": logits, "score_map": maps, "localization_map": maps}
 
     settings = dict(
-        input_size=size, classes=CLASSES, map="mean", top_k=5,
+        input_size=size, classes=CLASSES, map="mean", refine="none", top_k=5,
         thresholds={"mean": 0.5, "predicted": 0.25}, predict_on_batch=predict_on_batch,
     )  # fmt: skip
     return FakeModel(**settings | changes)
@@ -158,10 +161,10 @@ def test_interrupted_predictions_are_kept(tmp_path, monkeypatch):
     paths = [bright_square(tmp_path / f"{i}.png") for i in range(3)]
     read_image = images.read_image
 
-    def interrupt_the_third(path):
+    def interrupt_the_third(path, **options):
         if path == paths[2]:
             raise KeyboardInterrupt
-        return read_image(path)
+        return read_image(path, **options)
 
     monkeypatch.setattr(images, "read_image", interrupt_the_third)
     with pytest.raises(KeyboardInterrupt):
@@ -253,3 +256,118 @@ def test_refusals_as_a_user_sees_them(model_path, tmp_path):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
         assert sentence in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left")])
+def test_what_was_found_until_the_end_is_kept(error, tmp_path, capsys):
+    paths = [bright_square(tmp_path / f"{name}.png") for name in "abc"]
+    model = fake_model()
+    localize, seen = model.localize, []
+
+    def interrupted(image, **settings):
+        seen.append(image)
+        if len(seen) == 3:
+            raise error
+        return localize(image, **settings)
+
+    model.localize = interrupted
+    out = tmp_path / "out"
+    with pytest.raises(type(error) if isinstance(error, OSError) else error):
+        predict.predict(model, paths, str(out))
+    lines = (out / "predictions.jsonl").read_text().splitlines()
+    assert [os.path.basename(json.loads(line)["image"]) for line in lines] == ["a.png", "b.png"]
+    assert "Ended after 2 of 3 pictures." in capsys.readouterr().err
+    assert not [name for name in os.listdir(out) if name.startswith(".")]
+
+
+def test_lines_of_an_earlier_call_stay_until_there_are_new_ones(tmp_path):
+    path, out = bright_square(tmp_path / "a.png"), tmp_path / "out"
+    predict.predict(fake_model(), [path], str(out))
+    before = (out / "predictions.jsonl").read_text()
+    model = fake_model()
+    localize = model.localize
+
+    def look(image, **settings):
+        assert (out / "predictions.jsonl").read_text() == before
+        return localize(image, **settings)
+
+    model.localize = look
+    predict.predict(model, [path, path], str(out))
+    assert len((out / "predictions.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_folder_that_is_removed_meanwhile_is_a_sentence(tmp_path):
+    path, out = bright_square(tmp_path / "a.png"), tmp_path / "out"
+    model = fake_model()
+    localize = model.localize
+
+    def remove(image, **settings):
+        shutil.rmtree(out)
+        return localize(image, **settings)
+
+    model.localize = remove
+    with pytest.raises(ValueError, match=f"'{out}' was removed or renamed while pictures"):
+        predict.predict(model, [path], str(out))
+
+
+def test_names_that_are_long_or_no_text_get_files(tmp_path, capsys):
+    """Names of up to 255 bytes, of which an ending and a number need some."""
+    names = ["x" * 250 + ".png", "ü" * 124 + ".png", "\x1b[31mred.png", "no\udcfftext.png"]
+    paths = [bright_square(tmp_path / name) for name in names]
+    lines, skipped = predict.predict(fake_model(), paths, str(tmp_path / "out"))
+    assert not skipped and [line["image"] for line in lines] == paths
+    for line in lines:
+        assert len(os.fsencode(line["overlay"])) <= 200
+        assert os.path.isfile(tmp_path / "out" / line["overlay"])
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and r"\x1b[31mred.png" in said and r"no\udcfftext.png" in said
+
+
+def test_names_of_any_bytes_and_lengths(tmp_path, capsys):
+    folder = tmp_path / "in"
+    long = [bright_square(folder / f"{'n' * 240}{i}.png") for i in range(2)]
+    wide = bright_square(folder / f"{chr(0x732B) * 83}.png")  # 249 bytes and a suffix
+    loud = bright_square(folder / "red\x1b[31m.png")
+    latin = os.path.join(os.fsencode(folder), b"caf\xe9.png")
+    os.rename(bright_square(folder / "latin.png"), latin)
+    lines, skipped = predict.predict(
+        fake_model(), images.find_images([str(folder)]), str(tmp_path / "out")
+    )
+    assert not skipped
+    assert sorted(line["image"] for line in lines) == sorted(
+        [*long, wide, loud, os.fsdecode(latin)]
+    )
+    written = {line[name] for line in lines for name in ("mask", "overlay")}
+    assert written | {"predictions.jsonl"} == set(os.listdir(tmp_path / "out"))
+    assert len(written) == 10 and max(len(os.fsencode(name)) for name in written) < 240
+    assert lines_of(tmp_path / "out") == lines
+    said = capsys.readouterr().out
+    assert r"red\x1b[31m.png" in said and "\x1b" not in said
+    assert r"caf\udce9.png" in said
+
+
+def test_what_is_no_file_is_skipped_and_what_is_no_picture_named(model_path, tmp_path, capsys):
+    folder = tmp_path / "in"
+    bright_square(folder / "a.png")
+    os.mkfifo(folder / "pipe.jpg")
+    os.symlink("/dev/zero", folder / "endless.jpg")
+    os.symlink(folder, folder / "loop")
+    (folder / "notes.md").write_text("no picture")
+    (folder / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(90))
+    (folder / "deep.png").write_bytes(_dark_16_bits())
+    arguments = (f"--model={model_path}", f"--output_dir={tmp_path / 'out'}")
+    assert run(predict, *arguments, folder, folder / "pipe.jpg") == 0
+    said = capsys.readouterr()
+    assert "2 pictures localized, 3 skipped" in said.out
+    assert "Not taken from" in said.out and "notes.md (not a picture)" in said.out
+    assert "loop (a link to a folder that is read already)" in said.out
+    for name, reason in (("pipe.jpg", "a pipe"), ("endless.jpg", "a device"),
+                         ("IMG_1.HEIC", "HEIC picture.*heif-convert")):  # fmt: skip
+        assert re.search(f"Skipped: {folder / name}: this is .*{reason}", said.err)
+    assert "deep.png: 16-bit samples of which none is above 4095" in said.err
+
+
+def _dark_16_bits():
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((40, 50), 4000, np.uint16)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from wsol_tf.lazy import attach
 
 if TYPE_CHECKING:
-    from wsol_tf import data, evaluation, model, report, training
+    from wsol_tf import data, evaluation, model, report, studies, training
     from wsol_tf.config import Config
     from wsol_tf.data.registry import open_dataset, register_dataset
     from wsol_tf.data.source import Source
@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "wsol_tf": "data evaluation model report training",
+        "wsol_tf": "data evaluation model report studies training",
         "wsol_tf.config": "Config",
         "wsol_tf.data.registry": "open_dataset register_dataset",
         "wsol_tf.data.source": "Source",

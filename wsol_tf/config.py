@@ -1,8 +1,13 @@
 """Every setting of a run, once: its value, what it means, and which values are legal."""
 
 import dataclasses
+import math
+import numbers
+import os
 from collections.abc import Mapping
 from typing import Any
+
+from wsol_tf import files
 
 PUBLISHED_CLASSES = 200  # BAS's learning rates were tuned on CUB-200
 
@@ -56,6 +61,9 @@ def check(settings: Mapping[str, Any]) -> None:
         legal = choices(name)
         if legal and value not in legal:
             raise ValueError(f"Unknown `{name}` '{value}'. Legal: {', '.join(map(str, legal))}.")
+        kind, what = _KINDS[field.type]
+        if not isinstance(value, kind) or (isinstance(value, bool) and field.type is not bool):
+            raise ValueError(f"`{name}` must be {what}. Received: {value!r}.")
         if not legal and field.type in (int, float):
             _check_range(name, value, field.metadata["within"])
     low, high = settings.get("pseudo_low"), settings.get("pseudo_high")
@@ -65,7 +73,15 @@ def check(settings: Mapping[str, Any]) -> None:
         )
 
 
-def _check_range(name: str, value: float, within: str) -> None:
+_KINDS: dict[Any, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "text"),
+}
+
+
+def _check_range(name: str, value: Any, within: str) -> None:
     left, right = within[0], within[-1]
     low, high = within[1:-1].split(", ")
     above = value > float(low) if left == "(" else value >= float(low)
@@ -73,14 +89,23 @@ def _check_range(name: str, value: float, within: str) -> None:
     if above and below:
         return
     sentence = f"lie in {within}"
-    if high == "inf":
+    if float(high) > 1:  # no share: only one of the two bounds is of interest
         sentence = f"be above {low}" if left == "(" else f"be at least {low}"
-    raise ValueError(f"`{name}` must {sentence}. Received: {value}.")
+        sentence = sentence if not above or high == "inf" else f"be at most {high}"
+    finite = "" if math.isfinite(value) else " It must be a finite number."
+    raise ValueError(f"`{name}` must {sentence}. Received: {value}.{finite}")
 
 
-def _setting(default: Any, help: str, *, choices: tuple = (), within: str = "[0, inf]") -> Any:
+def _setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple = (),
+    within: str = "[0, inf)",
+    path: bool = False,
+) -> Any:
     """A setting; `within` is the interval of a number's legal values, "[0, 1)" without 1."""
-    metadata = {"help": help, "choices": choices, "within": within}
+    metadata = {"help": help, "choices": choices, "within": within, "path": path}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -96,10 +121,15 @@ class Config:
                  "caltech_birds2011", "imagenet2012", "oxford_iiit_pet"),
     )  # fmt: skip
     data_dir: str = _setting(
-        "", "Folder of the data set; for public ones that of tensorflow_datasets. 'shapes': none."
+        "",
+        "Folder of the data set; for public ones that of tensorflow_datasets. 'shapes': none.",
+        path=True,
     )
     download: bool = _setting(True, "Download a public data set that is not there.")
-    split: str = _setting("train", "Split that is trained on, or a slice of it: 'train[:90%]'.")
+    split: str = _setting(
+        "train",
+        "Split that is trained on, a slice or a sum: 'train[:90%]', 'train+val[fold!=2/5]'.",
+    )
     val_split: str = _setting(
         "val", "Split that is scored after training; empty: only the held-out part is."
     )
@@ -110,6 +140,11 @@ class Config:
     )
     num_examples: int = _setting(
         0, "At most this many pictures to train on, and a third as many to score on; 0: all."
+    )
+    data_seed: int = _setting(
+        -1,
+        "Seed of drawn pictures and of the choice that num_examples makes; -1: that of seed.",
+        within="[-1, inf]",
     )
     single_class: bool = _setting(False, "Leave out pictures with several classes.")
     on_bad_image: str = _setting(
@@ -129,9 +164,13 @@ class Config:
         "mobilenet_v1", "Feature extractor.", choices=("mobilenet_v1", "inception_v3")
     )
     width: float = _setting(1.0, "Width multiplier of MobileNetV1, 0.25 to 1.0.")
-    input_size: int = _setting(224, "Side of the network's input in pixels, a multiple of 32.")
+    input_size: int = _setting(
+        224, "Side of the network's input in pixels, a multiple of 32.", within="[1, 1000000]"
+    )
     resize_size: int = _setting(
-        0, "Side that pictures are resized to before they are cropped; 0: 8/7 of input_size."
+        0,
+        "Side that pictures are resized to before they are cropped; 0: 8/7 of input_size.",
+        within="[0, 1000000]",
     )
     output_stride: int = _setting(
         8,
@@ -142,13 +181,15 @@ class Config:
         True, "Dilate the convolutions behind a removed stride; off: as BAS does."
     )
     extractor_weights: str = _setting(
-        "imagenet", "'imagenet' (downloaded), 'none', or the path of a .weights.h5 file."
+        "imagenet",
+        "'imagenet' (downloaded), 'none', or the path of a .weights.h5 file.",
+        path=True,
     )
     bn_momentum: float = _setting(
         0.9, "Share of the moving average that a batch keeps.", within="[0, 1]"
     )
     head_width: int = _setting(
-        1024, "Channels of the classifier's two 3x3 convolutions.", within="[1, inf]"
+        1024, "Channels of the classifier's two 3x3 convolutions.", within="[1, 1000000]"
     )
     final_relu: bool = _setting(False, "End the score map with a ReLU, as BAS does.")
     localizer: str = _setting(
@@ -206,9 +247,9 @@ class Config:
     )
 
     # Optimizer
-    epochs: int = _setting(30, "Passes over the training pictures.", within="[1, inf]")
+    epochs: int = _setting(30, "Passes over the training pictures.", within="[1, 1000000]")
     batch_size: int = _setting(
-        32, "Pictures per step, over all devices together.", within="[1, inf]"
+        32, "Pictures per step, over all devices together.", within="[1, 1000000]"
     )
     learning_rate: float = _setting(
         1e-3, "Learning rate of the backbone's kernels.", within="(0, inf)"
@@ -237,14 +278,16 @@ class Config:
     gradient_accumulation: int = _setting(
         1,
         "Parts that each batch is split into, processed one after the other to save memory.",
-        within="[1, inf]",
+        within="[1, 1000000]",
     )
     mixed_precision: str = _setting(
         "float32",
         "Precision of the layers.",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
-    seed: int = _setting(0, "Seed of weights, shuffling, augmentation and drawn pictures.")
+    seed: int = _setting(
+        0, "Seed of weights, shuffling, augmentation and drawn pictures.", within="[0, 4294967295]"
+    )
 
     # Scoring
     map: str = _setting(
@@ -259,7 +302,7 @@ class Config:
         "the picture has an edge; kept with the model.",
         choices=("none", "guided"),
     )
-    top_k: int = _setting(5, "Classes that the map 'topk' averages over.", within="[1, inf]")
+    top_k: int = _setting(5, "Classes that the map 'topk' averages over.", within="[1, 1000000]")
 
     threshold_from: str = _setting(
         "maps",
@@ -275,7 +318,7 @@ class Config:
         "0: never.",
     )
     validation_images: int = _setting(
-        64, "At most this many held-out pictures are validated on.", within="[1, inf]"
+        64, "At most this many held-out pictures are validated on.", within="[1, inf)"
     )
     best_by: str = _setting(
         "last",
@@ -300,24 +343,28 @@ class Config:
     steps_per_execution: int = _setting(
         1,
         "Steps that run between two reports of the losses; more is faster on a GPU.",
-        within="[1, inf]",
+        within="[1, 1000000]",
     )
     deterministic: bool = _setting(
         False, "Same seed, same weights to the last bit, also on a GPU; slower."
     )
 
     # Output
-    output_dir: str = _setting("", "Folder of the run; it is created.")
+    output_dir: str = _setting("", "Folder of the run; it is created.", path=True)
     resume: bool = _setting(True, "Continue the interrupted run in output_dir; off: start anew.")
     checkpoint_every_minutes: float = _setting(5.0, "Minutes between two checkpoints; 0: none.")
     checkpoint_every_steps: int = _setting(
         0, "Steps between two checkpoints, besides those by time; 0: by time only."
     )
     keep_checkpoints: int = _setting(
-        2, "Checkpoints that are kept, the newest ones.", within="[1, inf]"
+        2, "Checkpoints that are kept, the newest ones.", within="[1, inf)"
     )
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata["path"] and isinstance(value, (str, os.PathLike)):
+                object.__setattr__(self, field.name, files.expanded(value))
         check({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
         if self.gradient_accumulation > 1 and self.strategy == "central":
             raise ValueError(

@@ -10,12 +10,13 @@ boxes and masks to look at.
 import os
 
 from absl import flags
-from PIL import Image
 
 from wsol_tf import config, files, programs
+from wsol_tf.data.annotation import OtherClasses
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import Source, StopAtBadImage
 from wsol_tf.data.statistics import cautions, dataset_statistics
+from wsol_tf.report import pictures
 from wsol_tf.report.dataset_sheet import draw_dataset_sheet
 
 LISTED = 40  # classes that are printed; dataset.json has all
@@ -26,7 +27,7 @@ def define_flags():
     """Defines the flags of this program."""
     legal = config.choices("dataset")
     flags.DEFINE_enum("dataset", None, legal, "Data set.", required=True)
-    flags.DEFINE_string("data_dir", "", "Folder of the data set, as for training.")
+    programs.define_path("data_dir", "", "Folder of the data set, as for training.")
     flags.DEFINE_list("splits", "train,val,test", "Splits; those that are not there are named.")
     flags.DEFINE_bool("download", True, "Download a public data set that is not there.")
     flags.DEFINE_bool("single_class", False, "Leave out pictures with several classes.")
@@ -37,7 +38,7 @@ def define_flags():
         "'skip' and name them, or 'fail' at the first.",
     )
     flags.DEFINE_integer("num_examples", 0, "At most so many pictures of a split; 0: all.")
-    flags.DEFINE_string("output_dir", "dataset_report", "Folder for the sheet; it is made.")
+    programs.define_path("output_dir", "dataset_report", "Folder for the sheet; it is made.")
 
 
 def inspect_dataset(values: flags.FlagValues) -> dict[str, dict]:
@@ -51,18 +52,20 @@ def inspect_dataset(values: flags.FlagValues) -> dict[str, dict]:
         except StopAtBadImage:
             raise
         except ValueError as error:
-            missing[split] = str(error)
+            missing[split] = error
             continue
         classes = source.classes
         statistics[split], opened[split] = dataset_statistics(source), source
     if not statistics:
-        raise ValueError(next(iter(missing.values()), "`splits` is empty."))
-    print(statistics_table(statistics))
+        raise next(iter(missing.values()), ValueError("`splits` is empty."))
+    programs.say(statistics_table(statistics))
     for split, source in opened.items():
         if source.report.skipped or source.report.noted:
             programs.say(f"\n{split}\n{source.report.summary()}")
-    for split, sentence in missing.items():
-        programs.say(f"\nNo split '{split}': {sentence}")
+    for split, error in missing.items():
+        is_there = isinstance(error, OtherClasses | files.BadFile)
+        what = f"Split '{split}' can't be read" if is_there else f"No split '{split}'"
+        programs.say(f"\n{what}: {error}")
     for sentence in cautions(statistics, opened):
         programs.say(f"\nNote: {sentence}")
     _write(values, statistics, opened)
@@ -85,14 +88,14 @@ def _open_split(values, split, classes):
 
 def _write(values, statistics, opened: dict[str, Source]):
     """Writes dataset.json and the contact sheet."""
+    programs.keep_output_dir(values.output_dir)
     files.write_json(os.path.join(values.output_dir, "dataset.json"), statistics)
     title = values.dataset
     if values.data_dir:
         title = f"{os.path.basename(os.path.normpath(values.data_dir))} ({title})"
     sheet = draw_dataset_sheet(opened, title)
-    with files.replacing(os.path.join(values.output_dir, "contact_sheet.png")) as unfinished:
-        Image.fromarray(sheet).save(unfinished)
-    print(f"\nWrote dataset.json and contact_sheet.png to {values.output_dir}.")
+    files.write(os.path.join(values.output_dir, "contact_sheet.png"), pictures.as_png(sheet))
+    programs.say(f"\nWrote dataset.json and contact_sheet.png to {values.output_dir}.")
 
 
 def statistics_table(statistics: dict[str, dict]) -> str:

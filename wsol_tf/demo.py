@@ -6,7 +6,6 @@ Runs the three command lines as a user would, in a few minutes on two CPU cores,
 nothing. `--quick` does the same in a minute, with a model that learns next to nothing.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -14,9 +13,8 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from PIL import Image
 
-from wsol_tf import programs
+from wsol_tf import files, programs
 from wsol_tf.data import transforms
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.evaluation.pairs import predict_pairs
@@ -31,7 +29,7 @@ SHOWN = 6  # pictures in the side-by-side sheet
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("output_dir", "demo", "Folder for everything that the demo writes.")
+    programs.define_path("output_dir", "demo", "Folder for everything that the demo writes.")
     flags.DEFINE_bool(
         "quick", False, "One minute instead of several; the model learns next to nothing."
     )
@@ -40,7 +38,7 @@ def define_flags() -> None:
 def run_program(program: str, *arguments: str) -> None:
     """Runs a program of wsol_tf and shows its command; stops the demo if it fails."""
     shown = " ".join(os.path.relpath(a) if os.path.isabs(a) else a for a in arguments)
-    print(f"\n$ python -m wsol_tf.{program} {shown}", flush=True)
+    programs.say(f"\n$ python -m wsol_tf.{program} {shown}")
     status = subprocess.run([sys.executable, "-m", f"wsol_tf.{program}", *arguments]).returncode
     if status:
         sys.exit(f"The demo stopped: wsol_tf.{program} ended with status {status}.")
@@ -76,7 +74,7 @@ def draw_side_by_side(model_path: str, output_path: str) -> None:
         title=f"Trained on one label per picture\n{pictures.LEGEND}",
         columns=SHOWN,
     )
-    Image.fromarray(sheet).save(output_path)
+    files.write(output_path, pictures.as_png(sheet))
 
 
 def verdict(metrics: dict[str, Any], quick: bool) -> str:
@@ -126,9 +124,8 @@ def demonstrate(output_dir: str, quick: bool) -> None:
         os.path.join(drawn, "JPEGImages"))  # fmt: skip
     sheet = os.path.join(output_dir, "cam_and_localizer.png")
     draw_side_by_side(model, sheet)
-    with open(os.path.join(scored, "metrics.json")) as file:
-        metrics = json.load(file)
-    print(f"\n{verdict(metrics, quick)}\n\nLook at")
+    metrics = files.read_json(os.path.join(scored, "metrics.json"))
+    programs.say(f"\n{verdict(metrics, quick)}\n\nLook at")
     for path, what in (
         (sheet, "CAM and the localizer on the same pictures"),
         (os.path.join(scored, "report.html"), "figures, charts, best and worst localizations"),
@@ -136,7 +133,7 @@ def demonstrate(output_dir: str, quick: bool) -> None:
         (os.path.join(run_dir, "curves.png"), "the seven losses over the epochs"),
         (model, "the model: classes, preprocessing and threshold inside"),
     ):
-        print(f"  {path:36} {what}")
+        programs.say(f"  {path:36} {what}")
 
 
 def run(values: flags.FlagValues) -> None:

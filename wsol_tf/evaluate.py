@@ -19,14 +19,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
-from PIL import Image
 
 from wsol_tf import files, programs
 from wsol_tf.config import MAPS, resize_side
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
-from wsol_tf.evaluation import baselines, stored_maps, workers, wsolevaluation
+from wsol_tf.evaluation import baselines, outcomes, stored_maps, workers, wsolevaluation
 from wsol_tf.evaluation.methods import (
     BASELINES,
     method_of_classifier,
@@ -37,7 +36,7 @@ from wsol_tf.evaluation.pairs import Method, method_of
 from wsol_tf.evaluation.score import score
 from wsol_tf.evaluation.stored_maps import StoredArrays
 from wsol_tf.model.build import load_model
-from wsol_tf.report import contact_sheets, definitions, terminal
+from wsol_tf.report import contact_sheets, definitions, pictures, terminal
 from wsol_tf.report.page import draw_charts, write_report
 
 # What a function returns that makes what is scored of (parsed flags, threshold): the method, the
@@ -80,18 +79,18 @@ def define_flags():
     """Defines the flags of this program."""
     define_data_flags()
     programs.define_flags(NETWORK, output_stride=16)
-    flags.DEFINE_string(
+    programs.define_path(
         "model",
         None,
         "The .keras file that train wrote; or 'imagenet' or a .weights.h5 with its class scores: "
         "the untouched classifier of --extractor, --width, --input_size and --output_stride.",
     )
-    flags.DEFINE_string(
+    programs.define_path(
         "score_maps",
         None,
         "Score maps to score instead of a model's: a folder of IMAGE_ID.npy, or a .npz.",
     )
-    flags.DEFINE_string(
+    programs.define_path(
         "class_scores",
         None,
         "With --score_maps: class scores for Top-1 and Top-5, a folder of .npy or a .npz as well.",
@@ -163,19 +162,19 @@ def evaluate(
     programs.make_output_dir(values.output_dir)
     method, source, stored = make_scored(values, threshold)
     with workers.mapper(values.workers) as map_chunks:
-        figures, predictions = score(
+        figures, predictions, accumulators = score(
             method,
             source,
             metrics=metrics,
             map_chunks=map_chunks,
             progress=terminal.progress_bar(len(source)),
         )
-    print(terminal.figures_table(figures))
+    programs.say(terminal.figures_table(figures))
     if source.report.skipped or source.report.noted:
-        print(source.report.summary())
+        programs.say(source.report.summary())
     for arrays in stored.values():
         if arrays.summary():
-            print(arrays.summary())
+            programs.say(arrays.summary())
     figures = {
         "model": values.model or values.score_maps,
         "scored_on": source.name,
@@ -184,13 +183,16 @@ def evaluate(
     }
     figures["definitions"] = definitions.definitions_of(figures)
     written = _write(values, program, figures, predictions, method, source)
+    lines = outcomes.outcome_lines(accumulators, method.thresholds, source.classes)
+    files.write(os.path.join(values.output_dir, outcomes.LINES), lines)
+    written.append(outcomes.LINES)
     if not source.has_boxes and not source.has_masks:
-        print(
+        programs.say(
             "This data has no boxes and no masks, so only the classification is scored. To score "
             "localization, give boxes: --dataset=csv, --dataset=coco or --dataset=voc_folder, "
             "see docs/data.md."
         )
-    print(f"Wrote {', '.join(written)} to {values.output_dir}.")
+    programs.say(f"Wrote {', '.join(written)} to {values.output_dir}.")
     return figures
 
 
@@ -200,6 +202,7 @@ def _write(values, program, figures, predictions, method, source):
     def path(name):
         return os.path.join(values.output_dir, name)
 
+    programs.keep_output_dir(values.output_dir)
     title = contact_sheets.sheet_title(values.dataset, values.data_dir, values.split)
     files.write_json(path("metrics.json"), figures)
     lines = [json.dumps(line) + "\n" for line in predictions]
@@ -208,7 +211,7 @@ def _write(values, program, figures, predictions, method, source):
     contact_sheets.write_contact_sheet(path("contact_sheet.png"), tiles, title)
     charts = draw_charts(figures)
     for name, chart in charts.items():
-        Image.fromarray(chart).save(path(f"{name}.png"))
+        files.write(path(f"{name}.png"), pictures.as_png(chart))
     write_report(
         path("report.html"),
         figures,
@@ -218,6 +221,8 @@ def _write(values, program, figures, predictions, method, source):
         command=programs.command_line(program, values),
     )
     written = ["report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png"]
+    if not any(tiles.values()):
+        written.remove("contact_sheet.png")
     return [*written, *(f"{name}.png" for name in charts)]
 
 
@@ -276,7 +281,7 @@ def _scored_classifier(values, threshold):
     except ValueError as error:  # --model names the weights here
         sentence = re.sub("`?(--)?extractor_weights`?", "--model", str(error))
         raise ValueError(sentence) from error
-    print(f"Classifier {loaded}.")
+    programs.say(f"Classifier {loaded}.")
     scores = classifier.output.shape[-1]
     if len(source.classes) != scores:
         raise ValueError(

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import IO, Any
@@ -52,6 +53,34 @@ def printable(text: str) -> str:
         else character.encode("unicode_escape", "surrogatepass").decode()
         for character in text
     )
+
+
+def expanded(path: str | os.PathLike) -> str:
+    """Returns a path as a shell would understand it: `~` and `~name`, `$NAME` and `${NAME}`.
+
+    Nothing else does it for a path in a flagfile, in code, or behind `--name=`.
+
+    Raises:
+        ValueError: there is no such variable, and nothing that is called so as it stands.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    if "$" not in path or os.path.lexists(path):
+        return path
+    found = os.path.expanduser(os.path.expandvars(path))
+    missing = re.search(r"\$(\w+|\{\w+\})", found)
+    if missing and not os.path.lexists(found):
+        raise ValueError(
+            f"There is no environment variable {missing[1].strip('{}')}. Received: "
+            f"'{printable(path)}'."
+        )
+    return found
+
+
+def counted(number: int, what: str) -> str:
+    """Returns a number and what is counted: "1 picture", "2 pictures", "3 boxes"."""
+    if number == 1:
+        return f"1 {what}"
+    return f"{number} {what}es" if what.endswith(("s", "x")) else f"{number} {what}s"
 
 
 def open_binary(path: str | os.PathLike, limit: int = MAX_BYTES) -> IO[bytes]:
@@ -178,7 +207,8 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
     """
     path = os.fspath(path)
     folder, name = os.path.split(path)
-    unfinished = os.path.join(folder, f"{UNFINISHED}{os.getpid()}-{name}")
+    # The end of a long name is enough, and no longer than a file system takes.
+    unfinished = os.path.join(folder, f"{UNFINISHED}{os.getpid()}-{name[-50:]}")
     try:
         yield unfinished
         with open(unfinished, "rb") as file:

@@ -22,8 +22,8 @@ from wsol_tf.report.predictions import summary, to_stderr, write_predictions
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("model", None, "The .keras file that train wrote.", required=True)
-    flags.DEFINE_string("output_dir", None, "Folder for the overlays; it is made.", required=True)
+    programs.define_path("model", None, "The .keras file that train wrote.", required=True)
+    programs.define_path("output_dir", None, "Folder for the overlays; it is made.", required=True)
     flags.DEFINE_enum(
         "map", None, MAPS, "Score map that is shown; default: the model's own ('true': predicted)."
     )
@@ -86,7 +86,7 @@ def predict(
 def run(values: flags.FlagValues, *names: str) -> int:
     """Localizes the pictures and folders that are named; returns the exit status."""
     threshold = programs.parse_threshold(values.threshold)
-    paths = find_images(names, warn=to_stderr)
+    paths = find_images(names, warn=to_stderr, log=print)
     lines, skipped = predict(
         load_model(values.model),
         paths,
@@ -96,7 +96,7 @@ def run(values: flags.FlagValues, *names: str) -> int:
         top_k=values.top_k,
         on_bad_image=values.on_bad_image,
     )
-    print(summary(lines, skipped, values.output_dir))
+    programs.say(summary(lines, skipped, values.output_dir))
     return 0 if lines else 1
 
 

@@ -3,20 +3,18 @@
 import contextlib
 import dataclasses
 import inspect
+import io
 import os
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
 from typing import Any
 
 from absl import app, flags
 
+from wsol_tf import files, signals
 from wsol_tf.config import CHANGEABLE_ON_RESUME, RECIPES, Config
-
-INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
-PREEMPTED = 75  # "try again later" (EX_TEMPFAIL): the same command goes on from the checkpoint
 
 # Flags that a program has made here are its own: --help lists them.
 flags.disclaim_key_flags()
@@ -32,6 +30,9 @@ def main(define_flags: Callable[[], None], run: Callable[..., int | None]) -> No
         define_flags: defines the flags of the program.
         run: what the program does, see `call`.
     """
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal can't show is no error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     define_flags()
     app.run(lambda argv: call(run, argv))
 
@@ -41,8 +42,8 @@ def call(run: Callable[..., int | None], argv: Sequence[str]) -> None:
 
     Args:
         run: what the program does. Its signature says how many arguments that are no flags it
-            takes: `run(values)` takes none, `run(values, *paths)` any number. It returns the exit
-            status; None is success.
+            takes: `run(values)` takes none, `run(values, *paths)` any number of paths, in which
+            `~` and `$NAME` are expanded. It returns the exit status; None is success.
         argv: name of the program, and the arguments that are left when flags are parsed.
 
     Raises:
@@ -56,7 +57,7 @@ def call(run: Callable[..., int | None], argv: Sequence[str]) -> None:
             f"Unknown argument '{argv[1]}': settings are given as --name=value."
         ) from None
     with plain_ending():
-        status = run(flags.FLAGS, *argv[1:])
+        status = run(flags.FLAGS, *map(files.expanded, argv[1:]))
     if status:
         sys.exit(status)
 
@@ -65,34 +66,34 @@ def call(run: Callable[..., int | None], argv: Sequence[str]) -> None:
 def plain_ending() -> Iterator[None]:
     """Turns an error that the user can fix into a sentence and status 1, Ctrl-C into status 130.
 
-    A run that was preempted ends with status 75.
+    A run that was preempted ends with status 75, what else got SIGTERM with 143. A second signal
+    ends the process even while it is inside a step that takes long, see `signals.watched`.
     """
-    try:
-        yield
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"Error: {with_flags(str(error))}")
-    except Preempted as error:
-        print(with_flags(str(error)), file=sys.stderr)
-        sys.exit(PREEMPTED)
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    with signals.watched(say_error):
+        try:
+            yield
+        except OSError as error:
+            sys.exit(f"Error: {shown(_sentence(error))}")
+        except (ValueError, FloatingPointError) as error:
+            sys.exit(f"Error: {shown(str(error))}")
+        except signals.Preempted as error:
+            say_error(str(error))
+            sys.exit(signals.PREEMPTED)
+        except signals.Terminated:
+            say_error("\nEnded by SIGTERM.")
+            sys.exit(signals.TERMINATED)
+        except KeyboardInterrupt:
+            say_error("\nInterrupted.")
+            sys.exit(signals.INTERRUPTED)
 
 
-class Preempted(BaseException):
-    """A run was ended from outside and goes on when it is started again.
-
-    Like KeyboardInterrupt it may come at any moment, and is no error that code would handle.
-    """
-
-
-def preempt(number: int, frame: FrameType | None) -> None:
-    """Handles SIGTERM while there is nothing to save.
-
-    Raises:
-        Preempted: always.
-    """
-    raise Preempted("Ended by SIGTERM. Nothing is lost: the same command resumes the run.")
+def _sentence(error):
+    """What an error of the operating system says: the file and the reason, without a number."""
+    if error.errno is None or not error.strerror:
+        return str(error)
+    if error.filename is None:
+        return f"{error.strerror}, while a file was read or written."
+    return f"'{os.fsdecode(error.filename)}' can't be read or written: {error.strerror}."
 
 
 # --- what programs print and take ----------------------------------------------------------------
@@ -113,9 +114,22 @@ def with_flags(text: str, flag_values: flags.FlagValues = flags.FLAGS) -> str:
     return re.sub(r"`(\w+)((?:=[^`]*)?)`", dashed, text)
 
 
+def shown(text: str) -> str:
+    """Makes text of a library fit for the terminal: flags, and no control characters but newlines.
+
+    Names of files and classes stand in it, and a terminal would obey what they hold.
+    """
+    return "\n".join(map(files.printable, with_flags(text).split("\n")))
+
+
 def say(text: str) -> None:
-    """Prints a line of a library for the user of a program, see `with_flags`."""
-    print(with_flags(text), flush=True)
+    """Prints a line of a library for the user of a program, see `shown`."""
+    print(shown(text), flush=True)
+
+
+def say_error(text: str) -> None:
+    """Prints a line apart from what a program is asked for, see `shown`."""
+    print(shown(text), file=sys.stderr, flush=True)
 
 
 def make_output_dir(path: str) -> None:
@@ -135,6 +149,21 @@ def make_output_dir(path: str) -> None:
         ) from error
     if not os.access(path, os.W_OK):
         raise ValueError(f"`output_dir` '{path}' can't be written to. Name another folder.")
+
+
+def keep_output_dir(path: str, log: Callable[[str], None] = say) -> None:
+    """Makes a folder of results again where somebody removed or renamed it meanwhile, and says so.
+
+    Args:
+        path: the folder, which `make_output_dir` has made.
+        log: function that takes lines of text.
+
+    Raises:
+        ValueError: see `make_output_dir`.
+    """
+    if not os.path.isdir(path):
+        make_output_dir(path)
+        log(f"'{path}' was removed or renamed while the program was running; it is made again.")
 
 
 def command_line(program: str, values: flags.FlagValues) -> str:
@@ -169,6 +198,37 @@ def parse_threshold(text: str) -> float | str:
 
 # --- settings as flags ---------------------------------------------------------------------------
 
+
+class _Path(flags.ArgumentParser):
+    """A path, in which `~` and environment variables are expanded."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument: str) -> str:
+        """Returns the path as a shell would understand it."""
+        return files.expanded(argument)
+
+    def flag_type(self) -> str:
+        """Returns the type that --help shows."""
+        return "path"
+
+
+def define_path(
+    name: str,
+    default: str | None,
+    help: str,
+    *,
+    required: bool = False,
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> None:
+    """Defines a flag that is a path: `~` and `$NAME` in it are expanded, as a shell does.
+
+    Behind `--name=` and in a flagfile no shell does it.
+    """
+    serializer = flags.ArgumentSerializer()
+    flags.DEFINE(_Path(), name, default, help, flag_values, serializer, required=required)
+
+
 _DEFINERS: dict[Any, Callable] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
@@ -196,7 +256,9 @@ def define_flags(
         default = defaults.get(field.name, field.default)
         text = field.metadata["help"]
         choices = field.metadata["choices"]
-        if choices and field.type is str:
+        if field.metadata["path"]:
+            define_path(field.name, default, text, flag_values=flag_values)
+        elif choices and field.type is str:
             flags.DEFINE_enum(field.name, default, choices, text, flag_values=flag_values)
         else:
             _DEFINERS[field.type](field.name, default, text, flag_values=flag_values)
@@ -223,6 +285,21 @@ def from_flagfile(path: str | os.PathLike, *arguments: str) -> Config:
     return from_flags(flag_values)
 
 
+def from_arguments(*arguments: str) -> Config:
+    """Makes a Config from the arguments of a command line (`--name=value`), as train does.
+
+    Raises:
+        ValueError: an argument is no setting, or its value is not legal.
+    """
+    flag_values = flags.FlagValues()
+    define_flags(flag_values=flag_values)
+    try:
+        flag_values(["", *arguments])
+    except flags.Error as error:
+        raise ValueError(str(error)) from None
+    return from_flags(flag_values)
+
+
 def to_flagfile(config: Config) -> str:
     """Returns the text of a flagfile: every setting on a line, with its help before it."""
     lines = []
@@ -244,7 +321,7 @@ def differences(config: Config, path: str | os.PathLike) -> list[str]:
     try:
         other = from_flagfile(path)
     except (flags.Error, ValueError, OSError) as error:
-        return [f"{path} can't be read ({error})"]
+        return [f"'{path}' can't be read ({error})"]
     names = (x.name for x in dataclasses.fields(Config) if x.name not in CHANGEABLE_ON_RESUME)
     return [
         f"`{name}={getattr(other, name)}` (here: {getattr(config, name)})"

@@ -12,18 +12,18 @@ import signal
 
 from absl import flags
 
-from wsol_tf import programs
+from wsol_tf import programs, signals
 from wsol_tf.training.run import train
 
 
 def run(values: flags.FlagValues) -> int:
     """Trains with the settings of the command line; returns the exit status."""
-    before = signal.signal(signal.SIGTERM, programs.preempt)
+    before = signal.signal(signal.SIGTERM, signals.preempt)
     try:
         _, figures = train(programs.from_flags(values), log=programs.say)
     finally:
         signal.signal(signal.SIGTERM, before)
-    return programs.INTERRUPTED if figures and figures.get("interrupted") else 0
+    return signals.INTERRUPTED if figures and figures.get("interrupted") else 0
 
 
 if __name__ == "__main__":

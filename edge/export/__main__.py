@@ -17,14 +17,14 @@ from wsol_tf.model.build import load_model
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("model", None, "The .keras file that train wrote.", required=True)
-    flags.DEFINE_string("output_dir", None, "Folder for the files; it is made.", required=True)
+    programs.define_path("model", None, "The .keras file that train wrote.", required=True)
+    programs.define_path("output_dir", None, "Folder for the files; it is made.", required=True)
     flags.DEFINE_list(
         "formats",
         "float32,float16,dynamic,int8",
         f"Which files, of {', '.join(convert.FORMATS)}; the last three are trained for minutes.",
     )
-    flags.DEFINE_string(
+    programs.define_path(
         "calibration_data",
         None,
         "Folder of pictures as the app will see them; no labels are needed. In VOC layout its "
@@ -35,7 +35,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "num_calibration", 100, "Pictures to calibrate on.", lower_bound=calibration.MIN_PICTURES
     )
-    flags.DEFINE_string(
+    programs.define_path(
         "parity_data",
         None,
         "As calibration_data, for the comparison with Keras; default: the same. In VOC layout "

@@ -1,5 +1,6 @@
 """Representative pictures for quantization: they need no labels."""
 
+import functools
 import os
 from collections.abc import Sequence
 
@@ -47,13 +48,13 @@ def open_source(
         return _open_labelled("voc_folder", text, split, image_size, classes)
     paths = images.files_in(text)
     if not paths:
-        raise ValueError(
-            f"There is no picture in folder '{text}' (looked for {', '.join(images.SUFFIXES)})."
-        )
+        raise ValueError(f"There is no picture in folder '{text}'.")
     names = tuple(os.path.relpath(path, text) for path in paths)
+    report = Report()
 
     def read_image(position):
-        return images.read_image(paths[position], image_size)
+        note = functools.partial(report.note, names[position])
+        return images.read_image(paths[position], image_size, note=note)
 
     def read_example(position):
         return make_example(read_image(position), [0], image_id=names[position])
@@ -65,7 +66,7 @@ def open_source(
         labels=(np.zeros(1, np.int32),) * len(names),
         has_boxes=False,
         has_masks=False,
-        report=Report(),
+        report=report,
         read_image=read_image,
         read_example=read_example,
     )

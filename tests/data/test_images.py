@@ -8,6 +8,7 @@ from PIL import Image
 
 from wsol_tf.data import images
 from wsol_tf.data.images import BadImage, read_image, read_image_and_size
+from wsol_tf.data.registry import open_dataset
 
 
 def save(tmp_path, array, name="picture.png", mode=None, **options):
@@ -138,7 +139,7 @@ def test_both_jpeg_decoders_give_the_same_pixels(
         tmp_path, noise.squeeze(), "p.jpg", subsampling=subsampling, progressive=progressive
     )
     fast = read_image(path)
-    monkeypatch.setattr(images, "_decode_jpeg", lambda *arguments: None)
+    monkeypatch.setattr(images.jpeg, "decode", lambda *arguments: None)
     np.testing.assert_array_equal(fast, read_image(path))
     assert fast.std() > 10
 
@@ -218,3 +219,134 @@ def test_tiny_pictures_are_refused(tmp_path, height, width):
 def test_float_samples_are_refused(tmp_path):
     with pytest.raises(BadImage, match="unknown range"):
         read_image(save(tmp_path, np.ones((10, 10), np.float32), "float.tif"))
+
+
+# --- more than 8 bits ----------------------------------------------------------------------------
+
+
+def deep_tiff(samples, orientation=1, order="<"):
+    """An uncompressed TIFF in colour of 8 or 16 bits; Pillow writes none of 16, and none turned."""
+    height, width, channels = samples.shape
+    body = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
+    bits = 8 * samples.itemsize
+    tags = [(256, width), (257, height), (258, None), (259, 1), (262, 2), (273, None),
+            (274, orientation), (277, channels), (278, height), (279, len(body))]  # fmt: skip
+    bits_at = 8 + 2 + 12 * len(tags) + 4
+    values = {258: bits_at, 273: bits_at + 2 * channels}
+    out = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    for tag, value in tags:
+        count = channels if tag == 258 else 1
+        if value is not None and value < 2**16:
+            out += struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0)
+        else:
+            kind = 3 if tag == 258 else 4
+            out += struct.pack(f"{order}HHII", tag, kind, count, values.get(tag, value))
+    return out + bytes(4) + struct.pack(f"{order}{channels}H", *[bits] * channels) + body
+
+
+def deep_png(samples):
+    """A PNG of 16 bits a sample, in gray, colour, or colour and opacity."""
+    height, width = samples.shape[:2]
+    channels = samples.shape[2] if samples.ndim == 3 else 1
+    kind = {1: 0, 3: 2, 4: 6}[channels]
+    rows = samples.astype(">u2").reshape(height, -1)
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    out = b"\x89PNG\r\n\x1a\n"
+    for name, body in (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(raw)),
+        (b"IEND", b""),
+    ):
+        out += struct.pack(">I", len(body)) + name + body
+        out += struct.pack(">I", zlib.crc32(name + body))
+    return out
+
+
+def written(samples, kind):
+    if kind == "png":
+        return deep_png(samples)
+    if samples.ndim == 3:
+        return deep_tiff(samples, order="<" if kind == "tif" else ">")
+    buffer = io.BytesIO()
+    Image.fromarray(samples).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "big-endian tif"])
+@pytest.mark.parametrize("shape", [(10, 20), (10, 20, 3)])
+@pytest.mark.parametrize(("bits", "noted"), [(16, False), (14, True), (12, True), (10, True)])
+def test_samples_are_scaled_by_the_range_that_they_use(kind, shape, bits, noted):
+    top = 2**bits - 1
+    samples = np.full(shape, round(top * 0.6), np.uint16)
+    samples[0, 0], samples[0, 1], samples[0, 2] = 0, top, round(top * 0.2)
+    if len(shape) == 3:
+        samples[5, 5] = top, 0, round(top * 0.2)
+    notes = []
+    read = read_image("x", data=written(samples, kind), note=notes.append)
+    # 0.6 and 0.2 of 255.
+    assert [read[at].tolist() for at in ((9, 9), (0, 0), (0, 1), (0, 2))] == [
+        [153] * 3, [0] * 3, [255] * 3, [51] * 3,
+    ]  # fmt: skip
+    if len(shape) == 3:
+        assert read[5, 5].tolist() == [255, 0, 51]
+    assert len(notes) == noted
+    assert not noted or f"{bits} bits" in notes[0]
+
+
+def test_black_stays_black_and_dark_pictures_are_noted():
+    notes = []
+    black = read_image("x", data=deep_png(np.zeros((10, 20), np.uint16)), note=notes.append)
+    assert black.max() == 0 and not notes
+    dark = np.zeros((10, 20), np.uint16)
+    dark[0, 0] = 4096  # a bit more than 12 hold
+    read_image("x", data=deep_png(dark), note=notes.append)
+    assert "14 bits" in notes[0]
+
+
+def test_opacity_has_a_range_of_its_own():
+    samples = np.full((10, 20, 4), 4095, np.uint16)
+    samples[..., 3] = 65535
+    samples[0, 0] = 0
+    read = read_image("x", data=deep_png(samples))
+    assert read[5, 5].tolist() == [255] * 3 and read[0, 0].tolist() == [255] * 3
+
+
+TURNED = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: image[::-1].swapaxes(0, 1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: image[:, ::-1].swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_tiffs_are_turned_once(dtype, orientation):
+    image = np.zeros((10, 20, 3), np.uint8)
+    image[0, 0], image[0, -1], image[-1, 0] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    stored = image if dtype == "uint8" else image.astype(np.uint16) * 257
+    read, size = read_image_and_size("x", data=deep_tiff(stored, orientation))
+    np.testing.assert_array_equal(read, TURNED[orientation](image))
+    assert size == read.shape[:2]
+
+
+def test_a_deep_picture_that_is_cut_off_is_named():
+    data = deep_png(np.random.default_rng(0).integers(0, 65536, (30, 40, 3), np.uint16))
+    for cut in (data[: len(data) // 2], data[:-200]):
+        with pytest.raises(BadImage, match="cannot be decoded"):
+            read_image("x.png", data=cut)
+
+
+def test_notes_reach_the_report_of_a_data_set(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(deep_png(np.full((10, 20), 4000, np.uint16)))
+    source = open_dataset("image_folder", tmp_path)
+    assert len(list(source.read_examples())) == 2
+    assert source.read_image(0)[0, 0].tolist() == [249] * 3  # 4000 / 4095 * 255
+    assert sorted(source.report.noted) == ["cat/a.png", "dog/a.png"]
+    assert "2 x 16-bit samples of which none is above 4095" in source.report.summary()

@@ -239,7 +239,7 @@ def test_repeated_ids_count_once(voc):
         ("one -1\ntwo 1\n", "columns"),
         ("one\ntwo 1\n", "several columns .'two 1'"),
         ("gone", "no usable"),
-        ("one.png", "JPEGImages .ids have no suffix.: one.png"),
+        ("gone.png", "no picture in JPEGImages: gone.png"),
     ],
 )
 def test_split_files_without_use_are_refused(voc, content, message):

@@ -13,11 +13,11 @@ from wsol_tf.data.batches import evaluation_batches
 from wsol_tf.data.example import make_example
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.evaluation.localized_map import LocalizedMap
-from wsol_tf.evaluation.pairs import PLAIN, Method, Pair, method_of, predict_pairs
+from wsol_tf.evaluation.pairs import Method, Pair, method_of, predict_pairs
 from wsol_tf.evaluation.score import accumulate, choose_thresholds, compute_figures, prediction
 from wsol_tf.evaluation.score import score as score_method
 from wsol_tf.model import refinement, score_maps
-from wsol_tf.model.score_maps import map_of
+from wsol_tf.model.score_maps import PLAIN, map_of
 from wsol_tf.report import contact_sheets, terminal
 
 
@@ -463,7 +463,7 @@ def test_a_model_that_refines_is_scored_beside_its_plain_maps(multi_label):
     model.thresholds[PLAIN] = 0.3
     method = method_of(model)
     assert method.kinds[:2] == ("mean", PLAIN) and method.refine == "guided"
-    figures, _ = score_method(method, multi_label)
+    figures, _, _ = score_method(method, multi_label)
     assert figures["other_maps"][PLAIN]["threshold"] == 0.3
     assert "the same, not refined" in terminal.figures_table(figures)
     # CAM is never refined, so there is nothing to stand beside it.

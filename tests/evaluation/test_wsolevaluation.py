@@ -361,6 +361,16 @@ def test_counts_equal_brute_force(seed):
     np.testing.assert_array_equal(pixels.histograms, counts)
 
 
+def test_percent_is_computed_in_the_order_of_wsolevaluation():
+    """5, 3 and 1 of 6 pictures are right; 100 times the mean of the fractions is above 50."""
+    scored = BoxAccuracy(contours=["multi"])
+    scored.num_images = 6
+    for row, right in zip(scored.num_correct["multi"], (5, 3, 1), strict=True):
+        row[3] = right
+    figures = scored.result()["max_box_acc_v2"]
+    assert (figures["value"], figures["percent"]) == (0.5000000000000001, 49.99999999999999)
+
+
 def test_one_kind_of_contours_alone_gives_the_same():
     both, _ = _filled(range(9), 3)
     for kind, name in (("single", "max_box_acc"), ("multi", "max_box_acc_v2")):
@@ -496,9 +506,10 @@ def test_accumulated_figures_equal_wsolevaluation(vectors, recorded, step):
     for name, version in (("max_box_acc", 1), ("max_box_acc_v2", 2)):
         expected = recorded[f"MaxBoxAccV{version}_{step}"]
         assert 100 * figures[name]["value"] == pytest.approx(expected, rel=1e-14)
+        assert figures[name]["percent"] == expected
     for value, name in ((1, "pos"), (0, "neg")):
         np.testing.assert_array_equal(pixels.histograms[value], vectors[f"hist_{name}_{step}"])
     np.testing.assert_array_equal(pixels.piou(), vectors[f"derived_piou_curve_{step}"])
     figures = pixels.result()
-    assert 100 * figures["pxap"]["value"] == recorded[f"PxAP_{step}"]
+    assert figures["pxap"]["percent"] == recorded[f"PxAP_{step}"]
     assert 100 * figures["piou"]["value"] == pytest.approx(recorded[f"derived_peak_pIoU_{step}"])

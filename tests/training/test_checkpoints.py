@@ -1,8 +1,10 @@
 import errno
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -151,3 +153,101 @@ def test_a_folder_that_cannot_be_locked_is_said(tmp_path, monkeypatch):
     with checkpoints.lock(str(tmp_path), said.append):
         pass
     assert "No locks available" in said[0]
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+def same(found, expected):
+    arrays, state = found
+    return state == expected[1] and all(
+        (array.dtype, array.shape, array.tobytes()) == (other.dtype, other.shape, other.tobytes())
+        for array, other in zip(arrays, expected[0], strict=True)
+    )
+
+
+def test_no_single_changed_bit_is_silent_or_a_traceback(tmp_path):
+    """4,000 bits of a small file: refused by a sentence, or read as if nothing were changed."""
+    rng = np.random.default_rng(0)
+    arrays = [np.asarray(rng.normal(size=shape), np.float32) for shape in ((3, 2), (), (5,), (2,))]
+    write(tmp_path, 1, arrays=[*arrays, np.int64(7)])
+    path = tmp_path / "checkpoints" / "step-000000001.npz"
+    whole = path.read_bytes()
+    expected = checkpoints.read(str(path))
+    refused = 0
+    for bit in rng.choice(8 * len(whole), 4000, replace=False).tolist():
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert same(checkpoints.read(str(path)), expected), f"bit {bit} changes what is read"
+        except ValueError as error:
+            assert str(path) in str(error)
+            refused += 1
+    # The rest is what nobody reads, such as the times of members.
+    assert refused > 2500
+
+
+def test_members_that_changed_places_are_found(tmp_path):
+    """Each member is whole, and no checksum of theirs is wrong."""
+    write(tmp_path, 1, arrays=[np.float32(1), np.float32(2)])
+    path = tmp_path / "checkpoints" / "step-000000001.npz"
+    swapped = path.read_bytes()
+    for name, other in ((b"00000", b"xxxxx"), (b"00001", b"00000"), (b"xxxxx", b"00001")):
+        swapped = swapped.replace(name, other)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        members["00000.npy"], members["00001.npy"] = members["00001.npy"], members["00000.npy"]
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(ValueError, match="digest is that of other values"):
+        checkpoints.read(str(path))
+    path.write_bytes(swapped)
+    with pytest.raises(ValueError, match="members are not those of a checkpoint"):
+        checkpoints.read(str(path))
+
+
+@pytest.mark.parametrize("change", ["state", "dtype", "shape", "left out"])
+def test_the_digest_holds_all_that_a_checkpoint_holds(change, tmp_path):
+    write(tmp_path, 1, arrays=[np.zeros((2, 3), np.float32), np.zeros(2, np.float32)])
+    path = tmp_path / "checkpoints" / "step-000000001.npz"
+    with np.load(path) as file:
+        members = dict(file)
+    if change == "state":
+        members["record"] = np.array(str(members["record"]).replace("0.30000", "0.30001"))
+    elif change == "dtype":
+        members["00000"] = members["00000"].view(np.int32)
+    elif change == "shape":
+        members["00000"] = members["00000"].reshape(3, 2)
+    else:
+        del members["00001"]
+    np.savez(path, **members)
+    with pytest.raises(ValueError, match="digest is that of other values"):
+        checkpoints.read(str(path))
+
+
+def test_a_damaged_checkpoint_of_another_kind_falls_back(tmp_path):
+    write(tmp_path, 1)
+    for step, make in ((2, os.mkdir), (3, os.mkfifo), (4, lambda path: os.symlink("gone", path))):
+        make(tmp_path / "checkpoints" / f"step-{step:09}.npz")
+    said = []
+    assert checkpoints.newest(str(tmp_path), said.append)[1]["step"] == 1
+    assert ["a link to a file" in said[0], "a pipe" in said[1], "a folder" in said[2]] == [True] * 3
+
+
+def test_the_lock_and_the_folder_come_back_where_they_were_removed(tmp_path):
+    said, folder = [], tmp_path / "run"
+    with checkpoints.lock(str(folder), said.append) as keep:
+        assert not keep() and not said
+        for remove in (shutil.rmtree, lambda path: path.rename(tmp_path / "elsewhere")):
+            remove(folder)
+            assert keep() and not keep()
+            assert len(said) == 1 and f"'{folder}' was removed or renamed" in said.pop()
+        taken = pytest.raises(ValueError, match=f"process {os.getpid()} on .*another `output_dir`")
+        with taken, checkpoints.lock(str(folder), print):
+            pass
+        shutil.rmtree(folder)
+        lost = pytest.raises(ValueError, match="Another run is writing")
+        with checkpoints.lock(str(folder), print), lost:  # another run takes its place
+            keep()

@@ -188,7 +188,7 @@ def test_killed_and_resumed_it_ends_as_if_nothing_had_been(tmp_path):
     again = start_toy(*STEADY, f"--output_dir={broken}")
     output, errors = again.communicate(timeout=240)
     assert again.returncode == 0, errors
-    assert f"Checkpoint '{newest}' can't be read" in output
+    assert f"Checkpoint '{newest}' is damaged" in output
     assert "Resumed at step" in output and "Resumed at step 0" not in output
 
     _, errors = uninterrupted.communicate(timeout=240)

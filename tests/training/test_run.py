@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 
 import numpy as np
 import pytest
 
-from helpers import RUN_FILES, metrics_of
-from wsol_tf import programs, training
+from helpers import RUN_FILES, history_of, metrics_of
+from wsol_tf import signals, training
 from wsol_tf.config import Config
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import subset
@@ -81,7 +82,7 @@ def test_a_run_on_own_pictures_is_resumed_and_needs_the_same_ones(
 
     with monkeypatch.context() as patched:
         patched.setattr(callbacks.KeepModel, "on_epoch_end", terminate)
-        with pytest.raises(programs.Preempted, match="Ended by SIGTERM at step 3 of 5"):
+        with pytest.raises(signals.Preempted, match="Ended by SIGTERM at step 3 of 5"):
             training.train(config, pictures)
     others = subset(pictures, np.arange(11, -1, -1))
     with pytest.raises(ValueError, match="began with other pictures or labels .*`resume=false`"):
@@ -108,3 +109,32 @@ def test_pictures_that_cannot_be_used_are_refused(tmp_path, pictures):
     with pytest.raises(ValueError, match="`best_by=loss` needs held-out pictures"):
         training.train(settings(tmp_path, best_by="loss", holdout=0.0), pictures)
     assert not (tmp_path / "run.flags").exists()
+
+
+@pytest.mark.parametrize("best_by", ["last", "loss"])
+def test_a_folder_that_is_removed_meanwhile_comes_back_with_all_files(
+    best_by, tmp_path, pictures, quick, monkeypatch
+):
+    folder, said = tmp_path / "run", []
+
+    class Remove(callbacks.KeepModel):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                shutil.rmtree(folder)
+
+    monkeypatch.setattr(callbacks, "KeepModel", Remove)
+    config = settings(folder, epochs=3, best_by=best_by)
+    _, figures = training.train(config, pictures, log=said.append)
+    assert [f"'{folder}' was removed" in line for line in said].count(True) == 1
+    assert any("The best model so far was in it" in line for line in said) == (best_by == "loss")
+    assert set(os.listdir(folder)) == RUN_FILES and figures == metrics_of(folder)
+    assert [row["epoch"] for row in history_of(folder)] == ["0", "1", "2"]
+    assert said[-1].startswith("Wrote run.flags, model.keras, history.csv")
+
+
+def test_damaged_figures_of_a_finished_run_are_named(tmp_path, pictures, quick):
+    training.train(settings(tmp_path), pictures, log=lambda line: None)
+    for text in ("{", "[]", "[" * 100_000):
+        (tmp_path / "metrics.json").write_text(text)
+        with pytest.raises(ValueError, match="metrics.json: th"):
+            training.train(settings(tmp_path), pictures, log=lambda line: None)

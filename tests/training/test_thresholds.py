@@ -42,7 +42,7 @@ def test_maps_of_all_pictures_and_boxes_of_held_out_ones_are_looked_at(model, pi
     assert chosen.num_images == {"maps": 12, "boxes": 2}
     assert chosen.held.tolist() == [1, 5]
     low, median, high = chosen.quartiles
-    suggested = [pair.suggested_threshold for pair in everything._pairs.values()]
+    suggested = [pair.suggested_threshold for pair in everything.pairs.values()]
     assert low <= median <= high and median == np.median(suggested)
     assert sum(value <= low for value in suggested) >= 3
 

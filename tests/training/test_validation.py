@@ -84,7 +84,7 @@ def test_pictures_that_cannot_be_written_are_said(model, tmp_path, monkeypatch, 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(validation.Image.Image, "save", full)
+    monkeypatch.setattr(validation.files, "write", full)
     source = open_dataset("shapes", "", "train", image_size=73, num_examples=2)
     (row,) = look(model, tmp_path, source, np.arange(2))
     assert "held_loss" in row

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from wsol_tf import keras_settings
 from wsol_tf.lazy import attach
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from wsol_tf.data.registry import holdout, open_dataset, register_dataset
     from wsol_tf.data.source import Report, Source, StopAtBadImage
     from wsol_tf.data.transforms import View, resize_image
+
+keras_settings.check()
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

@@ -1,5 +1,6 @@
 """Annotations of any kind, and the Source of picture files that they make."""
 
+import functools
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -8,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wsol_tf.data import images
+from wsol_tf import files
+from wsol_tf.data import formats, images
 from wsol_tf.data.example import IGNORE, Example, make_example
 from wsol_tf.data.names import plain
 from wsol_tf.data.source import Report, Source
@@ -72,12 +74,16 @@ def file_source(
     if not items:
         raise ValueError(f"{name} has no usable picture.\n{report.summary()}")
 
+    def noting(image_id):
+        return functools.partial(report.note, image_id)
+
     def read_image(position):
-        return images.read_image(items[position][1], image_size)
+        image_id, path, _ = items[position]
+        return images.read_image(path, image_size, note=noting(image_id))
 
     def read_example(position):
         image_id, path, annotation = items[position]
-        image, size = images.read_image_and_size(path, image_size)
+        image, size = images.read_image_and_size(path, image_size, note=noting(image_id))
         mask = read_mask(position, size) if read_mask else None
         return annotated_example(image_id, image, size, annotation, mask, report)
 
@@ -144,6 +150,10 @@ def _boxes_in_picture(image_id, annotation, size, report):
 # --- classes -------------------------------------------------------------------------------------
 
 
+class OtherClasses(ValueError):
+    """A split has none of the classes that are asked for."""
+
+
 def check_classes(
     classes: tuple[str, ...], own_classes: tuple[str, ...], where: object
 ) -> tuple[str, ...]:
@@ -155,13 +165,14 @@ def check_classes(
         where: the data set, for the message.
 
     Raises:
-        ValueError: a name comes twice, or the data set has none of them.
+        ValueError: a name comes twice.
+        OtherClasses: the data set has none of them.
     """
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         raise ValueError(f"Class names must be unique. Received twice: {', '.join(twice)}.")
     if not set(classes) & set(own_classes):
-        raise ValueError(
+        raise OtherClasses(
             f"None of the classes asked for ({first_ten(classes)}) is in {where}, which has "
             f"{first_ten(own_classes)}. Use the data set that the model was trained for, or rename "
             "the classes."
@@ -224,10 +235,13 @@ def read_mask_file(
         uint8 [height, width].
 
     Raises:
-        ValueError: a mask in colours that is not to be converted, or of another size; what Pillow
-            raises for damaged files comes through.
+        ValueError: no regular file, a mask in colours that is not to be converted, or of another
+            size; what Pillow raises for damaged files comes through.
     """
-    with images.open_picture(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
+    data = file if isinstance(file, bytes) else files.read_bytes(file, formats.MAX_BYTES)
+    with formats.open_picture(io.BytesIO(data)) as picture:
+        if picture.width * picture.height > images.MAX_PIXELS:
+            raise ValueError(f"the mask has {picture.width} x {picture.height} pixels")
         if picture.mode not in ("P", "L", "1") and not convert:
             raise ValueError(f"the mask must be a palette or gray PNG, not {picture.mode}")
         if size and picture.size != (size[1], size[0]):

@@ -12,9 +12,9 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from wsol_tf.data.annotation import make_annotation
-from wsol_tf.data.folders import BadAnnotation, read_annotation
 from wsol_tf.data.public_kinds import KINDS, Annotate
 from wsol_tf.data.source import Report
+from wsol_tf.data.voc_xml import BadAnnotation, read_annotation
 
 IMAGENET_BOXES = {
     "train": "ILSVRC2012_bbox_train_v2.tar.gz",

@@ -18,7 +18,8 @@ from wsol_tf.data.annotation import (
     make_annotation,
     note_similar_classes,
 )
-from wsol_tf.data.images import BadImage, is_picture
+from wsol_tf.data.formats import is_picture
+from wsol_tf.data.images import BadImage
 from wsol_tf.data.listed import by_file, normal_name
 from wsol_tf.data.names import Finder
 from wsol_tf.data.source import Report, Source

@@ -2,22 +2,20 @@
 
 import io
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import Any
 
-import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+from wsol_tf import files
+from wsol_tf.data import jpeg, samples
+from wsol_tf.data.formats import MAX_BYTES, list_pictures, open_picture, what_is_no_picture
+
 MIN_SIDE = 8
 MAX_PIXELS = 200_000_000
-
 PathLike = str | os.PathLike
-
-_PILLOW_LIMIT = threading.Lock()
 
 
 class BadImage(ValueError):
@@ -28,53 +26,75 @@ class BadImage(ValueError):
     """
 
     def __init__(self, path: PathLike, reason: str):
-        super().__init__(f"{path}: {reason}.")
+        super().__init__(f"{files.printable(os.fspath(path))}: {reason}.")
         self.reason = reason
 
 
-def is_picture(path: PathLike) -> bool:
-    """Whether a file is taken for a picture, by its suffix."""
-    return os.path.splitext(path)[1].lower() in SUFFIXES
+# --- which files are pictures --------------------------------------------------------------------
 
 
 def files_in(folder: PathLike) -> list[str]:
-    """Lists the paths of all pictures in a folder, at any depth, sorted."""
-    return sorted(
-        os.path.join(inside, name)
-        for inside, _, names in os.walk(os.fspath(folder))
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    )
+    """Lists the paths of all pictures in a folder, at any depth, sorted; unreadable ones too."""
+    found = list_pictures(folder, deep=True)
+    return sorted([*found.pictures, *found.unreadable])
 
 
-def find_images(names: Iterable[str], warn: Callable[[str], Any] = warnings.warn) -> list[str]:
+def find_images(
+    names: Iterable[str],
+    warn: Callable[[str], Any] = warnings.warn,
+    log: Callable[[str], Any] | None = None,
+) -> list[str]:
     """Lists picture files: files as they are named, and for folders all pictures in them, sorted.
 
     Args:
         names: files and folders.
         warn: is told which folders have no picture.
+        log: is told what of a folder is not taken, because it is no picture.
 
     Raises:
         ValueError: there is no picture at all.
     """
     paths = []
     for name in names:
-        inside = files_in(name) if os.path.isdir(name) else [name]
+        if not os.path.isdir(name):
+            paths.append(name)
+            continue
+        found = list_pictures(name, deep=True)
+        inside = sorted([*found.pictures, *found.unreadable])  # the latter are named when read
+        if log:
+            for line in _other_files(name, found.others):
+                log(line)
         if not inside:
-            warn(f"No picture in folder {name}.")
+            warn(f"No picture in folder {files.printable(name)}.")
         paths += inside
     if not paths:
         raise ValueError("There is nothing to localize: name pictures or folders of pictures.")
     return paths
 
 
+def _other_files(folder, others):
+    """Lines that name what of a folder is not taken: the first ten names for each reason."""
+    for reason in sorted(set(others.values())):
+        names = [os.path.relpath(path, folder) for path, why in others.items() if why == reason]
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        first = ", ".join(map(files.printable, names[:10]))
+        yield f"Not taken from {files.printable(folder)}: {first}{more} ({reason})."
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
 def read_image(
-    path: PathLike, min_side: int | None = None, data: bytes | None = None
+    path: PathLike,
+    min_side: int | None = None,
+    data: bytes | None = None,
+    note: Callable[[str], Any] | None = None,
 ) -> np.ndarray:
     """Reads a picture file as RGB, upright.
 
     EXIF rotation is applied, transparency is laid on white, and gray, palette, CMYK and 16-bit
-    pictures (scaled, not clipped) are converted. Only the first frame of an animation is read.
+    pictures (scaled by the range that they use, not clipped) are converted. Only the first frame
+    of an animation is read.
 
     Args:
         path: the file.
@@ -82,25 +102,29 @@ def read_image(
             reduced by a whole factor, so that its shorter side is at least `min_side` pixels. JPEG
             files are reduced while decoding, which saves time and memory.
         data: the file's bytes if they have been read already; `path` is then only a name.
+        note: is told of a picture that was read, but not as it stands in the file.
 
     Returns:
         uint8 [height, width, 3].
 
     Raises:
-        BadImage: the file is missing, empty, truncated or not a picture, has a side below
-            8 pixels, more than 200 million pixels, or float samples of unknown range.
+        BadImage: the file is missing, no regular file, empty, truncated or not a picture of a
+            known format, has more than 1 GiB, a side below 8 pixels, more than 200 million pixels,
+            or float samples of unknown range.
     """
-    return read_image_and_size(path, min_side, data)[0]
+    return read_image_and_size(path, min_side, data, note)[0]
 
 
 def read_image_and_size(
-    path: PathLike, min_side: int | None = None, data: bytes | None = None
+    path: PathLike,
+    min_side: int | None = None,
+    data: bytes | None = None,
+    note: Callable[[str], Any] | None = None,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """As `read_image`, with the upright (height, width) before any reduction."""
     try:
         if data is None:
-            with open(path, "rb") as file:
-                data = file.read()
+            data = files.read_bytes(path, MAX_BYTES)
         with open_picture(io.BytesIO(data)) as picture:
             width, height = picture.size
             _check_size(path, width, height)
@@ -113,49 +137,25 @@ def read_image_and_size(
             orientation = picture.getexif().get(0x0112, 1)
             factor = 1 if min_side is None else max(min(width, height) // min_side, 1)
             if factor == 1 and orientation == 1:
-                image = _decode_jpeg(data, picture)
+                image = jpeg.decode(data, picture)
                 if image is not None:
                     return image, (height, width)
             # Only JPEG decodes to a fraction; the rest of the factor comes after decoding.
             picture.draft(None, (width // factor, height // factor))
-            upright = _to_rgb(ImageOps.exif_transpose(picture))
-            if orientation in (5, 6, 7, 8):  # these swap the sides
+            upright = _to_rgb(_turned(_loaded(data, picture, note), picture))
+            if picture.format not in ("JPEG", "MPO"):
+                width, height = upright.size
+            elif orientation in (5, 6, 7, 8):  # these swap the sides
                 width, height = height, width
             if factor > 1:
                 upright = upright.reduce(max(min(upright.size) // min_side, 1))
             return np.array(upright), (height, width)
     except BadImage:
         raise
-    except FileNotFoundError:
-        raise BadImage(path, "there is no such file") from None
+    except files.BadFile as error:
+        raise BadImage(path, error.reason) from None
     except Exception as error:  # decoders raise many types on damaged files
-        raise BadImage(path, _what_is_wrong(path, data, error)) from error
-
-
-def open_picture(file: PathLike | IO[bytes]) -> Image.Image:
-    """Opens a picture as `PIL.Image.open` does, but whatever its number of pixels.
-
-    Only the header is read here: callers decide by the size that it names, before they decode.
-    Pillow's own limit, a global, is back in place when this returns.
-    """
-    with _PILLOW_LIMIT:
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            return Image.open(file)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _decode_jpeg(data, picture):
-    """Decodes an ordinary JPEG, faster than Pillow to the same pixels; None: leave it to Pillow.
-
-    OpenCV fills what a truncated file lacks with gray and says nothing, so the end must be there.
-    """
-    if picture.format != "JPEG" or picture.mode not in ("RGB", "L") or data[-2:] != b"\xff\xd9":
-        return None
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        raise BadImage(path, _what_is_wrong(data, error)) from error
 
 
 def _check_size(path, width, height):
@@ -172,10 +172,38 @@ def _check_size(path, width, height):
         )
 
 
+def _loaded(data, picture, note):
+    """The picture with its pixels loaded and at most 8 bits a sample."""
+    if picture.format in ("JPEG", "MPO"):
+        jpeg.load(data, picture)
+    picture.load()
+    deep = samples.read_deep(data, picture)
+    if deep is None:
+        return picture
+    scaled, remark = samples.to_bytes(deep)
+    if remark and note:
+        note(remark)
+    return Image.fromarray(scaled)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _turned(loaded, picture):
+    """Turns what was loaded as the picture's EXIF says; of a TIFF it says nothing any more."""
+    turn = _TURNS.get(picture.getexif().get(0x0112))
+    return loaded if turn is None else loaded.transpose(turn)
+
+
 def _to_rgb(picture):
-    if picture.mode.startswith("I"):  # 16 bits a sample, also where Pillow says 32
-        samples = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
-        return Image.fromarray(np.rint(samples / 257).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGB", picture.size, "white")
@@ -184,16 +212,11 @@ def _to_rgb(picture):
     return picture.convert("RGB")
 
 
-def _what_is_wrong(path, data, error):
-    if os.path.isdir(path):
-        return "this is a folder, not a picture"
-    if isinstance(error, PermissionError):
-        return "the file may not be read (permission denied)"
+def _what_is_wrong(data, error):
     if data == b"":
         return "the file is empty"
-    if isinstance(error, Image.UnidentifiedImageError):
-        start = data[:512].lstrip().lower()
-        if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-            return "this is a web page or XML, not a picture"
-        return "this is not a picture in a known format"
-    return f"the picture cannot be decoded ({error})"
+    if isinstance(error, PermissionError):
+        return "the file may not be read (permission denied)"
+    if not isinstance(error, Image.UnidentifiedImageError):
+        return f"the picture cannot be decoded ({error})"
+    return what_is_no_picture(data)

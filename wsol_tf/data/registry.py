@@ -1,18 +1,21 @@
 """Data sets by name: each opens as a Source, whole or a slice of it."""
 
+import functools
 import os
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from wsol_tf import config
+from wsol_tf import config, files
+from wsol_tf.data.annotation import OtherClasses
 from wsol_tf.data.coco import open_coco
 from wsol_tf.data.csv_table import open_csv
-from wsol_tf.data.folders import open_image_folder, open_voc_folder
+from wsol_tf.data.image_folder import open_image_folder
+from wsol_tf.data.parts import parse_split, take_fold, unite
 from wsol_tf.data.shapes import open_shapes
-from wsol_tf.data.source import Report, Source, subset
+from wsol_tf.data.source import Report, Source, StopAtBadImage, subset
+from wsol_tf.data.voc_folder import open_voc_folder
 
 # What is read from files of the user's own; a slice of a split is made here.
 FILE_KINDS: dict[str, Callable[..., Source]] = {
@@ -23,6 +26,8 @@ FILE_KINDS: dict[str, Callable[..., Source]] = {
 }
 # The other ones but the drawn pictures are public: prepared and sliced by tfds.
 PUBLIC = tuple(name for name in config.choices("dataset") if name not in ("shapes", *FILE_KINDS))
+# What the split to score is called where it is not called val.
+VAL_NAMES = ("valid", "validation", "dev")
 _REGISTERED: dict[str, Callable[..., Source]] = {}
 
 
@@ -48,10 +53,11 @@ def open_dataset(
         kind: `shapes` (drawn), `image_folder`, `csv`, `coco`, `voc_folder` (your own files),
             `voc`, `voc2007`, `caltech_birds2011`, `imagenet2012`, `oxford_iiit_pet` (public), or
             what `register_dataset` made known; docs/data.md describes each.
-        data_dir: the folder of the data set; not used by `shapes`. For public ones the folder of
-            tensorflow_datasets, '' for its default.
-        split: name of the split, such as `train` or `val`, or a slice of it, such as
-            `train[:90%]` or `train[500:]`.
+        data_dir: its folder (`shapes` has none); of public ones that of tensorflow_datasets or ''.
+        split: such as `train`; a slice, `train[:90%]`; a sum, `train+val`; or one of five folds
+            and all but it, `train+val[fold=2/5]` and `train+val[fold!=2/5]`; see docs/data.md.
+            Where there is no `val` of your own files, `valid`, `validation` and `dev` are looked
+            for.
         classes: class names that fix the ids, such as those of a trained model. By default the
             data set's own.
         seed: fixes drawn pictures, and the choice that `num_examples` makes.
@@ -82,19 +88,57 @@ def open_dataset(
         "report": Report(on_bad_image),
     }
     if kind == "shapes":
-        return open_shapes(split, seed=seed, num_examples=num_examples, **options)
-    source = _open_split(kind, data_dir, split, download, options)
-    return _chosen(source, single_class, num_examples, seed)
+        options |= {"seed": seed, "num_examples": num_examples}
+    whole, fold = parse_split(split)
+    source = _open_whole(kind, data_dir, whole, download, options)
+    source = _chosen(source, single_class, num_examples, seed)
+    return take_fold(source, fold) if fold else source
+
+
+def _open_whole(kind, data_dir, split, download, options):
+    """Opens a split without a fold, or several with + between them."""
+    # tfds adds splits up by itself.
+    splits = [split] if kind in PUBLIC else [part.strip() for part in split.split("+")]
+    parts: list[Source] = []
+    for part in splits:
+        parts.append(_open_split(kind, data_dir, part, download, options))
+        options["classes"] = parts[0].classes
+    return parts[0] if len(parts) == 1 else unite(parts, splits)
 
 
 def _open_split(kind, data_dir, split, download, options):
-    """Opens a split of files, whole."""
+    """Opens a single split, or a slice of it."""
+    if kind == "shapes":
+        return open_shapes(split, **options)
     if kind in PUBLIC:
         from wsol_tf.data.public import open_public  # takes a while, and only these need it
 
         return open_public(kind, data_dir, split, download=download, **options)
     _check_data_dir(kind, data_dir)
-    return _sliced((FILE_KINDS | _REGISTERED)[kind], data_dir, split, options)
+    open_split = _REGISTERED.get(kind) or functools.partial(_open_val, FILE_KINDS[kind])
+    return _sliced(open_split, data_dir, split, options)
+
+
+def _open_val(open_split, data_dir, split, **options):
+    """Opens a split of files; where there is no `val`, the one with another name for it."""
+    try:
+        return open_split(data_dir, split, **options)
+    except (StopAtBadImage, OtherClasses, files.BadFile):
+        raise
+    except ValueError:
+        if split != "val":
+            raise
+        for name in VAL_NAMES:
+            own_report = Report(options["report"].on_bad_image)
+            try:
+                source = open_split(data_dir, name, **{**options, "report": own_report})
+            except StopAtBadImage:
+                raise
+            except ValueError:
+                continue
+            source.report.note("split val", f"there is none of this name, {name!r} is taken")
+            return source
+        raise
 
 
 def register_dataset(name: str, open_split: Callable[..., Source]) -> None:
@@ -154,7 +198,7 @@ def _sliced(open_split, data_dir, split, options):
     Files have an order, often by class, so slices are taken of a fixed random order. Slices that
     do not overlap share no picture.
     """
-    if not re.search(r"[\[+]", split):
+    if "[" not in split:
         return open_split(data_dir, split, **options)
     from tensorflow_datasets import core
 
@@ -170,7 +214,9 @@ def _sliced(open_split, data_dir, split, options):
         ) from error
     order = np.random.default_rng(0).permutation(len(source))[part.from_ or 0 : part.to]
     if not len(order):
-        raise ValueError(f"Split {split!r} is empty: {name!r} has {len(source)} pictures.")
+        raise ValueError(
+            f"Split {split!r} is empty: {name!r} has {files.counted(len(source), 'picture')}."
+        )
     return subset(source, np.sort(order))
 
 

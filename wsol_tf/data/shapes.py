@@ -17,6 +17,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
+from wsol_tf import files
 from wsol_tf.data.annotation import check_classes, new_class_ids
 from wsol_tf.data.example import Example, make_example
 from wsol_tf.data.source import Report, Source
@@ -357,14 +358,15 @@ def open_shapes(
 
 def _main(_):
     options = flags.FLAGS
+    folder = files.expanded(options.output_dir)
     write_voc(
-        options.output_dir,
+        folder,
         options.num_images,
         size=options.size,
         seed=options.seed,
         split=options.split,
     )
-    print(f"Wrote {options.num_images} drawn pictures in VOC layout to {options.output_dir}.")
+    print(f"Wrote {files.counted(options.num_images, 'drawn picture')} in VOC layout to {folder}.")
 
 
 if __name__ == "__main__":

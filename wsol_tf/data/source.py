@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsol_tf import config
+from wsol_tf import config, files
 from wsol_tf.data.example import Example
 from wsol_tf.data.images import BadImage
 
@@ -85,7 +85,9 @@ class Report:
             for reason, count in collections.Counter(entries.values()).most_common():
                 names = sorted(name for name in entries if entries[name] == reason)
                 more = f" and {count - 10} more" if count > 10 else ""
-                lines.append(f"  {count} x {reason}: {', '.join(names[:10])}{more}")
+                lines.append(
+                    files.printable(f"  {count} x {reason}: {', '.join(names[:10])}{more}")
+                )
         return "\n".join(lines)
 
 

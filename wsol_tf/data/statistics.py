@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from wsol_tf import files
 from wsol_tf.data.annotation import first_ten
 from wsol_tf.data.source import Source
 
@@ -75,7 +76,8 @@ def cautions(statistics: dict[str, dict], opened: dict[str, Source]) -> list[str
         )
     if few:
         sentences.append(
-            f"{len(few)} of {len(counts)} classes have fewer than {FEW} pictures in {first}: "
+            f"{len(few)} of {files.counted(len(counts), 'class')} have fewer than {FEW} pictures "
+            f"in {first}: "
             f"{first_ten(few)}."
         )
     known = set(opened[first].image_ids)
@@ -83,8 +85,9 @@ def cautions(statistics: dict[str, dict], opened: dict[str, Source]) -> list[str
         both = [name for name in opened[split].image_ids if name in known]
         if both and split.split("[")[0] != first.split("[")[0]:
             sentences.append(
-                f"{len(both)} pictures are both in {first} and in {split}, so scores on {split} "
-                f"would be too good: {first_ten(both)}."
+                f"{files.counted(len(both), 'picture')} {'is' if len(both) == 1 else 'are'} both "
+                f"in {first} and in {split}, so scores on {split} would be too good: "
+                f"{first_ten(both)}."
             )
     if not any(source.has_boxes or source.has_masks for source in opened.values()):
         sentences.append("There are no boxes and no masks: localization cannot be scored.")

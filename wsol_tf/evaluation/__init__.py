@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from wsol_tf import keras_settings
 from wsol_tf.lazy import attach
 
 if TYPE_CHECKING:
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from wsol_tf.evaluation.metrics import LocalizationMetrics
     from wsol_tf.evaluation.pairs import Method, Pair, method_of, predict_pairs
     from wsol_tf.evaluation.score import evaluate
+
+keras_settings.check()
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

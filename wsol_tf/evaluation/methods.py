@@ -7,8 +7,9 @@ import numpy as np
 
 from wsol_tf.data.transforms import View
 from wsol_tf.evaluation import baselines
-from wsol_tf.evaluation.pairs import PLAIN, Method
+from wsol_tf.evaluation.pairs import Method
 from wsol_tf.evaluation.stored_maps import StoredArrays
+from wsol_tf.model.score_maps import PLAIN
 
 BASELINES = ("grad_cam", "center")  # kinds of map that need no localizer
 

@@ -251,6 +251,11 @@ class LocalizationMetrics:
             "per_class": _per_class([label for _, label in keys], columns, class_names),
         }
 
+    @property
+    def pairs(self) -> dict[tuple[str, int], ScoredPair]:
+        """What is kept of each pair: (image id, label) -> ScoredPair."""
+        return self._pairs
+
     def threshold_curves(self) -> dict[str, list[float]] | None:
         """Computes GT-known Loc at every threshold, for a right box from IoU 0.3, 0.5 and 0.7 on.
 

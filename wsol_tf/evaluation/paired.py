@@ -1,5 +1,8 @@
 """Two things scored on the same pictures: is the difference more than chance?"""
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 
 def exact_mcnemar(gained: int, lost: int, one_sided: bool = False) -> float:
     """Returns the p-value of McNemar's exact test: the sign test on the pictures that differ.
@@ -35,3 +38,111 @@ def _tail(number: int, most: int) -> float:
         ways = ways * (number - heads + 1) // heads
         total += ways
     return total / 2**number
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    level: float = 0.95,
+    samples: int = 5_000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Computes a mean over pictures and its bootstrap interval: pictures are drawn again and again.
+
+    Args:
+        values: `[num]`, or `[seeds, num]`, which is averaged over the seeds first; NaN: missing.
+        groups: `[num]`, the picture of each value; a picture's values are drawn together. None:
+            each is a picture of its own.
+        level: probability that the interval is to hold the true mean, were other pictures drawn.
+        samples: how often the pictures are drawn.
+        seed: of these draws.
+
+    Returns:
+        (mean, low, high); all NaN without a value. The interval is that of the percentiles.
+    """
+    values = mean_of_seeds(values)
+    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
+    known = ~np.isnan(values)
+    if not known.any():
+        return np.nan, np.nan, np.nan
+    _, index = np.unique(groups[known], return_inverse=True)
+    sums, counts = np.bincount(index, values[known]), np.bincount(index)
+    rng, number = np.random.default_rng(seed), len(sums)
+    means = np.empty(samples)
+    step = max(1, 2 * 10**6 // number)  # so many draws at a time fit in memory
+    for start in range(0, samples, step):
+        drawn = rng.integers(number, size=(min(step, samples - start), number))
+        means[start : start + step] = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(sums.sum() / counts.sum()), float(low), float(high)
+
+
+def bootstrap_difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    level: float = 0.95,
+    samples: int = 5_000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Computes by how much a second thing is better on the same pictures, with an interval.
+
+    Each is averaged over its seeds, then the pictures are drawn again and again, each with what
+    both reached on it. The interval is for other pictures; that other seeds would give the same is
+    for the seeds themselves to show.
+
+    Args:
+        first: `[num]` or `[seeds, num]`; NaN: missing. A picture that one of the two lacks is left
+            out.
+        second: the same pictures in the same order; the number of seeds may differ.
+        groups: see `bootstrap_mean`, as are level, samples and seed.
+        level: see `bootstrap_mean`.
+        samples: see `bootstrap_mean`.
+        seed: see `bootstrap_mean`.
+
+    Returns:
+        (difference, low, high): second minus first, above 0 where the second is larger.
+
+    Raises:
+        ValueError: the two are not of the same number of pictures.
+    """
+    first, second = mean_of_seeds(first), mean_of_seeds(second)
+    if len(first) != len(second):
+        raise ValueError(
+            f"Only the same pictures can be compared. Received: {len(first)} and {len(second)}."
+        )
+    return bootstrap_mean(second - first, groups, level=level, samples=samples, seed=seed)
+
+
+def gained_and_lost(
+    first: ArrayLike, second: ArrayLike, groups: ArrayLike | None = None
+) -> tuple[int, int]:
+    """Counts the pictures on which the second is better than the first, and those it is worse on.
+
+    With one seed and one class in a picture these are the pictures that only one of them hits, the
+    counts of `exact_mcnemar`. Otherwise a picture counts for the one that hits it more often.
+
+    Args:
+        first: hits `[num]` or `[seeds, num]`, 1 or 0; NaN: missing.
+        second: the same pictures in the same order.
+        groups: see `bootstrap_mean`.
+    """
+    difference = mean_of_seeds(second) - mean_of_seeds(first)
+    groups = np.arange(len(difference)) if groups is None else np.asarray(groups)
+    known = ~np.isnan(difference)
+    _, index = np.unique(groups[known], return_inverse=True)
+    sums = np.round(np.bincount(index, difference[known]), 9)  # 1/3 + 2/3 - 1 is no difference
+    return int((sums > 0).sum()), int((sums < 0).sum())
+
+
+def mean_of_seeds(values: ArrayLike) -> np.ndarray:
+    """Averages `[seeds, num]` over the seeds that have a value; `[num]` stays as it is."""
+    values = np.asarray(values, np.float64)
+    if values.ndim == 1:
+        return values
+    known = ~np.isnan(values)
+    counts = known.sum(0)
+    sums = np.where(known, values, 0).sum(0)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

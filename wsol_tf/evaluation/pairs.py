@@ -9,13 +9,12 @@ import numpy as np
 from wsol_tf.data import transforms
 from wsol_tf.data.batches import evaluation_batches
 from wsol_tf.data.example import IGNORE, Example, competing_classes
+from wsol_tf.data.images import BadImage
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
 from wsol_tf.model import refinement
 from wsol_tf.model.localization import Localization
-from wsol_tf.model.score_maps import map_of
-
-PLAIN = "plain"  # kind of map: what is scored, before it was refined
+from wsol_tf.model.score_maps import PLAIN, map_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -216,7 +215,8 @@ def predict_pairs(
         at = [position_of[example.image_id] for example in batch]
         logits = outputs.get("logits")
         if ten_crop:
-            logits = _ten_crop_logits(predict, map(source.read_image, at), view)
+            whole = [_whole_picture(source, *pair) for pair in zip(at, batch, strict=True)]
+            logits = _ten_crop_logits(predict, whole, view)
         for i, example in enumerate(batch):
             yield from _pairs_of_picture(
                 source,
@@ -231,6 +231,14 @@ def predict_pairs(
         done += len(at)
         if progress:
             progress(done)
+
+
+def _whole_picture(source, position, example):
+    """A picture as it is stored; its view, where the file has vanished since that was read."""
+    try:
+        return source.read_image(position)
+    except BadImage:
+        return example.image
 
 
 def _ten_crop_logits(predict, images, view):

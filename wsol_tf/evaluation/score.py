@@ -78,7 +78,7 @@ def evaluate(
             "evaluate() scores a Localization or a Method (which wraps anything that gives score "
             f"maps). Received: {type(model).__name__}."
         )
-    figures, _ = score(method, dataset, positions, metrics=metrics)
+    figures, *_ = score(method, dataset, positions, metrics=metrics)
     return {"scored_on": dataset.name, **figures}
 
 
@@ -102,7 +102,7 @@ def score(
     metrics: Sequence[str] = (),
     map_chunks: Callable[..., Iterable] = map,
     progress: Callable[[int], Any] | None = None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, LocalizationMetrics]]:
     """Scores a method on a data set.
 
     Args:
@@ -114,8 +114,8 @@ def score(
         progress: called with the number of pictures that were predicted so far.
 
     Returns:
-        (figures, predictions): a dict for metrics.json, and a dict for each line of
-        predictions.jsonl, see `prediction`.
+        (figures, predictions, accumulators): a dict for metrics.json, a dict for each line of
+        predictions.jsonl, see `prediction`, and what was accumulated of each kind of map.
 
     Raises:
         ValueError: no picture can be read, or a metric is unknown.
@@ -148,7 +148,7 @@ def score(
     figures |= _single_class_figures(accumulators[kind], source, method.thresholds[kind])
     figures |= standard.result()
     figures["skipped"] = dict(source.report.skipped)
-    return figures, predictions
+    return figures, predictions, accumulators
 
 
 def accumulate(

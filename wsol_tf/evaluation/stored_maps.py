@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from wsol_tf import files
-from wsol_tf.data.images import SUFFIXES
+from wsol_tf.data.formats import SUFFIXES
 from wsol_tf.data.source import Source
 
 MAX_VALUES = 2**26  # of an array: a map of 8192 x 8192, or of 1000 classes at 256 x 256

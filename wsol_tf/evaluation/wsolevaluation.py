@@ -3,7 +3,8 @@
 The definitions are those of Choe et al., "Evaluating Weakly Supervised Object Localization Methods
 Right" (CVPR 2020; arXiv 2007.04178) and of the code they published with it. Only numpy and OpenCV
 are needed, so the score maps may come from anywhere. A score map here is float `[height, width]`
-in [0, 1]; boxes are x0, y0, x1, y1 in its pixels, the last ones inclusive. Figures are fractions.
+in [0, 1]; boxes are x0, y0, x1, y1 in its pixels, the last ones inclusive. Figures are fractions;
+`percent` is the number that wsolevaluation prints, to the last bit.
 
     boxes = BoxAccuracy()
     for image_id, raw_map, true_boxes, size in ...:  # size: (width, height) of the picture
@@ -253,6 +254,8 @@ class BoxAccuracy:
             if kind not in self.num_correct:
                 continue
             curves = self.accuracy(kind)
+            # Multiplied before they are divided, as there: 100 times a fraction rounds otherwise.
+            percent = (self.num_correct[kind] * 100.0 / float(self.num_images)).max(1)
             levels = {
                 f"{level:g}": {
                     "accuracy": float(curve.max()),
@@ -260,10 +263,15 @@ class BoxAccuracy:
                 }
                 for level, curve in zip(self.iou_levels, curves, strict=True)
             }
-            figures[name] = {"value": float(curves.max(1).mean()), "iou_levels": levels}
+            figures[name] = {
+                "value": float(curves.max(1).mean()),
+                "percent": float(np.average(percent)),
+                "iou_levels": levels,
+            }
             if kind == "single":
                 half = levels["0.5"]
                 figures[name].update(value=half["accuracy"], threshold=half["threshold"])
+                figures[name]["percent"] = float(percent[list(levels).index("0.5")])
         figures["num_images"] = self.num_images
         figures["bad_maps"] = self._bad.result()
         return figures
@@ -358,7 +366,8 @@ class PixelPrecision:
         seen = np.maximum(true + false, 1)
         steps = (true / seen)[1:] * np.diff(true / true[-1])
         # Empty bins are left out of the sum, which then rounds as wsolevaluation's does.
-        figures["pxap"]["value"] = float(steps[(true + false)[1:] > 0].sum())
+        area = steps[(true + false)[1:] > 0].sum()
+        figures["pxap"].update(value=float(area), percent=float(area * 100))
         piou = self.piou()
         figures["piou"]["value"] = float(piou.max())
         figures["piou"]["threshold"] = float(self._edges[piou.argmax()])

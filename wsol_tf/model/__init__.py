@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from wsol_tf import keras_settings
 from wsol_tf.lazy import attach
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from wsol_tf.model.objective import Objective
     from wsol_tf.model.optimizer import GroupSGD, group_sgd
     from wsol_tf.model.score_maps import Found, component_boxes, localize
+
+keras_settings.check()
 
 __all__, __getattr__, __dir__ = attach(
     __name__,

@@ -8,12 +8,17 @@ from collections.abc import Sequence
 
 import keras
 
+from wsol_tf import files, keras_settings
 from wsol_tf.config import Config
 from wsol_tf.model import backbones, heads, inputs, losses
 from wsol_tf.model.localization import Localization
 from wsol_tf.model.objective import LOSS_SETTINGS
 from wsol_tf.model.optimizer import group_sgd
 from wsol_tf.model.schedule import RateDrops
+
+MOST_WEIGHTS = 2**31  # of the classifier: 8 GiB in float32, and as much again for each moment
+MOST_EXPANDED = 100  # times the size of a .keras file that its parts may have
+MOST_PIXELS = 8192  # side of a picture as it is resized for the network
 
 
 def build_model(
@@ -39,7 +44,9 @@ def build_model(
         ValueError: for classes that are not at least two different names; see also
             `backbones.build_extractor`.
     """
+    keras_settings.check()
     classes = inputs.class_names(classes)
+    _check_sizes(config, len(classes))
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.mixed_precision)
     try:
@@ -49,6 +56,20 @@ def build_model(
     compile_model(model, config, steps_per_epoch)
     logging.getLogger("wsol_tf").info("Feature extractor %s.", model.loaded_weights)
     return model
+
+
+def _check_sizes(config, num_classes):
+    """Refuses what no machine has memory for, before TensorFlow ends the process over it."""
+    width = config.head_width
+    weights = 9 * width * (width + num_classes)
+    if weights > MOST_WEIGHTS:
+        raise ValueError(
+            f"The classifier would have {weights:,} weights with `head_width={width}`, more than "
+            f"the {MOST_WEIGHTS:,} that a network may have here. Lower it."
+        )
+    for name, side in (("input_size", config.input_size), ("resize_size", config.crop_from)):
+        if side > MOST_PIXELS:
+            raise ValueError(f"`{name}` must be at most {MOST_PIXELS} pixels. Received: {side}.")
 
 
 def _build_parts(config, classes, backbone):
@@ -118,6 +139,17 @@ def compile_model(
     model.optimizer.build(model.trainable_variables)
 
 
+def _check_members(path):
+    """Compares all parts of a .keras file with their checksums; Keras reads some without."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+        if size > MOST_EXPANDED * os.path.getsize(path):
+            raise ValueError(f"it would expand to {size} bytes")
+        damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"its part {files.printable(damaged)} is damaged")
+
+
 def load_model(path: str | os.PathLike) -> Localization:
     """Loads a model that this project trained, from any version of it.
 
@@ -128,8 +160,10 @@ def load_model(path: str | os.PathLike) -> Localization:
         The model, with its thresholds, compiled if it was saved so.
 
     Raises:
-        ValueError: there is no file, or it is cut off, damaged, or of another kind of model.
+        ValueError: there is no file, or it is cut off, damaged, or of another kind of model; the
+            sentence names the file.
     """
+    path = files.expanded(path)
     if not os.path.isfile(path):
         raise ValueError(f"Model '{path}' is no file. Name the model.keras of a run.")
     if not zipfile.is_zipfile(path):
@@ -138,10 +172,13 @@ def load_model(path: str | os.PathLike) -> Localization:
             "Copy it again, or name the model.keras of a run."
         )
     try:
+        _check_members(path)
         model = keras.saving.load_model(path)
-    except Exception as error:
+    except Exception as error:  # what damage does to Keras has no end of kinds
+        # Keras wraps our own sentence in several lines of its own.
+        reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0].rstrip(".")
         raise ValueError(
-            f"Model '{path}' can't be loaded ({str(error).partition(chr(10))[0]}). "
+            f"Model '{path}' can't be loaded ({reason or type(error).__name__}). "
             "Name the model.keras of a run."
         ) from error
     if not isinstance(model, Localization):

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from wsol_tf.config import choices, resize_side
+from wsol_tf.config import resize_side
 from wsol_tf.model import inputs, losses, score_maps
 from wsol_tf.model.localizing import Localizing
 from wsol_tf.model.objective import OBSERVED, Objective
@@ -70,12 +70,8 @@ class Localization(Localizing, keras.Model):
         self.classifier = classifier
         self.localizer = localizer
         self.classes = inputs.class_names(classes)
-        score_maps.check_kind(map)
-        if refine not in choices("refine"):
-            legal = ", ".join(choices("refine"))
-            raise ValueError(f"Unknown `refine` '{refine}'. Legal: {legal}.")
-        if top_k < 1:
-            raise ValueError(f"`top_k` must be at least 1. Received: {top_k}.")
+        thresholds = {} if thresholds is None else thresholds
+        inputs.check_parts(map, refine, top_k, thresholds, resize_size)
         if classifier.output.shape[-1] != len(self.classes):
             raise ValueError(
                 f"The classifier has {classifier.output.shape[-1]} outputs, but "
@@ -84,7 +80,7 @@ class Localization(Localizing, keras.Model):
         self.map = map
         self.refine = refine
         self.top_k = top_k
-        self.thresholds = dict(thresholds or {})
+        self.thresholds = dict(thresholds)
         self.input_size = feature_extractor.input.shape[1]
         self.resize_size = resize_side(self.input_size, resize_size or 0)
         self.loaded_weights = ""
@@ -206,8 +202,12 @@ class Localization(Localizing, keras.Model):
         epochs before count as done. `compile(total_steps=...)` sets the steps for all calls.
 
         Raises:
-            ValueError: for batches of another kind, and where the number of steps isn't known.
+            ValueError: for batches of another kind, for labels that are no ids of classes, and
+                where the number of steps isn't known.
         """
+        x = inputs.checked(x, y, len(self.classes))
+        if kwargs.get("validation_data") is not None:
+            kwargs["validation_data"] = self._checked_validation(kwargs["validation_data"])
         if self.compiled and not self.objective.span.fixed:
             held = kwargs.get("validation_split") or 0.0
             steps = kwargs.get("steps_per_epoch") or inputs.steps_of(x, batch_size, held)
@@ -221,7 +221,26 @@ class Localization(Localizing, keras.Model):
             self.train_function = None  # the span is a constant of the traced step
         if hasattr(x, "cardinality"):  # a tf.data set shuffles itself; Keras warns otherwise
             kwargs.setdefault("shuffle", False)
-        return super().fit(x, y, batch_size=batch_size, epochs=epochs, **kwargs)
+        with inputs.plain_label_errors():
+            return super().fit(x, y, batch_size=batch_size, epochs=epochs, **kwargs)
+
+    def _checked_validation(self, data):
+        if not isinstance(data, (tuple, list)):
+            return inputs.checked(data, None, len(self.classes))
+        images, *others = data
+        checked = inputs.checked(images, others[0] if others else None, len(self.classes))
+        return (checked, *others)
+
+    def evaluate(self, x: Any = None, y: Any = None, **kwargs) -> Any:
+        """Measures the losses as `keras.Model.evaluate` does; data as for `fit`.
+
+        Raises:
+            ValueError: as `fit`.
+        """
+        if not kwargs.get("_use_cached_eval_dataset"):  # from `fit`, which has checked it
+            x = inputs.checked(x, y, len(self.classes))
+        with inputs.plain_label_errors():
+            return super().evaluate(x, y, **kwargs)
 
     def train_step(self, data: tuple) -> dict[str, Any]:
         """One step of `fit`: learns from a batch; returns the running means that are shown."""
@@ -287,6 +306,8 @@ class Localization(Localizing, keras.Model):
         """STEP_VALUES of a batch: terms and top1_cls for each image, the others for all of them."""
         images, labels, allowed = keras.utils.unpack_x_y_sample_weight(data)
         inputs.check_batch(labels, allowed)
+        if hasattr(labels, "numpy"):  # not in a graph, where `fit` checks what goes in
+            inputs.check_labels(labels, len(self.classes))
         terms, logits, observed = self.objective.terms(
             self, images, labels, allowed, training=training
         )

@@ -14,6 +14,8 @@ import numpy as np
 
 from wsol_tf.config import MAPS
 
+PLAIN = "plain"  # in scoring, the kind of map that is scored, before it was refined
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:

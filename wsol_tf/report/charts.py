@@ -200,6 +200,43 @@ def class_bars(classes: Mapping[str, Mapping[str, Any]], *, mean: float) -> np.n
     return _rendered(figure)
 
 
+def setting_curves(
+    name: str, lines: Mapping[str, Sequence[tuple[float, float, float, float]]]
+) -> np.ndarray:
+    """Plots a figure in 0..1 against a setting, with intervals.
+
+    Args:
+        name: the setting.
+        lines: name -> points (value of the setting, figure, low, high), rising by value.
+
+    Returns:
+        uint8 `[height, width, 3]`.
+    """
+    figure = _new_figure(WIDTH, 3.6)
+    axes = figure.subplots()
+    _style_axes(axes)
+    values = sorted({point[0] for line in lines.values() for point in line})
+    # Far apart by ratio, near each other by difference: then ratios are what one looks at.
+    if values[0] > 0 and values[-1] >= 30 * values[0]:
+        axes.set_xscale("log")
+    for (label, line), colour in zip(lines.items(), itertools.cycle(TERM_COLOURS), strict=False):
+        x, mean, low, high = np.array(line, float).T
+        axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+        axes.errorbar(x, mean, [np.maximum(mean - low, 0), np.maximum(high - mean, 0)],
+                      color=colour, marker="o", capsize=3, label=_short(label, 60))  # fmt: skip
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.minorticks_off()
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(-0.01, min(low, high - 0.1)), min(1.01, max(high, low + 0.1)))
+    axes.set_xlabel(name, color=FAINT, parse_math=False)
+    axes.set_title("GT-known Loc, with 95 % intervals", loc="left", fontsize=12)
+    if any(lines) or len(lines) > 1:
+        legend = figure.legend(frameon=False, fontsize=9.5, loc="outside lower left", ncols=2)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    return _rendered(figure)
+
+
 def _plot_epochs(axes, values, label, **style):
     values = np.asarray(values, float)
     marker = "o" if len(values) < 3 else None

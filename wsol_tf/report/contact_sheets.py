@@ -1,16 +1,19 @@
 """Contact sheets of localizations: the best, the median and the worst, and examples of errors."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from wsol_tf.data.source import Source
+from wsol_tf import files
+from wsol_tf.data.annotation import first_ten
+from wsol_tf.data.source import Report, Source
 from wsol_tf.evaluation.localized_map import OUTCOMES, LocalizedMap, measured_thresholds
 from wsol_tf.evaluation.pairs import Method
 from wsol_tf.report import definitions, pictures
+from wsol_tf.report.predictions import to_stderr
 
 Prediction = Mapping[str, Any]  # a line of predictions.jsonl, see `evaluation.score.prediction`
 Tiles = dict[str, list[tuple[np.ndarray, str]]]  # heading -> pictures with their captions
@@ -91,15 +94,17 @@ def draw(method: Method, source: Source, sections: Mapping[str, Sequence[Predict
         sections: heading -> predictions.
 
     Returns:
-        dict heading -> list of (uint8 `[height, width, 3]`, caption).
+        dict heading -> list of (uint8 `[height, width, 3]`, caption). Pictures that can't be read
+        any more are named on stderr and left out.
     """
     kind = method.kinds[0]
     threshold = method.thresholds[kind]
     measured = measured_thresholds([threshold])
+    kept = dataclasses.replace(source, report=Report())  # what is missing now ends nothing
     wanted = {line["image_id"] for section in sections.values() for line in section}
     positions = [i for i, name in enumerate(source.image_ids) if name in wanted]
     drawn = {}
-    for pair in method.pairs(source, positions, kinds=[kind], batch_size=8):
+    for pair in method.pairs(kept, positions, kinds=[kind], batch_size=8):
         localized = LocalizedMap(pair, kind, threshold, measured)
         drawn[pair.image_id, source.classes[pair.label]] = pictures.triptych(
             pair.image,
@@ -109,8 +114,15 @@ def draw(method: Method, source: Source, sections: Mapping[str, Sequence[Predict
             true_boxes=() if pair.boxes is None else pair.boxes,
             side=200,
         )
+    if kept.report.skipped:
+        gone = first_ten([files.printable(name) for name in sorted(kept.report.skipped)])
+        to_stderr(f"Left out of the contact sheet, can't be read any more: {gone}.")
     return {
-        heading: [(drawn[line["image_id"], line["label"]], caption(line)) for line in section]
+        heading: [
+            (drawn[key], caption(line))
+            for line in section
+            if (key := (line["image_id"], line["label"])) in drawn
+        ]
         for heading, section in sections.items()
     }
 
@@ -143,10 +155,13 @@ def contact_sheet_of(tiles: Tiles, title: str) -> np.ndarray:
 def write_contact_sheet(path: str | os.PathLike, tiles: Tiles, title: str) -> None:
     """Writes the best, the median and the worst as a picture; examples of errors stay out of it.
 
+    Where there is no tile, because no picture could be read any more, nothing is written.
+
     Args:
         path: file to write.
         tiles: see `draw_tiles`.
         title: heading of the sheet.
     """
     shown = {heading: row for heading, row in tiles.items() if heading not in OUTCOMES}
-    Image.fromarray(contact_sheet_of(shown, title)).save(path)
+    if any(shown.values()):
+        files.write(path, pictures.as_png(contact_sheet_of(shown, title)))

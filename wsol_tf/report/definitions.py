@@ -75,6 +75,7 @@ DEFINITIONS = {
     "piou": "Highest IoU that any single threshold reaches with the true masks, over the pixels of "
     "all pictures taken together.",
     "value": "The figure itself.",
+    "percent": "The same as the number that wsolevaluation prints, to the last bit.",
     "iou_levels": "The same at each IoU level, with the threshold that is best for that level.",
     "accuracy": "Share of pairs whose box has at least this IoU with a true box.",
     # what the figures are compared with

@@ -17,6 +17,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from wsol_tf import files
 from wsol_tf.evaluation.localized_map import OUTCOMES
 from wsol_tf.evaluation.metrics import standard_error
 from wsol_tf.evaluation.wsolevaluation import METRICS
@@ -106,37 +107,38 @@ def write_report(
         maps=_maps(figures),
         baselines=_baselines(figures),
         standard_metrics=_standard_metrics(figures),
-        charts={name: _chart_uri(image) for name, image in chart_images.items()},
+        charts={name: chart_uri(image) for name, image in chart_images.items()},
         threshold_lesson=_threshold_lesson(figures),
-        sheets=[(heading, _embedded(row)) for heading, row in tiles.items()
+        sheets=[(heading, embedded(row)) for heading, row in tiles.items()
                 if heading not in OUTCOMES and row],
         outcomes=_outcomes(figures),
-        errors=[(name, _embedded(tiles[name])) for name in OUTCOMES[1:] if tiles.get(name)],
+        errors=[(name, embedded(tiles[name])) for name in OUTCOMES[1:] if tiles.get(name)],
         class_table=_class_table(figures),
         troubles=list(_troubles(figures)),
         provenance=[name for name in PROVENANCE if name in figures],
         defined=definitions_of(figures),
     )  # fmt: skip
     # File names may hold bytes that are no text: those become character references.
-    with open(path, "w", encoding="utf-8", errors="xmlcharrefreplace") as file:
-        file.write(page)
+    files.write(path, page.encode(errors="xmlcharrefreplace"))
 
 
 def verdict(figures: Figures) -> str:
     """Sums the scoring up in two or three sentences."""
     if figures["gt_known_loc"] is None:
         return (
-            f"{figures['num_pairs']} pairs of a picture and a class in it were scored. The data "
-            "has no boxes, so boxes were not scored."
+            f"Scored: {files.counted(figures['num_pairs'], 'pair')} of a picture and a class in "
+            "it. The data has no boxes, so boxes were not scored."
         )
     counts = figures["outcomes"]
     scored, right = sum(counts.values()), counts["right"]
     boxes = right + counts["wrong_class"]
     ahead = boxes - round(_centred_box(figures)["gt_known_loc"] * scored)
     both = "" if figures["top1_loc"] is None else f"Box and class are right for {right}. "
+    what, of = "picture", ""
+    if scored != figures["num_images"]:
+        what, of = "pair", " of a picture and a class"
     return (
-        f"The box is right for {boxes} of {scored} "
-        f"{'pictures' if scored == figures['num_images'] else 'pairs of a picture and a class'}, "
+        f"The box is right for {boxes} of {files.counted(scored, what)}{of}, "
         f"{abs(ahead)} {'more' if ahead >= 0 else 'fewer'} than the best centred box gets "
         f"without looking. {both}At this sample size the standard error of GT-known Loc is about "
         f"{standard_error(figures['gt_known_loc'], scored):.3f}."
@@ -298,11 +300,13 @@ def template_environment() -> jinja2.Environment:
     return environment
 
 
-def _embedded(tiles):
+def embedded(tiles: Sequence[tuple[np.ndarray, str]]) -> list[tuple[str, str]]:
+    """Turns pictures with captions into data that a page holds itself."""
     return [(_data_uri(Image.fromarray(tile), "jpeg", quality=85), text) for tile, text in tiles]
 
 
-def _chart_uri(array):
+def chart_uri(array: np.ndarray) -> str:
+    """Turns a chart into data that a page holds itself."""
     # Few colours are enough for a chart, and make the file a third as large.
     image = Image.fromarray(array).quantize(64, dither=Image.Dither.NONE)
     return _data_uri(image, "png", optimize=True)

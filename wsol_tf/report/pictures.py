@@ -1,9 +1,10 @@
 """Pictures for people: localizations drawn on photographs, and sheets of them.
 
-Arrays in, uint8 RGB arrays [height, width, 3] out; no files are read or written.
+Arrays in, uint8 RGB arrays [height, width, 3] out, or bytes; no files are read or written.
 """
 
 import functools
+import io
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -148,6 +149,13 @@ def contact_sheet(
                 band[:height, left : left + tile_width] = tile
             parts.append(band)
     return np.vstack(parts)
+
+
+def as_png(picture: np.ndarray) -> bytes:
+    """Returns a picture uint8 `[height, width, 3]`, or `[height, width]`, as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def with_caption(canvas: np.ndarray, caption: str) -> np.ndarray:

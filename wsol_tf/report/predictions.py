@@ -1,5 +1,7 @@
 """What a model finds in pictures, as files: an overlay, a mask and a line of JSON for each."""
 
+import contextlib
+import functools
 import json
 import os
 import sys
@@ -7,18 +9,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from wsol_tf import files
 from wsol_tf.data import images
 from wsol_tf.report import pictures
 
 LINES = "predictions.jsonl"
+LONGEST = 180  # bytes of a picture's name that are kept in the names of its files
 _ENDINGS = ("_overlay.png", "_mask.png")
 
 
 def to_stderr(text: str) -> None:
-    """Prints a line apart from what a program is asked for."""
-    print(text, file=sys.stderr)
+    """Prints a line apart from what a program is asked for; names in it can't harm a terminal."""
+    print("\n".join(map(files.printable, text.split("\n"))), file=sys.stderr)
+
+
+def to_stdout(text: str) -> None:
+    """Prints a line; names in it can't harm a terminal."""
+    print("\n".join(map(files.printable, text.split("\n"))), flush=True)
 
 
 def write_predictions(
@@ -29,13 +37,14 @@ def write_predictions(
     kind: str,
     threshold: float | str,
     on_bad_image: str = "skip",
-    log: Callable[[str], Any] = print,
+    log: Callable[[str], Any] = to_stdout,
     warn: Callable[[str], Any] = to_stderr,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Localizes pictures one at a time, for they can be very large, and writes what is found.
 
     For each picture NAME.* it writes NAME_overlay.png, NAME_mask.png (255 where the object is, at
-    the picture's size) and a line of predictions.jsonl. Pictures with the same name get numbers.
+    the picture's size) and a line of predictions.jsonl. Pictures with the same name get numbers,
+    and very long names are cut. predictions.jsonl takes its place at the end, whatever the end is.
 
     Args:
         localize: function of a picture uint8 `[height, width, 3]` that returns a `Found` of
@@ -54,38 +63,78 @@ def write_predictions(
         pictures that were skipped.
 
     Raises:
-        ValueError: a picture can't be used and `on_bad_image` is "fail".
+        ValueError: a picture can't be used and `on_bad_image` is "fail", or somebody removed
+            `output_dir` meanwhile.
     """
     lines, skipped = [], {}
     taken = _names_in_use(paths, output_dir)
-    with open(os.path.join(output_dir, LINES), "w") as file:
-        for path in paths:
-            try:
-                image = images.read_image(path)
-                found = localize(image)
-            except (images.BadImage, FloatingPointError) as error:
-                skipped[path] = getattr(error, "reason", str(error).rstrip("."))
-                if on_bad_image == "fail":
-                    raise ValueError(
-                        f"{path}: {skipped[path]}. Repair or remove it, or have such pictures "
-                        "named and skipped: `on_bad_image=skip`."
-                    ) from error
-                warn(f"Skipped: {path}: {skipped[path]}.")
-                continue
-            name = _unique(os.path.splitext(os.path.basename(path))[0], taken)
-            _draw(image, found, os.path.join(output_dir, name))
-            line = _line(path, image, found, name, kind=kind, threshold=threshold)
-            lines.append(line)
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            said = [_caption(found), f"box {line['box']}"]
-            log(f"{path}: {', '.join(filter(None, said))}")
+    try:
+        with _lines_file(output_dir) as file:
+            for path in paths:
+                try:
+                    image = images.read_image(path, note=functools.partial(_note, path, warn))
+                    found = localize(image)
+                except (images.BadImage, FloatingPointError) as error:
+                    skipped[path] = getattr(error, "reason", str(error).rstrip("."))
+                    _tell_of_bad(path, skipped[path], on_bad_image, warn)
+                    continue
+                name = _unique(_stem(path), taken)
+                _draw(image, found, os.path.join(output_dir, name))
+                lines.append(_line(path, image, found, name, kind=kind, threshold=threshold))
+                print(json.dumps(lines[-1], allow_nan=False), file=file, flush=True)
+                caption = _caption(found)
+                log(f"{path}: {caption}{', ' if caption else ''}box {lines[-1]['box']}")
+    except BaseException as error:
+        if not isinstance(error, ValueError):  # which is a sentence of its own
+            done = len(lines) + len(skipped)
+            warn(f"Ended after {done} of {files.counted(len(paths), 'picture')}.")
+        raise
     return lines, skipped
+
+
+def _tell_of_bad(path, reason, on_bad_image, warn):
+    if on_bad_image == "fail":
+        raise ValueError(
+            f"{path}: {reason}. Repair or remove it, or have such pictures named and skipped: "
+            "`on_bad_image=skip`."
+        )
+    warn(f"Skipped: {path}: {reason}.")
+
+
+@contextlib.contextmanager
+def _lines_file(output_dir):
+    """The file of lines, which takes its place with what is in it, whatever ends the writing."""
+    ended = None
+    place = os.path.join(output_dir, LINES)
+    try:
+        with files.replacing(place) as unfinished, open(unfinished, "w") as file:
+            try:
+                yield file
+            except BaseException as error:
+                ended = error
+    except OSError as error:
+        if os.path.isdir(output_dir):
+            raise
+        raise ValueError(
+            f"'{output_dir}' was removed or renamed while pictures were localized, and what was "
+            "written is not there. Start again."
+        ) from error
+    if ended is not None:
+        raise ended
+
+
+def _stem(path):
+    """A picture's name without its suffix, as much of it as the names of files have room for."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    while len(os.fsencode(stem)) > LONGEST:
+        stem = stem[:-1]
+    return stem
 
 
 def summary(lines: Sequence[dict], skipped: dict[str, str], output_dir: str) -> str:
     """Says how many pictures were localized, after `write_predictions`."""
-    what = "picture" if len(lines) == 1 else "pictures"
-    return f"{len(lines)} {what} localized, {len(skipped)} skipped; see {output_dir}."
+    done = files.counted(len(lines), "picture")
+    return f"{done} localized, {len(skipped)} skipped; see {output_dir}."
 
 
 def _line(path, image, found, name, *, kind, threshold):
@@ -112,8 +161,8 @@ def _caption(found):
 def _draw(image, found, stem):
     caption = _caption(found)
     overlay = pictures.overlay(image, found.score_map, found.mask, found.box, caption=caption)
-    Image.fromarray(overlay).save(f"{stem}_overlay.png")
-    Image.fromarray(found.mask.astype(np.uint8) * 255).save(f"{stem}_mask.png")
+    files.write(f"{stem}_overlay.png", pictures.as_png(overlay))
+    files.write(f"{stem}_mask.png", pictures.as_png(found.mask.astype(np.uint8) * 255))
 
 
 def _names_in_use(paths, output_dir):
@@ -126,6 +175,10 @@ def _names_in_use(paths, output_dir):
         for ending in _ENDINGS
         if path.endswith(ending)
     }
+
+
+def _note(path, warn, remark):
+    warn(f"{path}: {remark}.")
 
 
 def _unique(name, taken):

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from wsol_tf import files
 from wsol_tf.evaluation.wsolevaluation import METRICS
 from wsol_tf.report import definitions
 
@@ -19,9 +20,9 @@ def progress_bar(num_pictures: int) -> Callable[[int], Any] | None:
 
 def figures_table(figures: Mapping[str, Any]) -> str:
     """Lays the figures of `evaluation.score.score` out as lines of text, one row per map."""
-    head = f"{figures['num_images']} pictures"
+    head = files.counted(figures["num_images"], "picture")
     if figures["num_pairs"] != figures["num_images"]:
-        head += f", {figures['num_pairs']} pairs of a picture and a class in it"
+        head += f", {files.counted(figures['num_pairs'], 'pair')} of a picture and a class in it"
     head += f"; Top-1 Cls {_number(figures['top1_cls'])}, Top-5 Cls {_number(figures['top5_cls'])}"
     if figures["gt_known_loc"] is None:
         text = f"{head}\nNo boxes: localization can't be scored."
@@ -85,7 +86,9 @@ def _notes(figures):
     ):
         if figures[name]:
             count = len(figures[name])
-            names = ", ".join(figures[name][:10]) + (", ..." if count > 10 else "")
+            names = ", ".join(map(files.printable, figures[name][:10])) + (
+                ", ..." if count > 10 else ""
+            )
             lines.append(f"{before} {count} picture{'s' * (count != 1)}{after}: {names}")
     return lines
 

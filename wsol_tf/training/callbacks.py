@@ -82,8 +82,9 @@ class KeepModel(keras.callbacks.Callback):
         )
         if self.patience and validations >= self.patience:
             self.log(
-                f"Stopped: {validations} validations brought no better model than that of epoch "
-                f"{self.state.best_epoch + 1}, by the {self.best_by} of the held-out pictures."
+                f"Stopped: {files.counted(validations, 'validation')} brought no better model than "
+                f"that of epoch {self.state.best_epoch + 1}, by the {self.best_by} of the "
+                "held-out pictures."
             )
             self.model.stop_training = True
 

@@ -1,6 +1,8 @@
 """Checkpoints of a run: whole files or none, the newest good one, and one run for one folder."""
 
 import contextlib
+import hashlib
+import io
 import json
 import os
 import re
@@ -20,15 +22,17 @@ except ImportError:  # Windows
 
 
 FOLDER = "checkpoints"
-STATE = "state"
+RECORD = "record"  # the member with the state and the digest of the whole
+OLD_STATE = "state"  # that of files from before there was a digest
+ANY_SIZE = 2**63
 _NAME = re.compile(r"step-(\d{9})\.npz")
 
 
 def write(run_dir: str, arrays: Sequence[np.ndarray], state: dict[str, Any], keep: int = 2) -> None:
     """Writes a checkpoint so that a kill or a full disk at any moment leaves the older ones whole.
 
-    One file `checkpoints/step-NNNNNNNNN.npz` holds everything. It is written under another name,
-    forced to the disk, and renamed; then all but the newest `keep` are removed.
+    One file `checkpoints/step-NNNNNNNNN.npz` holds everything, and a digest of it. It is written
+    under another name, forced to the disk, and renamed; then all but the newest `keep` are removed.
 
     Args:
         run_dir: folder of the run.
@@ -43,7 +47,8 @@ def write(run_dir: str, arrays: Sequence[np.ndarray], state: dict[str, Any], kee
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"step-{state['step']:09}.npz")
     named: dict[str, Any] = {f"{index:05}": array for index, array in enumerate(arrays)}
-    named[STATE] = np.array(json.dumps(state))
+    text = json.dumps(state)
+    named[RECORD] = np.array(json.dumps({"digest": _digest(arrays, text), "state": text}))
     with files.replacing(path) as unfinished:
         np.savez(unfinished, **named)
     for name in os.listdir(folder):
@@ -71,15 +76,40 @@ def read(path: str) -> tuple[list[np.ndarray], dict[str, Any]]:
         ValueError: the file is truncated, damaged, or no checkpoint.
     """
     try:
-        # Opened here, because numpy leaves it open where the file turns out to be damaged. It is a
-        # zip file: every member has a checksum.
-        with open(path, "rb") as opened, np.load(opened) as file:
-            names = sorted(name for name in file.files if name != STATE)
-            return [file[name] for name in names], json.loads(str(file[STATE]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"Checkpoint '{path}' can't be read ({error}; {os.path.getsize(path)} bytes)."
-        ) from error
+        with files.open_binary(path, ANY_SIZE) as opened, zipfile.ZipFile(opened) as archive:
+            return _contents(archive)
+    except files.BadFile as error:
+        raise ValueError(f"Checkpoint can't be read: {error}") from error
+    except Exception as error:  # what damage does to a zip file has no end of kinds
+        raise ValueError(f"Checkpoint '{path}' is damaged ({error}).") from error
+
+
+def _contents(archive):
+    """Reads and checks the members of a checkpoint: (arrays, state)."""
+    names = archive.namelist()
+    arrays = [f"{index:05}.npy" for index in range(len(names) - 1)]
+    if names not in ([*arrays, f"{RECORD}.npy"], [*arrays, f"{OLD_STATE}.npy"]):
+        raise ValueError("its members are not those of a checkpoint")
+    # A member is read whole before it is looked at: then its own checksum has been compared.
+    *arrays, record = (
+        np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
+        for name in names
+    )
+    if names[-1] == f"{OLD_STATE}.npy":
+        return arrays, json.loads(str(record))
+    record = json.loads(str(record))
+    if record["digest"] != _digest(arrays, record["state"]):
+        raise ValueError("its digest is that of other values")
+    return arrays, json.loads(record["state"])
+
+
+def _digest(arrays, state):
+    """Returns a digest of all that a checkpoint holds: order, dtypes, shapes, values, state."""
+    digest = hashlib.sha256(f"{len(arrays)} {state}".encode())
+    for array in map(np.ascontiguousarray, arrays):
+        digest.update(f"\n{array.dtype.str} {np.shape(array)}\n".encode())
+        digest.update(array.data.cast("B") if array.size else b"")
+    return digest.hexdigest()
 
 
 def newest(
@@ -118,32 +148,69 @@ def clear(run_dir: str) -> None:
 
 
 @contextlib.contextmanager
-def lock(run_dir: str, log: Callable[[str], None]) -> Iterator[None]:
+def lock(run_dir: str, log: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     """Keeps other processes from writing to a run's folder, until this one ends.
 
     Args:
         run_dir: folder of the run.
         log: function that takes lines of text; it is told where the file system has no locks.
 
+    Yields:
+        A function that makes the folder again, and takes the lock in it, where somebody removed or
+        renamed the folder; it returns whether that was needed. A run of hours does not end for it:
+        what it has in memory can still be saved.
+
     Raises:
         ValueError: another process holds it.
     """
-    folder = os.path.join(run_dir, FOLDER)
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, "lock")
-    with open(path, "a+") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise ValueError(
-                    f"Another run is writing to '{run_dir}' ({file.read().strip() or 'unknown'}). "
-                    "Wait for it, end it, or name another `output_dir`."
-                ) from None
-            except OSError as error:
-                log(f"'{path}' can't be locked ({error.strerror}): start only one run per folder.")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
+    path = os.path.join(run_dir, FOLDER, "lock")
+    file = _take_lock(run_dir, path, log)
+
+    def keep() -> bool:
+        nonlocal file
+        try:
+            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                return False
+        except FileNotFoundError:
+            pass
+        except OSError:  # a network drive that does not answer: what it holds is not known
+            return False
+        try:
+            held, file = file, _take_lock(run_dir, path, log)
+        except OSError as error:
+            log(f"'{run_dir}' was removed and can't be made again ({error.strerror}).")
+            return False
+        held.close()
+        log(
+            f"'{run_dir}' was removed or renamed while the run was writing to it. The folder is "
+            "made again and the run goes on; what was in it before is not there."
+        )
+        return True
+
+    try:
+        yield keep
+    finally:
+        file.close()
+
+
+def _take_lock(run_dir, path, log):
+    """Opens and locks the file `path`, which ends with its being closed."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    file = open(path, "a+")  # noqa: SIM115 - it is held open
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            raise ValueError(
+                f"Another run is writing to '{run_dir}' ({holder}). Wait for it, end it, or name "
+                "another `output_dir`."
+            ) from None
+        except OSError as error:
+            log(f"'{path}' can't be locked ({error.strerror}): start only one run per folder.")
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file

@@ -1,11 +1,10 @@
 """The folder of a run: its files, whether the run in it is finished, and how it is emptied."""
 
-import json
 import os
 import shutil
 from typing import Any
 
-from wsol_tf import programs
+from wsol_tf import files, programs
 from wsol_tf.config import Config
 from wsol_tf.training import checkpoints
 
@@ -15,6 +14,7 @@ FILES = (
     "history.csv",
     "curves.png",
     "metrics.json",
+    "outcomes.jsonl",
     "contact_sheet.png",
     "logs",
     "validation",
@@ -30,8 +30,9 @@ def finished_figures(config: Config) -> dict[str, Any] | None:
     paths = {name: os.path.join(config.output_dir, name) for name in FILES}
     figures = None
     if os.path.isfile(paths["metrics.json"]) and os.path.isfile(paths["model.keras"]):
-        with open(paths["metrics.json"]) as file:
-            figures = json.load(file)
+        figures = files.read_json(paths["metrics.json"])
+        if not isinstance(figures, dict):
+            raise files.BadFile(paths["metrics.json"], "this holds no figures of a run")
     saved = checkpoints.paths(config.output_dir)
     if not os.path.isfile(paths["run.flags"]) or not (figures or saved):
         return None

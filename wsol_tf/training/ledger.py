@@ -1,6 +1,7 @@
 """The books of a run: log lines, history.csv, TensorBoard scalars and curves.png."""
 
 import csv
+import io
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -8,10 +9,10 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
+from wsol_tf import files
 from wsol_tf.model import losses
-from wsol_tf.report import charts
+from wsol_tf.report import charts, pictures
 from wsol_tf.training.callbacks import tolerating_write_errors
 from wsol_tf.training.loop import State
 
@@ -60,12 +61,16 @@ class Ledger(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Opens the log, and writes what earlier starts of the run have left."""
-        self.writer = tf.summary.create_file_writer(self.log_dir)
+        self.open_log()
         # (step, seconds) where this epoch and this start of the run began to be timed.
         self.mark: tuple[int, float] | None = None
         self.first: tuple[int, float] | None = None
         self.said = time.monotonic()
-        self._write_csv()
+        write_history(self.csv_path, self.state.history)
+
+    def open_log(self) -> None:
+        """Begins a file for TensorBoard, at first and where its folder was removed."""
+        self.writer = tf.summary.create_file_writer(self.log_dir)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
         """Writes a line where the last one was long ago."""
@@ -90,7 +95,7 @@ class Ledger(keras.callbacks.Callback):
         self.log("  " + format_terms(row))
         folder = os.path.dirname(self.csv_path)
         with tolerating_write_errors(self.log, f"figures of epoch {epoch + 1}", folder):
-            self._write_csv()
+            write_history(self.csv_path, self.state.history)
             with self.writer.as_default(step=epoch):
                 for name, value in row.items():
                     if name not in ("epoch", "step"):
@@ -120,14 +125,20 @@ class Ledger(keras.callbacks.Callback):
         left = (self.total_steps - self.state.step) * self.batch_size / speed
         return f"{speed:.1f} images/s, {format_duration(left)} left"
 
-    def _write_csv(self):
-        """Writes the whole file: later epochs may have columns that earlier ones lack."""
-        history = self.state.history
-        names = dict.fromkeys(["epoch", *(name for row in history for name in row)])
-        with open(self.csv_path, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(names), restval="")
-            writer.writeheader()
-            writer.writerows(history)
+
+def write_history(path: str, history: Sequence[dict[str, float]]) -> None:
+    """Writes all epochs as a table: later ones may have columns that earlier ones lack.
+
+    Args:
+        path: the .csv file.
+        history: one dict of figures for each epoch.
+    """
+    names = dict.fromkeys(["epoch", *(name for row in history for name in row)])
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(names), restval="")
+    writer.writeheader()
+    writer.writerows(history)
+    files.write(path, text.getvalue())
 
 
 def format_terms(row: dict[str, float]) -> str:
@@ -161,4 +172,4 @@ def write_curves(path: str, history: Sequence[dict[str, float]], weights: dict[s
     columns = {new: [row.get(name, np.nan) for row in history] for name, new in shown.items()}
     columns = {name: values for name, values in columns.items() if np.isfinite(values).any()}
     terms = {name: weights[name] for name in losses.TERMS}
-    Image.fromarray(charts.training_curves(columns, terms)).save(path)
+    files.write(path, pictures.as_png(charts.training_curves(columns, terms)))

@@ -4,13 +4,12 @@
 callbacks and files for all of them, and it can begin and end at any step.
 """
 
-import contextlib
 import dataclasses
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -64,6 +63,22 @@ class State:
         self.sums, self.steps_in_epoch = {}, 0
         self.history.append(row)
         return row
+
+
+def saved_state(values: dict[str, Any]) -> State:
+    """Makes a State of what a checkpoint holds of it.
+
+    Raises:
+        ValueError: it holds what no State of this version has.
+    """
+    unknown = values.keys() - {field.name for field in dataclasses.fields(State)}
+    if unknown:
+        raise ValueError(
+            "The newest checkpoint was written by another version of the program: it holds "
+            f"{', '.join(sorted(unknown))}. Go on with that version, or pass `resume=false` to "
+            "start anew."
+        )
+    return State(**values)
 
 
 @dataclasses.dataclass
@@ -249,7 +264,7 @@ def run(
             `steps_per_execution` steps, on_epoch_end those of the epoch.
         steps_per_execution: most steps that are taken before callbacks see them.
         parts: batches that the iterator yields for one step, see `make_steps`.
-        stops: the signals that came in, see `signals`; any ends the loop.
+        stops: the signals that came in, see `signals.collected`; any ends the loop.
         saving: when checkpoints are written besides at the end and after a signal.
 
     Returns:
@@ -334,24 +349,3 @@ class _Loop:
         wanted = [due, self.model.stop_training, *(kind in self.stops for kind in kinds)]
         due, stopped, *came = self.agree([float(want) for want in wanted])
         return due, stopped, {kind for kind, want in zip(kinds, came, strict=True) if want}
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[set[signal.Signals]]:
-    """Collects SIGTERM and the first Ctrl-C in a set; a second Ctrl-C interrupts at once."""
-    caught = set()
-
-    def remember(number, frame):
-        if number == signal.SIGINT and number in caught:
-            raise KeyboardInterrupt
-        caught.add(signal.Signals(number))
-
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    before = {kind: signal.signal(kind, remember) for kind in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)

@@ -12,22 +12,30 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wsol_tf import files, programs
+from wsol_tf import files, programs, signals
 from wsol_tf.config import Config, resize_side
-from wsol_tf.data import transforms
 from wsol_tf.data.batches import training_batches
 from wsol_tf.data.cache import cached_reader
 from wsol_tf.data.source import Source
 from wsol_tf.data.stream import TrainingStream
+from wsol_tf.evaluation import outcomes
 from wsol_tf.evaluation.pairs import method_of
 from wsol_tf.evaluation.score import score
 from wsol_tf.model.build import build_model, load_model
 from wsol_tf.model.localization import Localization
 from wsol_tf.report import contact_sheets, definitions, terminal
-from wsol_tf.training import callbacks, checkpoints, folder, loop, splits, strategies, thresholds
-from wsol_tf.training.ledger import Ledger, write_curves
-from wsol_tf.training.validation import Validation
-from wsol_tf.training.watch import StopAtNaN, Watch
+from wsol_tf.training import (
+    books,
+    callbacks,
+    checkpoints,
+    folder,
+    loop,
+    splits,
+    strategies,
+    thresholds,
+)
+from wsol_tf.training.ledger import write_curves, write_history
+from wsol_tf.training.watch import StopAtNaN
 
 
 def train(
@@ -57,13 +65,14 @@ def train(
         ValueError: before anything is trained, for data or settings that can't work, and for a
             folder that another run wrote or is writing to.
         FloatingPointError: a loss is NaN or infinite; the last good model is kept.
-        programs.Preempted: after SIGTERM, or when another worker is gone; the run is saved.
+        signals.Preempted: after SIGTERM, or when another worker is gone; the run is saved.
     """
     strategy = strategies.make_strategy(config.strategy)
     chief = strategies.is_chief(strategy)
     log = log if chief else lambda text: None
     programs.make_output_dir(config.output_dir)
-    with checkpoints.lock(config.output_dir, log) if chief else contextlib.nullcontext():
+    lock = checkpoints.lock(config.output_dir, log) if chief else contextlib.nullcontext(bool)
+    with lock as keep_folder:
         figures = folder.finished_figures(config) if config.resume else None
         if figures:
             log(
@@ -76,7 +85,7 @@ def train(
         if config.deterministic:
             strategies.make_deterministic()
         keras.utils.set_random_seed(config.seed)
-        run = Run(config, strategy, log)
+        run = Run(config, strategy, log, keep_folder)
         with strategies.preempted_by_lost_workers(strategy):
             run.open_data(dataset, val_dataset)
             run.build()
@@ -92,6 +101,7 @@ class Run:
         config: settings of the run.
         strategy: a `tf.distribute.Strategy`.
         log: function that takes lines of text.
+        keep_folder: makes the folder again where it was removed, see `checkpoints.lock`.
 
     Attributes:
         chief: whether this process writes the files.
@@ -103,9 +113,15 @@ class Run:
     """
 
     def __init__(
-        self, config: Config, strategy: tf.distribute.Strategy, log: Callable[[str], None]
+        self,
+        config: Config,
+        strategy: tf.distribute.Strategy,
+        log: Callable[[str], None],
+        keep_folder: Callable[[], bool] = bool,
     ):
         self.config, self.strategy, self.log = config, strategy, log
+        self.keep_folder = keep_folder
+        self.logging: list[keras.callbacks.Callback] = []
         self.chief = strategies.is_chief(strategy)
         self.agree = strategies.agreement(strategy)
         self.interrupted = False
@@ -140,7 +156,7 @@ class Run:
         self.arrays, self.state = None, loop.State(data=digest)
         if saved is None:
             return
-        self.arrays, self.state = saved[0], loop.State(**saved[1])
+        self.arrays, self.state = saved[0], loop.saved_state(saved[1])
         if self.state.data != digest:
             raise ValueError(
                 f"The run in '{config.output_dir}' began with other pictures or labels than are in "
@@ -183,9 +199,11 @@ class Run:
             self.arrays = None
             self.log(f"Resumed at step {step}.")
         self.log(
-            f"Training on {len(self.kept)} pictures with "
-            f"{strategies.describe_devices(self.strategy)}, {self.model.total_steps} steps in "
-            f"{self.config.epochs} epochs; {len(self.held)} pictures are held out."
+            f"Training on {files.counted(len(self.kept), 'picture')} with "
+            f"{strategies.describe_devices(self.strategy)}, "
+            f"{files.counted(self.model.total_steps, 'step')} in "
+            f"{files.counted(self.config.epochs, 'epoch')}; held out: "
+            f"{files.counted(len(self.held), 'picture')}."
         )
 
     # --- fit -------------------------------------------------------------------------------------
@@ -194,10 +212,11 @@ class Run:
         """Trains to the end, to Ctrl-C, or to what `train` raises."""
         config, state = self.config, self.state
         if self.chief:
-            files.write(self._path("run.flags"), programs.to_flagfile(config))
+            files.write(self.path("run.flags"), programs.to_flagfile(config))
         stop = StopAtNaN(state)
-        called = [stop, *(self._callbacks() if self.chief else ())]
-        with loop.signals() as signals:
+        self.logging = books.callbacks_of(self) if self.chief else []
+        called = [stop, *self.logging]
+        with signals.collected() as stops:
             try:
                 ended = loop.run(
                     self.model,
@@ -209,7 +228,7 @@ class Run:
                     callbacks=called,
                     steps_per_execution=config.steps_per_execution,
                     parts=config.gradient_accumulation,
-                    stops=signals,
+                    stops=stops,
                     saving=loop.Saving(
                         lambda: self._save() if self.chief and not stop.failure else None,
                         every_steps=config.checkpoint_every_steps,
@@ -222,7 +241,7 @@ class Run:
                 self.splits.raise_if_unreadable(error)
                 raise
         if signal.SIGTERM in ended:
-            raise programs.Preempted(
+            raise signals.Preempted(
                 f"Ended by SIGTERM at step {state.step} of {self.model.total_steps}. The run is "
                 "saved: the same command goes on from here."
             )
@@ -232,56 +251,9 @@ class Run:
         if not stop.failure and not callbacks.has_finite_weights(self.model):
             stop.failure = callbacks.NONFINITE_WEIGHTS
         if self.chief:
-            write_curves(self._path("curves.png"), state.history, self.model.loss_weights)
+            write_curves(self.path("curves.png"), state.history, self.model.loss_weights)
         if stop.failure:
             raise FloatingPointError(stop.failure)
-
-    def _callbacks(self):
-        """What a run shows and keeps; the order matters: each adds to what the next ones write."""
-        config, state, log = self.config, self.state, self.log
-        total_steps = self.model.total_steps
-        counts = np.bincount(np.concatenate([self.source.labels[i] for i in self.kept]))
-        best = {"best_by": config.best_by, "patience": config.patience}
-        return [
-            *self._validation(),
-            callbacks.KeepModel(self._path("model.keras"), state, **best, log=log),
-            Ledger(
-                state,
-                log,
-                csv_path=self._path("history.csv"),
-                log_dir=self._path("logs"),
-                epochs=config.epochs,
-                total_steps=total_steps,
-                batch_size=config.batch_size,
-            ),
-            Watch(
-                state,
-                log,
-                steps=max(20, total_steps // 50),
-                chance=counts.max() / counts.sum(),
-            ),
-        ]
-
-    def _validation(self):
-        """The callback for held-out pictures, in a list; an empty one where it is off."""
-        config, held = self.config, self.held
-        if not config.validate_every or not len(held):
-            return []
-        chosen = np.linspace(0, len(held) - 1, min(len(held), config.validation_images))
-        return [
-            Validation(
-                self.source,
-                held[np.round(chosen).astype(int)],
-                self.state,
-                view=transforms.View(self.model.input_size, self.model.resize_size),
-                kind=config.map,
-                rule=config.threshold_from,
-                every=config.validate_every,
-                picture_dir=self._path("validation"),
-                log_dir=self._path("logs"),
-                log=self.log,
-            )
-        ]
 
     def _save(self):
         """Writes a checkpoint; one that can't be written is reported, and the run goes on."""
@@ -289,11 +261,27 @@ class Run:
         if not all(np.isfinite(array).all() for array in arrays):
             return
         self.state.skipped = dict(self.source.report.skipped)
+        self.restore_folder()
         folder_of_run, state = self.config.output_dir, dataclasses.asdict(self.state)
         with callbacks.tolerating_write_errors(
             self.log, f"checkpoint at step {self.state.step}", folder_of_run
         ):
             checkpoints.write(folder_of_run, arrays, state, self.config.keep_checkpoints)
+
+    def restore_folder(self) -> bool:
+        """Brings the folder back where it was removed meanwhile; returns whether it was."""
+        if not self.keep_folder():
+            return False
+        with callbacks.tolerating_write_errors(self.log, "run.flags", self.config.output_dir):
+            files.write(self.path("run.flags"), programs.to_flagfile(self.config))
+            write_history(self.path("history.csv"), self.state.history)
+        if self.state.best is not None:
+            self.log("The best model so far was in it: the best of the epochs to come is kept.")
+            self.state.best, self.state.best_epoch = None, -1
+        for callback in self.logging:
+            if hasattr(callback, "open_log"):
+                callback.open_log()
+        return True
 
     # --- finish ----------------------------------------------------------------------------------
 
@@ -301,20 +289,22 @@ class Run:
         """Chooses the thresholds, stores them with the model and scores it; see `train`."""
         figures = None
         if self.chief:
+            self.restore_folder()
             self._take_best_model()
             rule, chosen = self._choose_thresholds()
             figures = self._score(rule, chosen)
             figures["definitions"] = definitions.definitions_of(figures)
-            files.write_json(self._path("metrics.json"), figures)
+            files.write_json(self.path("metrics.json"), figures)
             if not self.interrupted:
                 checkpoints.clear(self.config.output_dir)
-            self.log(f"Wrote {', '.join(folder.FILES)} to {self.config.output_dir}.")
+            written = [name for name in folder.FILES if os.path.exists(self.path(name))]
+            self.log(f"Wrote {', '.join(written)} to {self.config.output_dir}.")
         self.agree([0.0])  # the others wait here, for the first worker serves them
         return self.model, figures
 
     def _take_best_model(self):
         """Saves the last model, or takes the best one, as a model of a single device."""
-        config, state, path = self.config, self.state, self._path("model.keras")
+        config, state, path = self.config, self.state, self.path("model.keras")
         if state.best is None:
             with callbacks.averaged_weights(self.model):
                 callbacks.save_model(self.model, path)
@@ -334,7 +324,7 @@ class Run:
             self.log("No held-out picture shows a box: the threshold is chosen from the maps.")
         self.log(f"Training pictures: {self.source.report.summary()}")
         self.model.thresholds = chosen.by_rule[rule]
-        callbacks.save_model(self.model, self._path("model.keras"))
+        callbacks.save_model(self.model, self.path("model.keras"))
         spread = ", without boxes; half of them suggest {:.2f} to {:.2f}".format(
             *chosen.quartiles[::2]
         )
@@ -356,9 +346,8 @@ class Run:
                 "are optimistic."
             )
             scored = self.source
-        figures = self._score_and_show(
-            scored, chosen.held if optimistic and len(chosen.held) else None
-        )
+        positions = chosen.held if optimistic and len(chosen.held) else None
+        figures = self._score_and_show(scored, positions, chosen.by_rule["maps"])
         return {
             "interrupted": self.interrupted,
             "scored_on": self.splits.scored_on,
@@ -377,20 +366,31 @@ class Run:
             "minutes": round((state.seconds + time.monotonic() - started) / 60, 2),
         }
 
-    def _score_and_show(self, source, positions):
-        """Scores the model on pictures; shows the figures as a table and a contact sheet."""
+    def _score_and_show(self, source, positions, label_only):
+        """Scores the model on pictures; shows the figures as a table and a contact sheet.
+
+        outcomes.jsonl is of the thresholds `label_only`, that were chosen without boxes.
+        """
         method = method_of(self.model)
         progress = terminal.progress_bar(len(source if positions is None else positions))
-        figures, predictions = score(method, source, positions, progress=progress)
+        figures, predictions, accumulators = score(
+            method, source, positions, metrics=("max_box_acc_v2",), progress=progress
+        )
+        if self.restore_folder():
+            callbacks.save_model(self.model, self.path("model.keras"))
+            write_curves(self.path("curves.png"), self.state.history, self.model.loss_weights)
+        lines = outcomes.outcome_lines(accumulators, label_only, source.classes)
+        files.write(self.path(outcomes.LINES), lines)
         self.log(terminal.figures_table(figures))
         if source.report.skipped or source.report.noted:
             self.log(source.report.summary())
         contact_sheets.write_contact_sheet(
-            self._path("contact_sheet.png"),
+            self.path("contact_sheet.png"),
             contact_sheets.draw_tiles(method, source, predictions),
             contact_sheets.sheet_title(self.splits.place, "", self.splits.scored_on),
         )
         return figures
 
-    def _path(self, name):
+    def path(self, name: str) -> str:
+        """Returns the path of a file in the folder of the run."""
         return os.path.join(self.config.output_dir, name)

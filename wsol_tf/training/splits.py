@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from wsol_tf import files
 from wsol_tf.config import Config, resize_side
+from wsol_tf.data.annotation import OtherClasses
+from wsol_tf.data.parts import parse_split
 from wsol_tf.data.registry import holdout, open_dataset
 from wsol_tf.data.source import Source, StopAtBadImage
 
@@ -47,7 +50,7 @@ class Splits:
         report = self.source.report
         if report.failure:
             raise StopAtBadImage(report.failure) from error
-        if len(report.skipped) >= len(self.kept):
+        if all(self.source.image_ids[i] in report.skipped for i in self.kept):
             raise ValueError(
                 f"{self.source.name}: no picture can be read.\n{report.summary()}"
             ) from error
@@ -138,14 +141,14 @@ def open_split(config: Config, split: str, classes: Sequence[str] | None = None)
         ValueError: the split can't be opened.
     """
     num_examples = config.num_examples
-    if split != config.split:
+    if parse_split(split)[0] != parse_split(config.split)[0]:  # folds are cut from one choice
         num_examples = -(-num_examples // 3)
     return open_dataset(
         config.dataset,
         config.data_dir,
         split,
         classes=classes,
-        seed=config.seed,
+        seed=config.seed if config.data_seed < 0 else config.data_seed,
         image_size=resize_side(config.input_size, config.resize_size),
         num_examples=num_examples or None,
         download=config.download,
@@ -168,12 +171,17 @@ def open_scored_split(
         return open_split(config, config.val_split, classes)
     except StopAtBadImage:
         raise
+    except (OtherClasses, files.BadFile) as error:
+        log(
+            f"Split '{config.val_split}' can't be scored: {error} The held-out pictures are scored "
+            "instead."
+        )
     except ValueError as error:
         log(
             f"No split '{config.val_split}' to score on ({error}) The held-out pictures are "
             "scored instead."
         )
-        return None
+    return None
 
 
 def summarize(source: Source) -> str:
@@ -185,4 +193,5 @@ def summarize(source: Source) -> str:
         each = (
             f"from {counts[low]} ({source.classes[low]}) to {counts[high]} ({source.classes[high]})"
         )
-    return f"{source.name}: {len(source)} pictures, {len(source.classes)} classes, {each}."
+    pictures = files.counted(len(source), "picture")
+    return f"{source.name}: {pictures}, {files.counted(len(source.classes), 'class')}, {each}."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from wsol_tf import programs
+from wsol_tf import signals
 from wsol_tf.config import choices
 
 
@@ -175,7 +175,7 @@ def agreement(strategy: tf.distribute.Strategy) -> Callable[[list[float]], list[
 
 @contextlib.contextmanager
 def preempted_by_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Turns the error that follows the loss of another worker into `programs.Preempted`."""
+    """Turns the error that follows the loss of another worker into `signals.Preempted`."""
     try:
         yield
     except (  # what TensorFlow raises when a worker that it talked to is gone
@@ -186,7 +186,7 @@ def preempted_by_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None
     ) as error:
         if not is_multi_worker(strategy):
             raise
-        raise programs.Preempted(
+        raise signals.Preempted(
             f"Lost another worker ({type(error).__name__}). Start all workers again: they go on "
             "from the last checkpoint."
         ) from error

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
+from wsol_tf import files
 from wsol_tf.data.batches import evaluation_batches
 from wsol_tf.data.example import competing_classes
 from wsol_tf.data.source import Source
@@ -65,10 +65,14 @@ class Validation(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Opens the log, and compiles what validation calls."""
         os.makedirs(self.picture_dir, exist_ok=True)
-        self.writer = tf.summary.create_file_writer(self.log_dir)
+        self.open_log()
         compiled = (lambda f: f) if self.model.run_eagerly else tf.function
         self.predict = compiled(lambda images: self.model(images, training=False))
         self.measure = compiled(self.model.measure)
+
+    def open_log(self) -> None:
+        """Begins a file for TensorBoard, at first and where its folder was removed."""
+        self.writer = tf.summary.create_file_writer(self.log_dir)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Validates, where an epoch is one of every so many."""
@@ -155,7 +159,9 @@ class Validation(keras.callbacks.Callback):
             title=f"Epoch {epoch + 1}: area {row['held_area']:.2f}, threshold {at}{known}\n{note}",
             columns=2,
         )
-        Image.fromarray(sheet).save(os.path.join(self.picture_dir, f"epoch_{epoch + 1:04}.png"))
+        os.makedirs(self.picture_dir, exist_ok=True)
+        path = os.path.join(self.picture_dir, f"epoch_{epoch + 1:04}.png")
+        files.write(path, pictures.as_png(sheet))
         with self.writer.as_default(step=epoch):
             tf.summary.image("held/pictures", sheet[None])
         self.writer.flush()

@@ -1,0 +1,216 @@
+"""The report of a study, as a page and as a table in Markdown: study.html.jinja lays it out."""
+
+import datetime
+import html
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wsol_tf import files
+from wsol_tf.report import charts, page
+
+# What is compared, in the order of the columns: name -> (heading, digits).
+COLUMNS = {
+    "gt_known_loc": "GT-known Loc",
+    "miou_box": "box mIoU",
+    "miou_mask": "mask mIoU",
+    "top1_loc": "Top-1 Loc",
+    "top1_cls": "Top-1 Cls",
+    "max_box_acc_v2": "MaxBoxAccV2",
+    "cam": "CAM GT-known",
+    "centred_box": "centred box",
+}
+MAIN = "gt_known_loc"
+COMPARED = ("gt_known_loc", "miou_box", "miou_mask", "top1_loc", "top1_cls", "cam")
+MOST_LINES = len(charts.TERM_COLOURS)  # in one chart
+
+
+def write_study(
+    study_dir: str,
+    results: Sequence[Any],
+    *,
+    title: str,
+    question: str,
+    command: str,
+    folds: int,
+    scored_on: str,
+    choice: Any,
+    curves: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]],
+    photographs: Mapping[str, Sequence[Any]],
+    warnings: Sequence[str],
+) -> None:
+    """Writes report.html and table.md.
+
+    Args:
+        study_dir: folder of the study.
+        results: the rows, see `studies.results.Result`; the first is what others are compared with.
+        title: heading.
+        question: what the study asks; '' for nothing.
+        command: the command line.
+        folds: how many folds the pictures were cut into; 0: none.
+        scored_on: the split that was scored, where there are no folds.
+        choice: what choosing by held-out pictures reached, see `studies.results.Choice`, or None.
+        curves: see `studies.show.curves_of`.
+        photographs: label -> tiles with captions.
+        warnings: sentences on what is missing or wrong.
+    """
+    shown = {"title": title, "question": question, "command": command, "warnings": warnings}
+    shown |= {
+        "verdicts": verdicts(results),
+        "how": how(results, folds, scored_on),
+        "choice": choice_sentence(choice, results),
+    }
+    text = page.template_environment().get_template("study.html.jinja").render(
+        **shown,
+        signed=_signed,
+        interval=_interval,
+        p_value=_p,
+        today=f"{datetime.date.today():%d %B %Y}",
+        results=results,
+        columns=_columns(results),
+        compared=[(name, COLUMNS[name]) for name in COMPARED if name in _columns(results)],
+        charts=[
+            (name, page.chart_uri(charts.setting_curves(name, most_telling(lines))))
+            for name, lines in curves.items()
+        ],
+        photographs=[
+            (label, page.embedded([(each.tile, each.caption) for each in row]))
+            for label, row in photographs.items()
+        ],
+    )  # fmt: skip
+    files.write(os.path.join(study_dir, "report.html"), text.encode(errors="xmlcharrefreplace"))
+    files.write(os.path.join(study_dir, "table.md"), _markdown(results, **shown))
+
+
+def most_telling(lines: Mapping[str, Any]) -> dict[str, Any]:
+    """The lines of a chart, as many as can be told apart: those of the first rows."""
+    return dict(list(lines.items())[:MOST_LINES])
+
+
+def _columns(results):
+    """The figures that some row has: dict name -> heading."""
+    return {n: h for n, h in COLUMNS.items() if any(n in result.figures for result in results)}
+
+
+def verdicts(results: Sequence[Any]) -> list[str]:
+    """Says for each row whether it differs from the first one in GT-known Loc, and by how much."""
+    found = []
+    for result in results[1:]:
+        difference = result.differences.get(MAIN)
+        if difference is not None:
+            found.append(
+                f"{result.row.label}: {difference.verdict} ({difference_in_words(difference)})"
+            )
+    return found
+
+
+def difference_in_words(difference: Any) -> str:
+    """Writes a difference: "+0.020, 95 % interval -0.010 to +0.050, 5 gained, 2 lost, p = 0.45"."""
+    text = f"{_signed(difference.mean)}, 95 % interval {_interval(difference)}"
+    if difference.p is not None:
+        text += f", {difference.gained} pictures gained, {difference.lost} lost, {_p(difference.p)}"
+    if len(difference.by_seed) > 1:
+        text += f"; by seed {', '.join(map(_signed, difference.by_seed))}"
+    return text
+
+
+def how(results: Sequence[Any], folds: int, scored_on: str) -> str:
+    """Says in a few sentences how the figures came about."""
+    first = results[0]
+    seeds = f"{len(first.seeds)} seed{'' if len(first.seeds) == 1 else 's'}"
+    if folds:
+        text = (
+            f"{first.num_images} pictures in {folds} folds: each is scored by models that have not "
+            f"seen it, and figures are over all of them, {seeds}. "
+        )
+    else:
+        text = f"{first.num_images} pictures of {scored_on}, {seeds}. "
+    return text + (
+        "Thresholds were chosen without boxes. Intervals are for other pictures of this kind: each "
+        "figure is averaged over the seeds, then pictures are drawn again and again (bootstrap), "
+        "for differences together with what the first row reached on them. McNemar's exact test "
+        "asks whether as many pictures might have been gained and lost by chance. Of 20 "
+        "comparisons without any difference, about one will seem to have one."
+    )
+
+
+def choice_sentence(choice: Any, results: Sequence[Any]) -> str:
+    """Says what was chosen by held-out training pictures, and what that reached; '' without it."""
+    if choice is None:
+        return ""
+    labels = list(choice.chosen.values())
+    counted = ", ".join(
+        f"{label} ({labels.count(label)} of {len(labels)})" if len(labels) > 1 else label
+        for label in dict.fromkeys(labels)
+    )
+    return (
+        "The best row of a table is flattered by being chosen from it. Chosen by held-out training "
+        f"pictures alone{', fold by fold' if len(labels) > 1 else ''}: {counted}. This reaches a "
+        f"GT-known Loc of {choice.figure.mean:.3f}; against {results[0].row.label}: "
+        f"{choice.difference.verdict} ({difference_in_words(choice.difference)})."
+    )
+
+
+def text_table(results: Sequence[Any]) -> str:
+    """The main figures as lines for a terminal."""
+    wide = max(len(result.row.label) for result in results)
+    lines = [f"{'':{wide}}  GT-known Loc   box mIoU  against the first row"]
+    for result in results:
+        main, box = result.figures.get(MAIN), result.figures.get("miou_box")
+        spread = "" if main is None or main.spread is None else f" ±{main.spread:.3f}"
+        difference = result.differences.get(MAIN)
+        said = "" if difference is None else f"{difference.verdict} ({_signed(difference.mean)}, "
+        said += "" if difference is None else f"{_interval(difference)})"
+        lines.append(
+            f"{result.row.label:{wide}}  {_number(main) + spread:13}  {_number(box):>8}  {said}"
+        )
+    return "\n".join(lines)
+
+
+def _markdown(results, *, title, question, command, warnings, verdicts, how, choice):
+    """The text of table.md."""
+    columns = _columns(results)
+    lines = [f"# {title}", "", *([question, ""] if question else []), how, ""]
+    heads = ["setting", *columns.values(), "difference in GT-known Loc", "pictures", "seeds"]
+    lines += [_row(heads), _row(["---"] * len(heads))]
+    for result in results:
+        cells = [result.row.label]
+        for name in columns:
+            figure = result.figures.get(name)
+            spread = "" if figure is None or figure.spread is None else f" ± {figure.spread:.3f}"
+            cells.append(_number(figure) + spread)
+        difference = result.differences.get(MAIN)
+        said = "–" if difference is None else (
+            f"{difference.verdict}: {_signed(difference.mean)} [{_interval(difference)}], "
+            f"{_p(difference.p)}"
+        )  # fmt: skip
+        seeds = ", ".join(map(str, result.seeds))
+        lines.append(_row([*cells, said, str(result.num_images), seeds]))
+    lines += ["", "± is the standard deviation between seeds.", ""]
+    lines += [f"- {line}" for line in verdicts]
+    lines += ["", choice] if choice else []
+    lines += ["", *(f"- {line}" for line in warnings)] if warnings else []
+    lines += ["", *(f"    {line}" for line in command.splitlines()), ""]
+    return "\n".join(lines)
+
+
+def _row(cells):
+    escaped = (html.escape(cell, quote=False).replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+def _number(figure):
+    return "–" if figure is None else f"{figure.mean:.3f}"
+
+
+def _signed(value):
+    text = f"{value:+.3f}"
+    return "0.000" if float(text) == 0 else text.replace("-", "−")
+
+
+def _interval(figure):
+    return f"{_signed(figure.low)} to {_signed(figure.high)}"
+
+
+def _p(value):
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"

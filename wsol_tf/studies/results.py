@@ -1,0 +1,339 @@
+"""What the trials of a study say together: figures pooled over folds, and paired differences."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wsol_tf.evaluation import paired
+from wsol_tf.evaluation.localized_map import LOCALIZED
+from wsol_tf.evaluation.metrics import CENTERED_AREAS
+from wsol_tf.studies import trials as trials_
+from wsol_tf.studies.grid import Row
+from wsol_tf.studies.trials import Trial
+
+MAIN = "gt_known_loc"
+SIGNIFICANT = 0.05
+OF_PICTURES = ("gt_known_loc", "miou_box", "miou_mask", "top1_loc", "top1_cls", "cam")
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure of a row.
+
+    Attributes:
+        mean: over all pictures and seeds.
+        spread: standard deviation between the seeds; None with one seed.
+        low, high: ends of the 95 % interval, for other pictures; None where none is computed.
+    """
+
+    mean: float
+    spread: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """By how much a row is better than the first one, on the same pictures.
+
+    Attributes:
+        mean: the difference.
+        low, high: ends of its 95 % interval.
+        gained, lost: pictures that it hits more often, and less often.
+        p: of McNemar's exact test; None where no hits are compared.
+        by_seed: the difference of each seed that both rows have.
+    """
+
+    mean: float
+    low: float
+    high: float
+    gained: int | None
+    lost: int | None
+    p: float | None
+    by_seed: tuple[float, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Says in words what is shown: better, worse, or no difference.
+
+        A difference is shown where the interval leaves out 0, McNemar's test agrees (the interval
+        alone is too sure where few pictures differ) and no seed says otherwise.
+        """
+        sign = 1 if self.mean > 0 else -1
+        shown = self.low > 0 or self.high < 0
+        if (
+            not shown
+            or (self.p is not None and self.p >= SIGNIFICANT)
+            or any(value * sign < 0 for value in self.by_seed)
+        ):
+            return "no difference shown"
+        return "better" if sign > 0 else "worse"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooled:
+    """The outcomes of a row's trials, each picture with a class in it being a column.
+
+    Attributes:
+        seeds: the seeds.
+        values: name -> `[seeds, pairs]`, NaN where it is missing: those of OF_PICTURES.
+        centered: IoUs of the centred boxes, `[pairs, areas]`, NaN where there is no box.
+    """
+
+    seeds: tuple[int, ...]
+    values: Mapping[str, np.ndarray]
+    centered: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One row of the table.
+
+    Attributes:
+        row: its settings.
+        finished, number: how many of its trials are finished, and how many it has.
+        seeds: those with a finished trial.
+        num_images, num_pairs: what was scored.
+        minutes: of a trial, on the average.
+        figures: name -> Figure; what can't be said is left out.
+        differences: name -> Difference to the first row; empty for that one itself.
+    """
+
+    row: Row
+    finished: int
+    number: int
+    seeds: tuple[int, ...]
+    num_images: int
+    num_pairs: int
+    minutes: float
+    figures: Mapping[str, Figure]
+    differences: Mapping[str, Difference]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A finished trial with its figures, as metrics.json has them, and its outcomes."""
+
+    trial: Trial
+    figures: Mapping[str, Any]
+    lines: Sequence[Mapping[str, Any]]
+
+
+def read_finished(trials: Sequence[Trial]) -> list[Finished]:
+    """Reads the trials that are finished.
+
+    Raises:
+        ValueError: a trial's folder holds a run with other settings.
+    """
+    found = []
+    for trial in trials:
+        figures = trials_.figures_of(trial)
+        if figures is not None:
+            found.append(Finished(trial, figures, trials_.outcomes_of(trial)))
+    return found
+
+
+def results_of(trials: Sequence[Trial], finished: Sequence[Finished]) -> list[Result]:
+    """Computes the table: a Result for each row with a finished trial, in the order of the trials.
+
+    Args:
+        trials: all trials of the study.
+        finished: those that are finished.
+    """
+    keys = sorted({key_of(line) for each in finished for line in each.lines})
+    images = np.array([image_id for image_id, _ in keys])
+    rows: dict[str, list[Trial]] = {}
+    for trial in trials:
+        rows.setdefault(trial.row.label, []).append(trial)
+    results, first = [], None
+    for label, members in rows.items():
+        own = [each for each in finished if each.trial.row.label == label]
+        if not own:
+            continue
+        pooled = pool(own, keys)
+        if first is None and members is next(iter(rows.values())):
+            first = pooled
+        is_scored = ~np.isnan(pooled.values["scored"]).all(0)
+        results.append(
+            Result(
+                row=members[0].row,
+                finished=len(own),
+                number=len(members),
+                seeds=pooled.seeds,
+                num_images=len(set(images[is_scored])),
+                num_pairs=int(is_scored.sum()),
+                minutes=float(np.mean([each.figures["minutes"] for each in own])),
+                figures=figures_of(pooled, images) | _fold_figures(own),
+                differences={}
+                if first is None or first is pooled
+                else {
+                    name: difference
+                    for name in OF_PICTURES
+                    if (difference := compare(first, pooled, name, images)) is not None
+                },
+            )
+        )
+    return results
+
+
+def key_of(line: Mapping[str, Any]) -> tuple[str, str]:
+    """What tells the lines of outcomes.jsonl apart: picture and class."""
+    return line["image_id"], line["class"]
+
+
+def pool(finished: Sequence[Finished], keys: Sequence[tuple[str, str]]) -> Pooled:
+    """Puts the outcomes of a row's folds and seeds together.
+
+    Args:
+        finished: the row's trials.
+        keys: (image id, class) of each column.
+    """
+    seeds = tuple(sorted({each.trial.seed for each in finished}))
+    place = {key: i for i, key in enumerate(keys)}
+    names = (*OF_PICTURES, "scored")
+    values = {name: np.full((len(seeds), len(keys)), np.nan) for name in names}
+    centered = np.full((len(keys), len(CENTERED_AREAS)), np.nan)
+    for each in finished:
+        seed, kind = seeds.index(each.trial.seed), each.figures["map"]
+        for line in each.lines:
+            column = place[key_of(line)]
+            for name, value in _values_of(line, kind).items():
+                values[name][seed, column] = np.nan if value is None else value
+            if line["centered_ious"] is not None:
+                centered[column] = line["centered_ious"]
+    return Pooled(seeds, values, centered)
+
+
+def _values_of(line, kind):
+    """The figures of one picture and class: dict name -> value or None."""
+    iou, cam, rank = line["iou"].get(kind), line["iou"].get("cam"), line["class_rank"]
+    hit = None if iou is None else float(iou >= LOCALIZED)
+    right = None if rank is None else float(rank == 0)
+    return {
+        "gt_known_loc": hit,
+        "miou_box": iou,
+        "miou_mask": line["mask_iou"].get(kind),
+        "top1_loc": None if hit is None or right is None else hit * right,
+        "top1_cls": right,
+        "cam": None if cam is None else float(cam >= LOCALIZED),
+        "scored": 1.0,
+    }
+
+
+def figures_of(pooled: Pooled, images: np.ndarray) -> dict[str, Figure]:
+    """Computes the figures of a row over all its pictures; what can't be said is left out."""
+    found = {}
+    for name in OF_PICTURES:
+        values = pooled.values[name]
+        mean, low, high = paired.bootstrap_mean(values, images)
+        if not np.isnan(mean):
+            found[name] = Figure(mean, spread_of(values), low, high)
+    boxed = pooled.centered[~np.isnan(pooled.centered).any(1)]
+    if len(boxed):
+        found["centred_box"] = Figure(float((boxed >= LOCALIZED).mean(0).max()))
+    return found
+
+
+def spread_of(values: np.ndarray) -> float | None:
+    """Standard deviation between the seeds' means, `[seeds, pairs]`; None with one seed."""
+    means = [row[~np.isnan(row)].mean() for row in values if not np.isnan(row).all()]
+    return float(np.std(means, ddof=1)) if len(means) > 1 else None
+
+
+def _fold_figures(finished):
+    """MaxBoxAccV2 of each seed, whose folds each have their own best threshold."""
+    by_seed: dict[int, list[tuple[float, int]]] = {}
+    for each in finished:
+        metric = each.figures.get("max_box_acc_v2") or {}
+        if metric.get("value") is not None:
+            entry = metric["value"], each.figures["num_pairs"]
+            by_seed.setdefault(each.trial.seed, []).append(entry)
+    if not by_seed:
+        return {}
+    means = [float(np.average([v for v, _ in e], weights=[n for _, n in e]))
+             for e in by_seed.values()]  # fmt: skip
+    spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    return {"max_box_acc_v2": Figure(float(np.mean(means)), spread)}
+
+
+def compare(first: Pooled, second: Pooled, name: str, images: np.ndarray) -> Difference | None:
+    """Compares a figure of two rows on the pictures that both have scored.
+
+    Returns:
+        The Difference; None where there is no such picture.
+    """
+    a, b = first.values[name], second.values[name]
+    mean, low, high = paired.bootstrap_difference(a, b, images)
+    if np.isnan(mean):
+        return None
+    gained = lost = p = None
+    if name not in ("miou_box", "miou_mask"):
+        gained, lost = paired.gained_and_lost(a, b, images)
+        p = paired.exact_mcnemar(gained, lost)
+    by_seed = []
+    for seed in first.seeds:
+        if seed in second.seeds:
+            change = b[second.seeds.index(seed)] - a[first.seeds.index(seed)]
+            if not np.isnan(change).all():
+                by_seed.append(float(change[~np.isnan(change)].mean()))
+    return Difference(mean, low, high, gained, lost, p, tuple(by_seed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What comes of choosing the row by held-out training pictures, fold by fold.
+
+    Attributes:
+        chosen: fold -> label of the row that was chosen in it.
+        difference: of GT-known Loc to the first row, on all pictures.
+        figure: GT-known Loc.
+    """
+
+    chosen: Mapping[int, str]
+    difference: Difference
+    figure: Figure
+
+
+def choice_of(finished: Sequence[Finished]) -> Choice | None:
+    """Chooses a row for each fold by its held-out pictures alone, and pools what those reached.
+
+    The pictures of a fold play no part in what is chosen for it, so that the figure is not
+    flattered by the choice, as that of the best row of a table is.
+
+    Args:
+        finished: the trials; the first one's row is what is compared with.
+
+    Returns:
+        The Choice; None with one row whose trials are all finished, or where a trial has no score
+        of held-out pictures.
+    """
+    counts = Counter(each.trial.row.label for each in finished)
+    labels = [label for label in counts if counts[label] == max(counts.values())]  # whole ones
+    held: dict[int, dict[str, list[float]]] = {}
+    finished = [each for each in finished if each.trial.row.label in labels]
+    for each in finished:
+        scores = trials_.held_scores(each.trial)
+        if not scores:
+            return None
+        held.setdefault(each.trial.fold, {}).setdefault(each.trial.row.label, []).append(
+            scores[-1][1]
+        )
+    if len(labels) < 2 or any(len(scores) < len(labels) for scores in held.values()):
+        return None
+    # Of equal scores that of the earlier row: it is the simpler one, or the one that is there now.
+    chosen = {
+        fold: max(labels, key=lambda label: np.mean(scores[label]))
+        for fold, scores in sorted(held.items())
+    }
+    keys = sorted({key_of(line) for each in finished for line in each.lines})
+    images = np.array([image_id for image_id, _ in keys])
+    first = pool([each for each in finished if each.trial.row.label == labels[0]], keys)
+    own = pool([each for each in finished if chosen[each.trial.fold] == each.trial.row.label], keys)
+    difference = compare(first, own, MAIN, images)
+    figure = figures_of(own, images).get(MAIN)
+    if difference is None or figure is None:
+        return None
+    return Choice(chosen, difference, figure)
