@@ -23,6 +23,8 @@ An uncompressed zip follows the flatbuffer; `zipfile.ZipFile(path)` reads it:
      "top_k": k of map "topk", else null,
      "threshold": score-map threshold in 0..1, after the map is stretched to 0..1, or "otsu" where
          the trained model stores none,
+     "refine": "guided" where a map is refined by the picture before the threshold cuts it, else
+         "none", as in files that lack the key,
      "normalization": {"scale": s, "offset": o, "in_graph": true},
      "input_size": [H, W], "output_size": [h, w], "format": "int8",
      "quantization": {output: [scale, zero_point]} of outputs in bytes,
@@ -33,9 +35,11 @@ Damaged weights run and give another mask, so every runtime compares the digest 
 network, and the zip's CRC-32 of this block before it reads it. Files of version 0.1.0 have no
 digest.
 
-From the map to mask and boxes: as `wsol_tf.model.score_maps.localize` and `component_boxes`
-(min-max to 0..1, bilinear to the picture's size, `> threshold`, the tight box of each 8-connected
-component, the largest first).
+From the map to mask and boxes: with "refine": "guided" first as `wsol_tf.model.refinement.refine`
+(a guided filter; its guide are the bytes that the network saw), then as
+`wsol_tf.model.score_maps.localize` and `component_boxes` (min-max to 0..1, bilinear to the
+picture's size, `> threshold`, the tight box of each 8-connected component, the largest first). The
+threshold is that of the refined map: without refinement it gives another mask.
 
 The flatbuffer itself carries the metadata of MediaPipe's image segmenter, which takes models with
 one output: maps "mean", "class:NAME" and "all".

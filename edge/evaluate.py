@@ -54,6 +54,7 @@ def method_of_file(
         kinds=kinds,
         thresholds={kinds[0]: localizer.threshold if stored else threshold},
         threshold_from="stored in the file" if stored else "given",
+        refine=localizer.refine,
     )
 
 

@@ -1,4 +1,4 @@
-// What is done to arrays before and after the network, in plain Kotlin; numbers as in edge/runtime.py.
+// What is done to arrays before and after the network, in plain Kotlin; numbers as in edge/arrays.py.
 package localizer
 
 import java.nio.ByteBuffer
@@ -9,6 +9,7 @@ import kotlin.math.abs
 import kotlin.math.floor
 import kotlin.math.max
 import kotlin.math.min
+import kotlin.math.roundToInt
 
 /** Reads wsol_tf.json out of the zip behind a .tflite; its digest is that of the network, or the file is damaged. */
 fun readMetadata(file: ByteArray): String {
@@ -91,6 +92,62 @@ private class Triangles(n: Int, size: Int) {
             target[line * toLineStep + i * toStep + colour] = min(sum shr 22, 255).toByte()
         }
     }
+}
+
+/** Filters a plane by a guide of three planes in 0..1: He et al., ECCV 2010, equations 19 to 21. */
+fun guidedFilter(values: DoubleArray, guide: List<DoubleArray>, width: Int, height: Int): DoubleArray {
+    val epsilon = 3e-4  // variance of colours below which a window counts as flat
+    fun mean(plane: DoubleArray) = windowMeans(plane, width, height)
+    fun product(a: DoubleArray, b: DoubleArray) = mean(DoubleArray(a.size) { a[it] * b[it] })
+    val (red, green, blue) = guide
+    val r = mean(red); val g = mean(green); val b = mean(blue); val v = mean(values)
+    val rv = product(red, values); val gv = product(green, values); val bv = product(blue, values)
+    val rr = product(red, red); val rg = product(red, green); val rb = product(red, blue)
+    val gg = product(green, green); val gb = product(green, blue); val bb = product(blue, blue)
+    val slopes = List(3) { DoubleArray(values.size) }
+    val offset = DoubleArray(values.size)
+    for (i in values.indices) {
+        val covR = rv[i] - r[i] * v[i]; val covG = gv[i] - g[i] * v[i]; val covB = bv[i] - b[i] * v[i]
+        val vRR = rr[i] - r[i] * r[i] + epsilon; val vRG = rg[i] - r[i] * g[i]; val vRB = rb[i] - r[i] * b[i]
+        val vGG = gg[i] - g[i] * g[i] + epsilon; val vGB = gb[i] - g[i] * b[i]
+        val vBB = bb[i] - b[i] * b[i] + epsilon
+        // The inverse of the symmetric 3 x 3 matrix of covariances, by its cofactors.
+        val iRR = vGG * vBB - vGB * vGB; val iRG = vGB * vRB - vRG * vBB; val iRB = vRG * vGB - vGG * vRB
+        val iGG = vRR * vBB - vRB * vRB; val iGB = vRB * vRG - vRR * vGB; val iBB = vRR * vGG - vRG * vRG
+        val determinant = vRR * iRR + vRG * iRG + vRB * iRB
+        slopes[0][i] = (iRR * covR + iRG * covG + iRB * covB) / determinant
+        slopes[1][i] = (iRG * covR + iGG * covG + iGB * covB) / determinant
+        slopes[2][i] = (iRB * covR + iGB * covG + iBB * covB) / determinant
+        offset[i] = v[i] - slopes[0][i] * r[i] - slopes[1][i] * g[i] - slopes[2][i] * b[i]
+    }
+    val (ofRed, ofGreen, ofBlue) = slopes.map { mean(it) }
+    val rest = mean(offset)
+    return DoubleArray(values.size) { ofRed[it] * red[it] + ofGreen[it] * green[it] + ofBlue[it] * blue[it] + rest[it] }
+}
+
+/** Averages over windows that reach 1/7 of each side in either direction; borders are mirrored. */
+private fun windowMeans(plane: DoubleArray, width: Int, height: Int) =
+    slide(slide(plane, height, width, width, 1), width, 1, height, width)
+
+/** Slides a window along each of `lines` lines of n positions; steps are distances in the array. */
+private fun slide(source: DoubleArray, lines: Int, lineStep: Int, n: Int, step: Int): DoubleArray {
+    val radius = max(1, (n / 7.0).roundToInt())
+    val size = 2 * radius + 1
+    val at = IntArray(n + size) {  // of what the windows hold, position by position
+        val around = (it - radius).mod(2 * n)  // ... 1 0 | 0 1 2 ... | 2 1 ...
+        min(around, 2 * n - 1 - around) * step
+    }
+    val means = DoubleArray(source.size)
+    for (line in 0 until lines) {
+        val start = line * lineStep
+        var sum = 0.0
+        for (i in 0 until size) sum += source[start + at[i]]
+        for (i in 0 until n) {
+            means[start + i * step] = sum / size
+            sum += source[start + at[i + size]] - source[start + at[i]]
+        }
+    }
+    return means
 }
 
 fun softmax(logits: FloatArray): DoubleArray {

@@ -16,6 +16,12 @@ class Metadata(file: ByteArray) {
     val height = json.getJSONArray("input_size").getInt(0)
     val width = json.getJSONArray("input_size").getInt(1)
     val threshold = (json.get("threshold") as? Number)?.toFloat()
+    private val refine = json.optString("refine", "none").also {  // files of version 0.1.0 don't say it
+        require(it == "none" || it == "guided") { "The file is of another version: its refine is '$it'." }
+    }
+
+    /** The map as it is cut: refined by the bytes that the network saw, where the file says so. */
+    fun refined(map: ScoreMap, rgb: ByteArray) = if (refine == "guided") map.refined(rgb, width, height) else map
 
     /** Channel of the map; className is for files with map "all" alone. */
     fun channelOf(className: String?) = if (map != "all") 0 else
@@ -39,7 +45,7 @@ class Localizer(file: ByteArray, numThreads: Int = 2) : AutoCloseable {
         val values = outputs.getValue("foreground_mask")
         val channel = metadata.channelOf(className)
         val map = ScoreMap(FloatArray(height * width) { values[it * channels + channel] }, width, height)
-        val found = map.localize(picture.width, picture.height, metadata.threshold)
+        val found = metadata.refined(map, rgb).localize(picture.width, picture.height, metadata.threshold)
         val scores = outputs["class_scores"]
             ?: return Localization(found, className ?: metadata.map.substringAfter("class:", "").ifEmpty { null }, null)
         val probabilities = softmax(scores)

@@ -1,4 +1,4 @@
-// From a score map to a mask and boxes, in plain Kotlin; numbers as in edge/runtime.py.
+// From a score map to a mask and boxes, in plain Kotlin; numbers as in edge/arrays.py.
 package localizer
 
 import kotlin.math.floor
@@ -28,6 +28,30 @@ class ScoreMap(val values: FloatArray, val width: Int, val height: Int) {
         val low = values.min()
         val span = values.max() - low
         return ScoreMap(FloatArray(values.size) { if (span > 0) (values[it] - low) / span else 0f }, width, height)
+    }
+
+    /**
+     * With its edges moved to those of the picture, a quarter of that wide and high, in 0..1; as it is
+     * where it is constant. rgb: the bytes that the network saw.
+     */
+    fun refined(rgb: ByteArray, inputWidth: Int, inputHeight: Int): ScoreMap {
+        val stretched = stretched()
+        if (stretched.values.none { it > 0 }) return this
+        val toWidth = inputWidth / 4
+        val toHeight = inputHeight / 4
+        val coarse = stretched.resized(toWidth, toHeight).values
+        val guide = List(3) { colour ->
+            DoubleArray(coarse.size) {
+                var sum = 0
+                for (y in 0..3) for (x in 0..3) {
+                    val pixel = (it / toWidth * 4 + y) * inputWidth + it % toWidth * 4 + x
+                    sum += rgb[pixel * 3 + colour].toInt() and 255
+                }
+                sum / (16 * 255.0)
+            }
+        }
+        val filtered = guidedFilter(DoubleArray(coarse.size) { coarse[it].toDouble() }, guide, toWidth, toHeight)
+        return ScoreMap(FloatArray(coarse.size) { filtered[it].coerceIn(0.0, 1.0).toFloat() }, toWidth, toHeight)
     }
 
     /** As OpenCV's INTER_LINEAR. */

@@ -37,6 +37,7 @@ def information_of(model: Localization, map_: ExportedMap, graph: keras.Model) -
         "map": str(map_),
         "top_k": min(model.top_k, len(model.classes)) if map_.kind == "topk" else None,
         "threshold": threshold_of(model, map_),
+        "refine": model.refine,
         "normalization": {
             "scale": float(rescaling.scale),
             "offset": float(rescaling.offset),

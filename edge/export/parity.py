@@ -22,7 +22,7 @@ from wsol_tf.evaluation.localized_map import LOCALIZED, LocalizedMap
 from wsol_tf.evaluation.paired import exact_mcnemar
 from wsol_tf.evaluation.pairs import Pair, predict_pairs
 from wsol_tf.evaluation.standard_metrics import StandardMetrics
-from wsol_tf.model.score_maps import localize
+from wsol_tf.model.score_maps import localize, resize
 
 REFERENCE = "keras"
 THREADS = (1, 2, 4)
@@ -38,6 +38,7 @@ def compare(
     view: View,
     threshold: float | str,
     kind: str,
+    refine: str = "none",
     label: int | None = None,
     labelled: bool = True,
 ) -> dict[str, dict[str, Any]]:
@@ -50,6 +51,7 @@ def compare(
         view: what the models see of a picture.
         threshold: score-map threshold, or "otsu".
         kind: kind of map that is taken from several channels.
+        refine: "guided" compares maps that were refined by the picture, see `refinement.refine`.
         label: class whose boxes count; None counts each picture's own.
         labelled: whether labels and boxes of the source mean anything.
 
@@ -66,10 +68,8 @@ def compare(
         ValueError: no picture can be read, or the reference's map is constant on all of them.
         FloatingPointError: the reference gives NaN or infinity.
     """
-    streams = [
-        predict_pairs(batched(run), source, positions, kinds=[kind], view=view, batch_size=8)
-        for run in runners.values()
-    ]
+    asked = {"kinds": [kind], "view": view, "batch_size": 8, "refine": refine}
+    streams = [predict_pairs(batched(run), source, positions, **asked) for run in runners.values()]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in runners}
     accuracies = {name: StandardMetrics(["max_box_acc_v2"], view) for name in runners}
     for pairs in zip(*streams, strict=True):
@@ -115,7 +115,9 @@ class _Outputs:
 
 def _difference(found: _Outputs, expected: _Outputs) -> dict[str, Any]:
     """How far one model is from the reference on one picture and class."""
-    difference = np.abs(found.score_map - expected.score_map)
+    # A constant map is not refined, and keeps its size beside those that are.
+    score_map = resize(found.score_map, *expected.score_map.shape)
+    difference = np.abs(score_map - expected.score_map)
     row = {
         "image_id": found.image_id,
         "is_constant": found.score_map.min() == found.score_map.max(),

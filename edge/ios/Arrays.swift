@@ -1,4 +1,4 @@
-// What is done to arrays before and after the network; numbers as in edge/runtime.py.
+// What is done to arrays before and after the network; numbers as in edge/arrays.py.
 import CryptoKit
 import Foundation
 
@@ -102,6 +102,65 @@ private struct Triangles {
     }
     return target
   }
+}
+
+/// Filters a plane by a guide of three planes in 0..1: He et al., ECCV 2010, equations 19 to 21.
+func guidedFilter(_ values: [Double], guide: [[Double]], _ width: Int, _ height: Int) -> [Double] {
+  let epsilon = 3e-4  // variance of colours below which a window counts as flat
+  func mean(_ plane: [Double]) -> [Double] { windowMeans(plane, width, height) }
+  func product(_ a: [Double], _ b: [Double]) -> [Double] { mean(zip(a, b).map { $0 * $1 }) }
+  let red = guide[0], green = guide[1], blue = guide[2]
+  let r = mean(red), g = mean(green), b = mean(blue), v = mean(values)
+  let rv = product(red, values), gv = product(green, values), bv = product(blue, values)
+  let rr = product(red, red), rg = product(red, green), rb = product(red, blue)
+  let gg = product(green, green), gb = product(green, blue), bb = product(blue, blue)
+  var slopeR = v, slopeG = v, slopeB = v, offset = v
+  for i in values.indices {
+    let covR = rv[i] - r[i] * v[i], covG = gv[i] - g[i] * v[i], covB = bv[i] - b[i] * v[i]
+    let vRR = rr[i] - r[i] * r[i] + epsilon, vRG = rg[i] - r[i] * g[i], vRB = rb[i] - r[i] * b[i]
+    let vGG = gg[i] - g[i] * g[i] + epsilon, vGB = gb[i] - g[i] * b[i]
+    let vBB = bb[i] - b[i] * b[i] + epsilon
+    // The inverse of the symmetric 3 x 3 matrix of covariances, by its cofactors.
+    let iRR = vGG * vBB - vGB * vGB, iRG = vGB * vRB - vRG * vBB, iRB = vRG * vGB - vGG * vRB
+    let iGG = vRR * vBB - vRB * vRB, iGB = vRB * vRG - vRR * vGB, iBB = vRR * vGG - vRG * vRG
+    let determinant = vRR * iRR + vRG * iRG + vRB * iRB
+    let ofRed: Double = (iRR * covR + iRG * covG + iRB * covB) / determinant
+    let ofGreen: Double = (iRG * covR + iGG * covG + iGB * covB) / determinant
+    let ofBlue: Double = (iRB * covR + iGB * covG + iBB * covB) / determinant
+    (slopeR[i], slopeG[i], slopeB[i]) = (ofRed, ofGreen, ofBlue)
+    offset[i] = v[i] - ofRed * r[i] - ofGreen * g[i] - ofBlue * b[i]
+  }
+  let ofRed = mean(slopeR), ofGreen = mean(slopeG), ofBlue = mean(slopeB), rest = mean(offset)
+  return values.indices.map { i -> Double in
+    let colours: Double = ofRed[i] * red[i] + ofGreen[i] * green[i] + ofBlue[i] * blue[i]
+    return colours + rest[i]
+  }
+}
+
+/// Averages over windows that reach 1/7 of each side in either direction; borders are mirrored.
+private func windowMeans(_ plane: [Double], _ width: Int, _ height: Int) -> [Double] {
+  let rows = slide(plane, lines: height, width, n: width, 1)
+  return slide(rows, lines: width, 1, n: height, width)
+}
+
+/// Slides a window along each of `lines` lines of n positions; steps are distances in the array.
+private func slide(_ source: [Double], lines: Int, _ lineStep: Int, n: Int, _ step: Int) -> [Double] {
+  let radius = max(1, Int((Double(n) / 7).rounded())), size = 2 * radius + 1
+  let at = (0..<n + size).map { i -> Int in  // of what the windows hold, position by position
+    let around = (i - radius + 2 * n * size) % (2 * n)  // ... 1 0 | 0 1 2 ... | 2 1 ...
+    return min(around, 2 * n - 1 - around) * step
+  }
+  var means = [Double](repeating: 0, count: source.count)
+  for line in 0..<lines {
+    let start = line * lineStep
+    var sum = 0.0
+    for i in 0..<size { sum += source[start + at[i]] }
+    for i in 0..<n {
+      means[start + i * step] = sum / Double(size)
+      sum += source[start + at[i + size]] - source[start + at[i]]
+    }
+  }
+  return means
 }
 
 func softmax(_ logits: [Float]) -> [Double] {

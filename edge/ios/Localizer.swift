@@ -6,6 +6,7 @@ import TensorFlowLite
 /// What stands in the file behind the network; threshold: 0..1, or nil for each map's own (Otsu).
 struct Metadata {
   let map: String, labels: [String], width: Int, height: Int, threshold: Float?
+  private let refine: String
 
   init(_ path: String) throws {
     let json = try readMetadata([UInt8](Data(contentsOf: URL(fileURLWithPath: path))))
@@ -14,6 +15,16 @@ struct Metadata {
     else { throw LocalizerError(message: "The metadata is of another version: export again.") }
     (self.map, self.labels, height, width) = (map, labels, size[0], size[1])
     threshold = (json["threshold"] as? NSNumber)?.floatValue
+    let given: Any = json["refine"] ?? "none"  // files of version 0.1.0 don't say it
+    guard let refine = given as? String, ["none", "guided"].contains(refine) else {
+      throw LocalizerError(message: "The file is of another version: its refine is \(given).")
+    }
+    self.refine = refine
+  }
+
+  /// The map as it is cut: refined by the bytes that the network saw, where the file says so.
+  func refined(_ map: ScoreMap, by rgb: [UInt8]) throws -> ScoreMap {
+    try refine == "guided" ? map.refined(rgb, width, height) : map
   }
 
   /// Channel of the map; className is for files with map "all" alone.
@@ -50,7 +61,7 @@ final class Localizer {
     let size = output.shape.dimensions, values = real(output)
     let channel = try metadata.channel(of: className)
     let map = stride(from: channel, to: values.count, by: size[3]).map { values[$0] }
-    let found = try ScoreMap(values: map, width: size[2], height: size[1])
+    let found = try metadata.refined(ScoreMap(values: map, width: size[2], height: size[1]), by: small)
       .localize(picture.width, picture.height, threshold: metadata.threshold)
     guard ["predicted", "topk"].contains(metadata.map) else {
       let one = metadata.map.hasPrefix("class:") ? String(metadata.map.dropFirst(6)) : nil

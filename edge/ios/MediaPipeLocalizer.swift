@@ -27,7 +27,7 @@ final class MediaPipeLocalizer {
       throw LocalizerError(message: "MediaPipe gave no confidence mask.")
     }
     let values = Array(UnsafeBufferPointer(start: mask.float32Data, count: mask.width * mask.height))
-    return try ScoreMap(values: values, width: mask.width, height: mask.height)
+    return try metadata.refined(ScoreMap(values: values, width: mask.width, height: mask.height), by: rgb)
       .localize(picture.width, picture.height, threshold: metadata.threshold)
   }
 

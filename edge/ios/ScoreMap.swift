@@ -1,4 +1,4 @@
-// From a score map to a mask and boxes; numbers as in edge/runtime.py.
+// From a score map to a mask and boxes; numbers as in edge/arrays.py.
 
 /// Mask and boxes of a picture: x0, y0, x1, y1 edges in pixels, half-open, of each component of the
 /// mask, the largest first.
@@ -28,6 +28,26 @@ struct ScoreMap {
     }
     let low = values.min()!, span = values.max()! - low
     return ScoreMap(values: values.map { span > 0 ? ($0 - low) / span : 0 }, width: width, height: height)
+  }
+
+  /// With its edges moved to those of the picture, a quarter of that wide and high, in 0..1; as it is
+  /// where it is constant. rgb: the bytes that the network saw.
+  func refined(_ rgb: [UInt8], _ inputWidth: Int, _ inputHeight: Int) throws -> ScoreMap {
+    let whole = try stretched()
+    if !whole.values.contains(where: { $0 > 0 }) { return self }
+    let toWidth = inputWidth / 4, toHeight = inputHeight / 4
+    let coarse = whole.resized(toWidth, toHeight).values.map { Double($0) }
+    var guide = [[Double]](repeating: [Double](repeating: 0, count: coarse.count), count: 3)
+    for y in 0..<4 * toHeight {
+      for x in 0..<4 * toWidth {
+        for colour in 0..<3 {
+          let byte = rgb[(y * inputWidth + x) * 3 + colour]
+          guide[colour][y / 4 * toWidth + x / 4] += Double(byte) / (16 * 255)
+        }
+      }
+    }
+    let filtered = guidedFilter(coarse, guide: guide, toWidth, toHeight)
+    return ScoreMap(values: filtered.map { Float(min(max($0, 0), 1)) }, width: toWidth, height: toHeight)
   }
 
   /// As OpenCV's INTER_LINEAR.

@@ -1,5 +1,5 @@
 // What is done to arrays before and after the network, and the reading of metadata. No imports, so
-// that it runs anywhere. Numbers are those of edge/runtime.py.
+// that it runs anywhere. Numbers are those of edge/arrays.py.
 
 /**
  * Reads wsol_tf.json out of the zip behind a .tflite, and compares its digest with the network: an
@@ -22,6 +22,10 @@ export function readMetadata(bytes) {
   }
   if (metadata.sha256 !== undefined && sha256(bytes.subarray(0, modelEnd)) !== metadata.sha256) {
     throw new Error('This .tflite is damaged: its network is not the one that was exported.');
+  }
+  const {refine: kind = 'none'} = metadata;  // files of version 0.1.0 don't say it
+  if (kind !== 'none' && kind !== 'guided') {
+    throw new Error(`This .tflite is of another version: its refine is ${JSON.stringify(kind)}.`);
   }
   return metadata;
 }
@@ -194,6 +198,83 @@ function linear(n, size) {
     share[i] = floor < 0 || floor >= n - 1 ? 0 : position - floor;
   }
   return {before, after, share};
+}
+
+/**
+ * Moves the edges of a map {values, width, height} to those of the picture by a guided filter, as
+ * refine in edge/arrays.py. pixels: the RGB bytes that the network saw. The refined map is a quarter
+ * of that wide and high, in 0..1; a constant map is returned as it is.
+ */
+export function refine(map, pixels, inputWidth, inputHeight) {
+  const stretched = stretch(map.values);
+  if (!stretched.some((value) => value > 0)) return map;
+  const width = Math.trunc(inputWidth / 4), height = Math.trunc(inputHeight / 4);
+  const coarse = resizeMap(stretched, map.width, map.height, width, height);
+  const guide = [0, 1, 2].map((colour) => {
+    const plane = new Float64Array(width * height);
+    for (let y = 0; y < 4 * height; y++) {
+      for (let x = 0; x < 4 * width; x++) {
+        plane[(y >> 2) * width + (x >> 2)] += pixels[(y * inputWidth + x) * 3 + colour] / (16 * 255);
+      }
+    }
+    return plane;
+  });
+  const filtered = guidedFilter(Float64Array.from(coarse), guide, width, height);
+  return {values: Float32Array.from(filtered, (x) => Math.min(Math.max(x, 0), 1)), width, height};
+}
+
+/** Filters a plane by a guide of three planes in 0..1: He et al., ECCV 2010, equations 19 to 21. */
+function guidedFilter(values, [red, green, blue], width, height) {
+  const epsilon = 3e-4;  // variance of colours below which a window counts as flat
+  const mean = (plane) => windowMeans(plane, width, height);
+  const product = (a, b) => mean(a.map((value, i) => value * b[i]));
+  const r = mean(red), g = mean(green), b = mean(blue), v = mean(values);
+  const rv = product(red, values), gv = product(green, values), bv = product(blue, values);
+  const rr = product(red, red), rg = product(red, green), rb = product(red, blue);
+  const gg = product(green, green), gb = product(green, blue), bb = product(blue, blue);
+  const [slopeR, slopeG, slopeB, offset] = [0, 1, 2, 3].map(() => new Float64Array(v.length));
+  for (let i = 0; i < v.length; i++) {
+    const covR = rv[i] - r[i] * v[i], covG = gv[i] - g[i] * v[i], covB = bv[i] - b[i] * v[i];
+    const RR = rr[i] - r[i] * r[i] + epsilon, RG = rg[i] - r[i] * g[i], RB = rb[i] - r[i] * b[i];
+    const GG = gg[i] - g[i] * g[i] + epsilon, GB = gb[i] - g[i] * b[i];
+    const BB = bb[i] - b[i] * b[i] + epsilon;
+    // The inverse of the symmetric 3 x 3 matrix of covariances, by its cofactors.
+    const iRR = GG * BB - GB * GB, iRG = GB * RB - RG * BB, iRB = RG * GB - GG * RB;
+    const iGG = RR * BB - RB * RB, iGB = RB * RG - RR * GB, iBB = RR * GG - RG * RG;
+    const determinant = RR * iRR + RG * iRG + RB * iRB;
+    slopeR[i] = (iRR * covR + iRG * covG + iRB * covB) / determinant;
+    slopeG[i] = (iRG * covR + iGG * covG + iGB * covB) / determinant;
+    slopeB[i] = (iRB * covR + iGB * covG + iBB * covB) / determinant;
+    offset[i] = v[i] - slopeR[i] * r[i] - slopeG[i] * g[i] - slopeB[i] * b[i];
+  }
+  const [a, c, d, e] = [slopeR, slopeG, slopeB, offset].map(mean);
+  return values.map((_, i) => a[i] * red[i] + c[i] * green[i] + d[i] * blue[i] + e[i]);
+}
+
+/** Averages over windows that reach 1/7 of each side in either direction; borders are mirrored. */
+function windowMeans(plane, width, height) {
+  return slide(slide(plane, height, width, width, 1), width, 1, height, width);
+}
+
+/** Slides a window along each of `lines` lines of n positions; steps are distances in the array. */
+function slide(source, lines, lineStep, n, step) {
+  const radius = Math.max(1, Math.round(n / 7)), size = 2 * radius + 1;
+  const at = new Int32Array(n + size);  // of what the windows hold, position by position
+  for (let i = 0; i < at.length; i++) {
+    const around = (i - radius + 2 * n * size) % (2 * n);  // ... 1 0 | 0 1 2 ... | 2 1 ...
+    at[i] = Math.min(around, 2 * n - 1 - around) * step;
+  }
+  const means = new Float64Array(source.length);
+  for (let line = 0; line < lines; line++) {
+    const start = line * lineStep;
+    let sum = 0;
+    for (let i = 0; i < size; i++) sum += source[start + at[i]];
+    for (let i = 0; i < n; i++) {
+      means[start + i * step] = sum / size;
+      sum += source[start + at[i + size]] - source[start + at[i]];
+    }
+  }
+  return means;
 }
 
 /** Otsu's threshold of a map in 0..1: the middle one of the best splits of 256 bins. */

@@ -2,7 +2,9 @@
 // It knows nothing of the page: app.js draws, and any other page can import this file as it is.
 
 import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
-import {componentBoxes, otsu, readMetadata, resizeImage, resizeMap, stretch} from './arrays.js';
+import {
+  componentBoxes, otsu, readMetadata, refine, resizeImage, resizeMap, stretch,
+} from './arrays.js';
 
 let runtime;
 
@@ -55,7 +57,8 @@ export class Localizer {
     const resized = performance.now();
     const outputs = await this.run(pixels);
     const ran = performance.now();
-    const map = this.chooseMap(outputs.foreground_mask, className);
+    let map = this.chooseMap(outputs.foreground_mask, className);
+    if (this.metadata.refine === 'guided') map = refine(map, pixels, width, height);
     map.values = stretch(map.values);
     const full = resizeMap(map.values, map.width, map.height, image.width, image.height);
     const cut = Math.fround(threshold === 'otsu' ? otsu(full) : threshold);
@@ -63,7 +66,8 @@ export class Localizer {
     for (let i = 0; i < full.length; i++) mask[i] = full[i] > cut ? 1 : 0;
     const boxes = componentBoxes(mask, image.width, image.height);
     return {
-      map, mask, boxes, box: boxes[0] ?? [0, 0, image.width, image.height], threshold: cut, ...this.classify(outputs.class_scores, className),
+      map, mask, boxes, box: boxes[0] ?? [0, 0, image.width, image.height], threshold: cut,
+      ...this.classify(outputs.class_scores, className),
       milliseconds: {
         resize: resized - started, network: ran - resized, mask: performance.now() - ran,
       },

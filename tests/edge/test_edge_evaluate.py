@@ -9,14 +9,19 @@ from edge_files import SIDE, brightness
 from helpers import VOC_CLASSES, add_picture, run
 from wsol_tf.data.images import read_image
 from wsol_tf.evaluation.iou import box_iou
+from wsol_tf.model.refinement import refine
 from wsol_tf.model.score_maps import localize
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
-    return {name: brightness(folder / f"{name[:5]}.tflite", map_=name, labels=list(VOC_CLASSES))
+    made = {name: brightness(folder / f"{name[:5]}.tflite", map_=name, labels=list(VOC_CLASSES))
             for name in ("mean", "predicted", "all", "class:dog")}  # fmt: skip
+    made["refined"] = brightness(
+        folder / "refined.tflite", labels=list(VOC_CLASSES), refine="guided", threshold=0.3
+    )
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,17 @@ def test_figures_are_those_of_the_runtimes_own_maps(score, files, voc):
         ious.append(box_iou(box[None], line["true_boxes"]).max())
     assert figures["miou_box"] == pytest.approx(np.mean(ious))
     assert (figures["threshold"], figures["threshold_from"]) == (0.5, "stored in the file")
+
+
+def test_a_file_that_is_refined_is_scored_refined(score, files, voc):
+    _, _, lines = score("refined")
+    localizer = LocalizerRuntime(files["refined"])
+    for line in lines:
+        image = read_image(voc / "JPEGImages" / f"{line['image_id']}.png")
+        small = localizer.run(image)["foreground_mask"][..., 0]
+        box = localize(refine(small, image), SIDE, SIDE, 0.3)[2]
+        np.testing.assert_array_equal(line["box"], box)
+        np.testing.assert_array_equal(line["box"], localizer.localize(image).box)
 
 
 def test_class_scores_are_scored_where_there_are_any(score):

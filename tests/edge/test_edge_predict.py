@@ -23,8 +23,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
-    return {name: brightness(folder / f"{name}.tflite", map_=name)
+    made = {name: brightness(folder / f"{name}.tflite", map_=name)
             for name in ("mean", "predicted", "all")}  # fmt: skip
+    made["refined"] = brightness(folder / "refined.tflite", map_="predicted", refine="guided")
+    return made
 
 
 def pictures(folder):
@@ -52,19 +54,20 @@ def model_of(localizer):
 
     return FakeModel(
         input_size=SIDE, classes=LABELS, map="predicted", top_k=1,
-        thresholds={"predicted": 0.5}, predict_on_batch=predict_on_batch,
+        refine=localizer.refine, thresholds={"predicted": 0.5}, predict_on_batch=predict_on_batch,
     )  # fmt: skip
 
 
-def test_what_is_written_equals_what_wsol_tf_writes(files, tmp_path):
+@pytest.mark.parametrize("name", ["predicted", "refined"])
+def test_what_is_written_equals_what_wsol_tf_writes(name, files, tmp_path):
     paths = find_images([str(pictures(tmp_path / "in"))])
-    localizer = LocalizerRuntime(files["predicted"])
+    localizer = LocalizerRuntime(files[name])
     expected, _ = wsol_tf_predict.predict(model_of(localizer), paths, str(tmp_path / "model"))
     lines, skipped = predict.predict(localizer, paths, str(tmp_path / "edge"))
     assert (lines, skipped) == (expected, {}) and len(lines) == 3
     for line in lines:
-        for name in (line["overlay"], line["mask"]):
-            one, other = (Image.open(tmp_path / place / name) for place in ("model", "edge"))
+        for path in (line["overlay"], line["mask"]):
+            one, other = (Image.open(tmp_path / place / path) for place in ("model", "edge"))
             np.testing.assert_array_equal(one, other)
 
 

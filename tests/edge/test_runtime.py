@@ -9,17 +9,12 @@ import sys
 import tracemalloc
 import zipfile
 
-import cv2
-import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
-from edge import runtime
+from edge import arrays, runtime
 from edge_files import CELL, LABELS, SIDE, brightness
-from wsol_tf.data.transforms import resize_image
-from wsol_tf.model import score_maps
+from wsol_tf.model import refinement, score_maps
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -33,6 +28,7 @@ def files(tmp_path_factory):
         "int8": brightness(folder / "int8.tflite", map_="predicted", format_="int8"),
         "predicted": brightness(folder / "predicted.tflite", map_="predicted"),
         "all": brightness(folder / "all.tflite", map_="all"),
+        "refined": brightness(folder / "refined.tflite", refine="guided"),
     }
 
 
@@ -41,159 +37,6 @@ def rectangle(height, width, box, colour=(255, 255, 255)):
     x0, y0, x1, y1 = box
     image[y0:y1, x0:x1] = colour
     return image
-
-
-# --- pictures to the network's size --------------------------------------------------------------
-
-
-@given(
-    st.integers(1, 150), st.integers(1, 150), st.integers(1, 100), st.integers(0, 2**32 - 1),
-    st.booleans(),
-)  # fmt: skip
-@example(150, 20, 32, 0, False)  # Pillow takes the rows first
-@example(1, 1, 64, 0, False)
-@settings(deadline=None, max_examples=150)
-def test_resizing_equals_pillow_within_a_grey_level(height, width, size, seed, extreme):
-    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    if extreme:
-        image = np.where(image < 128, 0, 255).astype(np.uint8)
-    resized = runtime.resize_image(image, size, size)
-    assert resized.dtype == np.uint8 and resized.flags.c_contiguous
-    expected = resize_image(image, size)
-    # Equal to the byte with Pillow 13; others may take the sides in another order.
-    assert np.abs(resized.astype(int) - expected).max() <= 1
-
-
-def test_resizing_by_hand():
-    image = np.zeros((1, 4, 3), np.uint8)
-    image[0, :, 0] = 0, 100, 200, 40
-    # 4 -> 2: outputs at 1 and 3, triangles of half width 2; weights 1 3 3 1 and 1 3 3 (cut).
-    left = (0 * 3 + 100 * 3 + 200) / 7
-    right = (100 + 200 * 3 + 40 * 3) / 7
-    np.testing.assert_array_equal(
-        runtime.resize_image(image, 1, 2)[0, :, 0], [round(left), round(right)]
-    )
-    white = np.full((37, 91, 3), 255, np.uint8)
-    assert (runtime.resize_image(white, 224, 224) == 255).all()
-    same = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
-    np.testing.assert_array_equal(runtime.resize_image(same, 2, 5), same)
-
-
-# --- from a map to mask and box ------------------------------------------------------------------
-
-
-def maps(max_side=12):
-    shapes = arrays.array_shapes(min_dims=2, max_dims=2, max_side=max_side)
-    values = st.floats(-2, 3, width=32)
-    return arrays.arrays(np.float32, shapes, elements=values)
-
-
-@given(maps(), st.integers(1, 60), st.integers(1, 60), st.floats(0, 1) | st.just("otsu"))
-@settings(deadline=None, max_examples=300)
-def test_localizing_equals_score_maps(score_map, height, width, threshold):
-    expected, expected_mask, expected_box = score_maps.localize(score_map, height, width, threshold)
-    resized, mask, boxes, box = runtime.localize(score_map, height, width, threshold)
-    assert (resized.dtype, mask.dtype, box.dtype) == (np.float32, bool, np.float32)
-    np.testing.assert_array_equal(boxes, reference_boxes(mask))
-    np.testing.assert_allclose(resized, expected, atol=3e-6)
-    cut = np.float32(score_maps.otsu(expected) if threshold == "otsu" else threshold)
-    differ = mask != expected_mask
-    assert (np.abs(expected[differ] - cut) < 3e-6).all()
-    if not differ.any():
-        np.testing.assert_array_equal(box, expected_box)
-
-
-def reference_boxes(mask):
-    """Boxes of the components by OpenCV, which numbers them in an order of its own."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    numbers, first = np.unique(labels, return_index=True)
-    order = sorted(
-        (-stats[n, cv2.CC_STAT_AREA], i, n) for n, i in zip(numbers, first, strict=True) if n
-    )
-    x, y, width, height = stats[[n for *_, n in order], :4].T.reshape(4, -1)
-    return np.stack([x, y, x + width, y + height], axis=1).astype(np.float32)
-
-
-def check_boxes(mask):
-    """The boxes of a mask equal OpenCV's, and the first is that of the largest component."""
-    boxes = runtime.component_boxes(mask)
-    assert boxes.dtype == np.float32 and boxes.shape == (len(boxes), 4)
-    np.testing.assert_array_equal(boxes, reference_boxes(np.ascontiguousarray(mask)))
-    np.testing.assert_array_equal(boxes, score_maps.component_boxes(mask))
-    if mask.any():
-        expected = score_maps.box_of(score_maps.largest_component(mask))
-        np.testing.assert_array_equal(boxes[0], expected)
-    return boxes
-
-
-@given(arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=25)))
-@settings(deadline=None, max_examples=300)
-def test_boxes_of_components_equal_opencvs(mask):
-    assert len(check_boxes(mask)) or not mask.any()
-
-
-def spiral(side):
-    mask = np.zeros((side, side), bool)
-    first, last = 0, side - 1
-    while first < last:
-        mask[first, max(first - 1, 0) : last + 1] = True
-        mask[first : last + 1, last] = True
-        mask[last, first : last + 1] = True
-        mask[first + 2 : last + 1, first] = True
-        first, last = first + 2, last - 2
-    return mask
-
-
-@pytest.mark.parametrize(
-    "mask",
-    [
-        spiral(61),
-        np.indices((40, 41)).sum(0) % 2 == 0,
-        (np.indices((30, 31))[1] % 2 == 0) | (np.indices((30, 31))[0] == 29),
-        np.random.default_rng(0).random((90, 70)) < 0.4,
-        np.ones((5, 7), bool),
-    ],
-    ids=("spiral", "checkerboard", "comb", "noise", "full"),
-)
-def test_winding_components_equal_opencvs(mask):
-    for turned in (mask, mask[::-1], mask[:, ::-1], mask.T):
-        assert len(check_boxes(turned))
-
-
-@pytest.mark.parametrize(
-    ("rows", "boxes"),
-    [
-        (("110000", "110010"), [(0, 0, 2, 2), (4, 1, 5, 2)]),
-        (("010000", "000111"), [(3, 1, 6, 2), (1, 0, 2, 1)]),  # the largest first
-        (("1000", "0100", "0010"), [(0, 0, 3, 3)]),  # corners touch
-        (("1001", "1001"), [(0, 0, 1, 2), (3, 0, 4, 2)]),  # equal ones row by row
-        (("0001", "1001", "1000"), [(3, 0, 4, 2), (0, 1, 1, 3)]),
-        (("001", "100"), [(2, 0, 3, 1), (0, 1, 1, 2)]),  # rows do not go on in the next one
-        (("10101", "00000", "11011"), [(0, 2, 2, 3), (3, 2, 5, 3), (0, 0, 1, 1), (2, 0, 3, 1),
-                                       (4, 0, 5, 1)]),
-    ],
-)  # fmt: skip
-def test_boxes_by_hand(rows, boxes):
-    mask = np.array([[cell == "1" for cell in row] for row in rows])
-    np.testing.assert_array_equal(check_boxes(mask), boxes)
-    found = runtime.localize(mask.astype(np.float32), *mask.shape, 0.5)
-    np.testing.assert_array_equal(found[2], boxes)
-    np.testing.assert_array_equal(found[3], boxes[0])
-
-
-def test_an_empty_mask_has_no_boxes_and_the_whole_picture_as_box():
-    boxes = runtime.component_boxes(np.zeros((2, 3), bool))
-    assert boxes.shape == (0, 4) and boxes.dtype == np.float32
-    np.testing.assert_array_equal(runtime.localize(np.zeros((2, 3)), 2, 3, 0.5)[3], [0, 0, 3, 2])
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, 0.3])
-def test_a_map_without_a_stretch_gives_an_empty_mask(value):
-    score_map = np.full((3, 3), 0.3, np.float32)
-    score_map[1, 1] = value
-    resized, mask, boxes, box = runtime.localize(score_map, 6, 9, 0.5)
-    assert not resized.any() and not mask.any() and boxes.shape == (0, 4)
-    np.testing.assert_array_equal(box, [0, 0, 9, 6])
 
 
 # --- the whole runtime ---------------------------------------------------------------------------
@@ -284,6 +127,28 @@ def test_a_picture_is_not_changed_and_asking_twice_gives_the_same(files):
     np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(first.mask, first_mask)
     np.testing.assert_array_equal(localizer.localize(image).mask, first_mask)
+
+
+def test_metadata_are_read(files):
+    assert tuple(runtime.LocalizerRuntime(files["all"]).labels) == LABELS
+    assert runtime.LocalizerRuntime(files["all"]).metadata["quantization"] == {}
+    localizer = runtime.LocalizerRuntime(files["int8"])
+    assert set(localizer.metadata["quantization"]) == {"foreground_mask", "class_scores"}
+    for name, (scale, zero_point) in localizer.metadata["quantization"].items():
+        assert localizer._quantization[name] == (pytest.approx(scale), zero_point)
+
+
+def test_a_file_that_says_so_is_refined_by_what_the_network_saw(files):
+    image = 100 + rectangle(200, 300, (60, 40, 180, 120)) // 64  # faint: as good as flat
+    localizer = runtime.LocalizerRuntime(files["refined"])
+    small = arrays.resize_image(image, SIDE, SIDE)
+    score_map = localizer.run(small)["foreground_mask"][..., 0]
+    expected = score_maps.localize(refinement.refine(score_map, small), 200, 300, 0.5)
+    found = localizer.localize(image)
+    np.testing.assert_allclose(found.score_map, expected[0], atol=1e-5)
+    assert (localizer.refine, runtime.LocalizerRuntime(files["mean"]).refine) == ("guided", "none")
+    plain = runtime.LocalizerRuntime(files["mean"]).localize(image)
+    assert np.abs(plain.score_map - found.score_map).max() > 0.2
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -420,6 +285,7 @@ def test_a_file_of_before_there_were_digests_is_run_and_noted(files, tmp_path, c
         ("labels", {"red": 0}), ("map", "true"), ("map", "class:pink"), ("map", 3),
         ("map", ["mean"]), ("map", None), ("threshold", 50), ("threshold", -0.1),
         ("threshold", float("nan")), ("threshold", float("inf")), ("threshold", "0.5"),
+        ("refine", None), ("refine", "Guided"), ("refine", True), ("refine", ["guided"]),
         ("threshold", None), ("threshold", True), ("threshold", [0.5]), ("threshold", 10**400),
         ("input_size", [SIDE]), ("input_size", [SIDE, 2 * SIDE]), ("input_size", [32.0, 32.0]),
         ("input_size", SIDE), ("input_size", "3232"), ("input_size", ["32", "32"]),
@@ -511,19 +377,23 @@ def test_names_of_files_do_not_command_the_terminal(tmp_path):
 CHECK = """
 import sys
 import numpy as np
-from edge.runtime import LocalizerRuntime
+from {module} import LocalizerRuntime
 image = np.zeros((48, 64, 3), np.uint8)
 image[:, 32:] = 255
 found = LocalizerRuntime(sys.argv[1]).localize(image)
 assert found.mask[:, 40:].all() and not found.mask[:, :24].any(), found
-heavy = {"tensorflow", "keras", "wsol_tf", "cv2", "PIL", "matplotlib"} & set(sys.modules)
+heavy = {{"tensorflow", "keras", "wsol_tf", "cv2", "PIL", "matplotlib"}} & set(sys.modules)
 assert not heavy, heavy
 """
+ALONE = ("runtime.py", "arrays.py")  # what docs/device.md says to copy
 
 
-def run_check(python, folder, model):
+def run_check(python, folder, model, module="edge.runtime"):
+    # Alone they must not find the package, wherever it is installed.
+    start = "import sys; sys.modules['edge'] = None" if module == "runtime" else ""
     return subprocess.run(
-        [python, "-c", CHECK, model], cwd=folder, capture_output=True, text=True,
+        [python, "-c", start + CHECK.format(module=module), model], cwd=folder,
+        capture_output=True, text=True,
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "")},
     )  # fmt: skip
 
@@ -533,15 +403,26 @@ def test_nothing_heavy_is_imported(files):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_file_names_only_numpy_litert_and_the_standard_library():
-    tree = ast.parse((ROOT / "edge" / "runtime.py").read_text())
+def test_copied_side_by_side_the_two_files_run_without_the_package(files, tmp_path):
+    for name in ALONE:
+        shutil.copy(ROOT / "edge" / name, tmp_path)
+    done = run_check(sys.executable, tmp_path, files["refined"], "runtime")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [("runtime.py", {"numpy", "ai_edge_litert", "edge", "arrays"}), ("arrays.py", {"numpy"})],
+)
+def test_the_files_name_only_numpy_litert_and_the_standard_library(name, needed):
+    tree = ast.parse((ROOT / "edge" / name).read_text())
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module.split(".")[0])
-    assert names - sys.stdlib_module_names == {"numpy", "ai_edge_litert"}
+    assert names - sys.stdlib_module_names == needed
 
 
 def test_requirements_are_those_of_the_project():
@@ -567,35 +448,7 @@ def test_the_requirements_suffice_in_a_fresh_environment(files, tmp_path):
     if "connection" in installed.stderr.lower():
         pytest.skip("the package index can't be reached")
     assert installed.returncode == 0, installed.stderr
-    (tmp_path / "edge").mkdir()
-    shutil.copy(ROOT / "edge" / "runtime.py", tmp_path / "edge")
-    done = run_check(python, tmp_path, files["mean"])
+    for name in ALONE:
+        shutil.copy(ROOT / "edge" / name, tmp_path)
+    done = run_check(python, tmp_path, files["refined"], "runtime")
     assert done.returncode == 0, done.stderr
-
-
-# --- real pictures -------------------------------------------------------------------------------
-
-
-@pytest.mark.realdata
-def test_photographs_are_resized_to_the_byte(shared_dir):
-    from wsol_tf.data.images import read_image
-
-    photos = sorted(
-        p for p in (shared_dir / "demo_photos").iterdir() if p.suffix in (".jpg", ".png")
-    )
-    assert photos
-    for photo in photos[:6]:
-        image = read_image(photo)
-        difference = np.abs(
-            runtime.resize_image(image, 224, 224).astype(int) - resize_image(image, 224)
-        )
-        assert difference.max() <= 1, photo
-
-
-def test_metadata_are_read(files):
-    assert tuple(runtime.LocalizerRuntime(files["all"]).labels) == LABELS
-    assert runtime.LocalizerRuntime(files["all"]).metadata["quantization"] == {}
-    localizer = runtime.LocalizerRuntime(files["int8"])
-    assert set(localizer.metadata["quantization"]) == {"foreground_mask", "class_scores"}
-    for name, (scale, zero_point) in localizer.metadata["quantization"].items():
-        assert localizer._quantization[name] == (pytest.approx(scale), zero_point)

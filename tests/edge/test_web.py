@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge import build_web, golden, runtime
+from edge import arrays, build_web, golden, runtime
 from edge_files import LABELS, brightness
 from helpers import run
 from wsol_tf.data.transforms import resize_image
-from wsol_tf.model import score_maps
+from wsol_tf.model import refinement, score_maps
 
 HERE = pathlib.Path(__file__).parent
 WEB = HERE.parents[1] / "edge" / "web"
@@ -29,7 +29,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 SCRIPT = """
 import {readFileSync} from 'node:fs';
 const arrays = await import(process.argv[2]);
-const {pictures, maps, model} = JSON.parse(readFileSync(0));
+const {pictures, maps, refined, model} = JSON.parse(readFileSync(0));
 const results = {
   pictures: pictures.map(({rgba, width, height, size}) =>
       [...arrays.resizeImage(rgba, width, height, size, size)]),
@@ -40,6 +40,10 @@ const results = {
     return {resized: [...resized], otsu: arrays.otsu(resized),
             boxes: arrays.componentBoxes(mask, toWidth, toHeight)};
   }),
+  refined: refined.map(({map, pixels, width, height}) => {
+    const found = arrays.refine(map, pixels, width, height);
+    return {...found, values: [...found.values]};
+  }),
   metadata: arrays.readMetadata(readFileSync(model)),
 };
 console.log(JSON.stringify(results));
@@ -49,8 +53,9 @@ console.log(JSON.stringify(results));
 @pytest.mark.skipif(not NODE, reason="needs node")
 def test_arrays_equal_those_of_python(tmp_path):
     rng = np.random.default_rng(0)
-    cases = {"pictures": [], "maps": [], "model": brightness(tmp_path / "mean.tflite")}
-    images, maps = [], []
+    cases = {"pictures": [], "maps": [], "refined": []}
+    cases["model"] = brightness(tmp_path / "mean.tflite", refine="guided")
+    images, maps, refined = [], [], []
     for height, width, size in ((1, 1, 8), (60, 90, 32), (90, 60, 32), (200, 20, 32), (7, 5, 33)):
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         rgba = np.concatenate([image, np.full((height, width, 1), 255, np.uint8)], -1)
@@ -71,6 +76,23 @@ def test_arrays_equal_those_of_python(tmp_path):
              "toWidth": int(to_width), "toHeight": int(to_height), "threshold": threshold}
         )  # fmt: skip
         maps.append((score_map, int(to_height), int(to_width), threshold))
+    for (height, width), sides in (
+        ((28, 28), (224, 224)), ((7, 9), (67, 130)), ((3, 2), (4, 4)), ((5, 5), (64, 64)),
+        ((56, 56), (224, 224)), ((112, 112), (224, 224)), ((4, 4), (32, 32)),
+    ):  # fmt: skip
+        score_map = rng.random((height, width), np.float32)
+        picture = rng.integers(0, 256, (*sides, 3), dtype=np.uint8)
+        if sides == (64, 64):
+            picture[:] = 0
+        elif height == 28:
+            picture = np.repeat(np.repeat(picture[::16, ::16], 16, axis=0), 16, axis=1)
+        elif height == 4:
+            score_map[:] = 0.5  # as it is
+        cases["refined"].append(
+            {"map": {"values": score_map.ravel().tolist(), "width": width, "height": height},
+             "pixels": picture.ravel().tolist(), "width": sides[1], "height": sides[0]}
+        )  # fmt: skip
+        refined.append(refinement.refine(score_map, picture))
     (tmp_path / "script.mjs").write_text(SCRIPT)
     done = subprocess.run(
         [NODE, tmp_path / "script.mjs", WEB / "arrays.js"], input=json.dumps(cases),
@@ -88,11 +110,33 @@ def test_arrays_equal_those_of_python(tmp_path):
         assert found["otsu"] == pytest.approx(score_maps.otsu(resized), abs=1 / 256)
         if (np.abs(resized - threshold) > 3e-6).all():
             boxes = np.reshape(found["boxes"], (-1, 4))
-            np.testing.assert_array_equal(boxes, runtime.component_boxes(mask))
+            np.testing.assert_array_equal(boxes, arrays.component_boxes(mask))
             np.testing.assert_array_equal(boxes[0] if len(boxes) else [0, 0, *size[::-1]], box)
             several += len(boxes) > 1
     assert several
+    for expected, found in zip(refined, results["refined"], strict=True):
+        assert (found["height"], found["width"]) == expected.shape
+        np.testing.assert_allclose(np.reshape(found["values"], expected.shape), expected, atol=1e-6)
     assert results["metadata"] == runtime.LocalizerRuntime(cases["model"]).metadata
+
+
+@pytest.mark.skipif(not NODE, reason="needs node")
+@pytest.mark.parametrize("refine", [None, "Guided", True, ["guided"]])
+def test_another_way_to_refine_is_refused(refine, tmp_path):
+    model = brightness(tmp_path / "mean.tflite", refine=refine)
+    (tmp_path / "script.mjs").write_text("""
+        import {readFileSync} from 'node:fs';
+        const {readMetadata} = await import(process.argv[2]);
+        try {
+          readMetadata(readFileSync(process.argv[3]));
+        } catch (error) {
+          console.log(error.message);
+        }
+    """)
+    said = subprocess.run(
+        [NODE, tmp_path / "script.mjs", WEB / "arrays.js", model], capture_output=True, text=True
+    ).stdout
+    assert said == f"This .tflite is of another version: its refine is {json.dumps(refine)}.\n"
 
 
 # --- the page, in a browser ----------------------------------------------------------------------
@@ -151,6 +195,9 @@ def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
         "int8.tflite": brightness(tmp_path / "int8.tflite", map_="predicted", format_="int8"),
         "predicted.tflite": brightness(tmp_path / "predicted.tflite", map_="predicted"),
         "all.tflite": brightness(tmp_path / "all.tflite", map_="all", threshold="otsu"),
+        "refined.tflite": brightness(
+            tmp_path / "refined.tflite", map_="all", threshold=0.4, refine="guided"
+        ),
     }
     site = tmp_path / "site"
     arguments = f"--model={files['localizer.tflite']}", f"--output_dir={site}"
@@ -171,7 +218,9 @@ def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
     np.testing.assert_array_equal(image, golden.picture())
     for name, path in files.items():
         localizer = runtime.LocalizerRuntime(path)
-        found = localizer.localize(image, class_name=LABELS[0] if name == "all.tflite" else None)
+        found = localizer.localize(
+            image, class_name=LABELS[0] if localizer.metadata["map"] == "all" else None
+        )
         result = results[name]
         assert result["error"] is None, result["error"]
         assert (result["height"], result["width"]) == image.shape[:2]

@@ -10,16 +10,20 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
 
+import wsol_tf
 from edge.export import __main__ as export
 from edge.export import bias_correction, calibration, convert, graphs, parity, qat, steps
 from edge.export.exported_map import ExportedMap
 from edge.runners import batched, tflite_runner
+from edge.runtime import LocalizerRuntime
 from helpers import add_picture, run, tiny_model, varied
 from wsol_tf.data import shapes, transforms
+from wsol_tf.evaluation.iou import mask_iou
 from wsol_tf.evaluation.localized_map import LocalizedMap
 from wsol_tf.evaluation.paired import exact_mcnemar
 from wsol_tf.evaluation.pairs import predict_pairs
 from wsol_tf.evaluation.standard_metrics import StandardMetrics
+from wsol_tf.model import refinement, score_maps
 
 CLASSES = ("stripe", "check", "dot", "ring")  # of the drawn objects
 MEAN = ExportedMap("mean")
@@ -71,6 +75,7 @@ def test_a_file_holds_what_is_promised(exported):
         assert information["format"] == name
         assert information["labels"] == list(CLASSES)
         assert (information["map"], information["threshold"]) == ("mean", 0.5)
+        assert information["refine"] == "none"
         assert information["normalization"] == {
             "scale": pytest.approx(1 / 127.5), "offset": -1.0, "in_graph": True,
         }  # fmt: skip
@@ -202,6 +207,61 @@ def test_pictures_that_flip_are_counted_each_way():
     assert [figures[name]["gt_known_loc"] for name in runners] == [4 / 6, 2 / 6]
     assert [figures["file"][key] for key in ("lost", "gained", "p_value")] == [3, 1, 5 / 16]
     assert [figures["keras"][key] for key in ("lost", "gained", "p_value")] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("map_", ["mean", "predicted", "all", "class:dot"])
+def test_the_file_of_a_refining_model_gives_the_models_masks(map_, tmp_path):
+    refining = varied(tiny_model(CLASSES, refine="guided"))
+    refining.thresholds = {kind: 0.55 for kind in ("mean", "true", "predicted")}
+    refining.save(tmp_path / "model.keras")
+    status = run(
+        export, f"--model={tmp_path / 'model.keras'}", f"--output_dir={tmp_path / 'out'}",
+        "--formats=float32", f"--map={map_}", *SMALL, "--min_mask_iou=0.99",
+    )  # fmt: skip
+    assert status == 0
+    localizer = LocalizerRuntime(tmp_path / "out" / "localizer_float32.tflite")
+    assert (localizer.refine, localizer.threshold) == ("guided", 0.55)
+    loaded = wsol_tf.load(tmp_path / "model.keras")
+    for position in range(4):
+        image = shapes.draw(position, size=90, split="test").image[:70]
+        if map_ in ("mean", "predicted"):
+            mask = loaded.localize(image, map=map_).mask
+            found = localizer.localize(image)
+        else:
+            small = transforms.resize_image(image, 64)
+            channel = loaded.predict_on_batch(small[None])["localization_map"][0, ..., 2]
+            refined = refinement.refine(np.asarray(channel), small)
+            mask = score_maps.localize(refined, *image.shape[:2], 0.55)[1]
+            found = localizer.localize(image, class_name="dot" if map_ == "all" else None)
+        assert found.score_map.shape == image.shape[:2] and 0 < mask.mean() < 1
+        assert mask_iou(found.mask.astype(np.uint8), mask.astype(np.uint8)) >= 0.99
+
+
+def test_refined_maps_are_compared_with_refined_ones():
+    """A constant map, or one with NaN, is not refined and keeps its size beside those that are."""
+    source, _ = calibration.open_source("shapes", split="val", classes=CLASSES, image_size=64)
+    maps = np.random.default_rng(0).random((4, 8, 8, 1)).astype(np.float32)
+
+    def shows(change):
+        asked = iter(range(4))
+        return lambda image: {"foreground_mask": change(maps[next(asked)])}
+
+    changes = {
+        "keras": np.copy, "same": lambda x: x / 2, "constant": np.zeros_like,
+        "broken": lambda x: x * np.nan,
+    }  # fmt: skip
+    asked = {"view": transforms.View(64, 64), "threshold": 0.5, "kind": "mean"}
+    plain, refined = (
+        parity.compare(
+            {name: shows(change) for name, change in changes.items()},
+            source, range(4), refine=refine, **asked,
+        )
+        for refine in ("none", "guided")
+    )  # fmt: skip
+    assert plain["same"]["max_difference"] > 0.4
+    assert refined["same"]["max_difference"] < 1e-5 and refined["same"]["mask_iou"] == 1
+    assert refined["constant"]["mask_iou"] == refined["broken"]["mask_iou"] == 0
+    assert np.isfinite(refined["constant"]["max_difference"])
 
 
 def test_a_model_that_shows_nothing_has_nothing_to_compare():
