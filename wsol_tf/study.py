@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from wsol_tf import programs
+from wsol_tf import programs, signals
 from wsol_tf.config import Config
 from wsol_tf.studies.run import Plan, run_study
 
@@ -83,7 +83,7 @@ def plan_of(values: flags.FlagValues) -> Plan:
 
 def run(values: flags.FlagValues) -> int:
     """Runs a study; returns the exit status: 1 where a trial failed."""
-    before = signal.signal(signal.SIGTERM, programs.preempt)
+    before = signal.signal(signal.SIGTERM, signals.preempt)
     try:
         failed = run_study(plan_of(values), log=programs.say)
     finally:

@@ -13,7 +13,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # it is started as a script
 
-from wsol_tf import programs
+from wsol_tf import programs, signals
 from wsol_tf.data.parts import fold_numbers, parse_split
 
 CLASSES = ("cat", "dog")
@@ -79,7 +79,7 @@ def main():
     config = programs.from_arguments(*sys.argv[1:])
     with open(os.path.join(config.output_dir, "starts"), "a") as file:
         file.write(f"{os.getpid()}\n")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(programs.PREEMPTED))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(signals.PREEMPTED))
     if config.batch_size == 13:
         print("a line\nError: it went wrong", flush=True)
         sys.exit(1)

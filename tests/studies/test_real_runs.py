@@ -31,7 +31,7 @@ def test_a_study_of_real_runs(tmp_path, monkeypatch):
         hits = np.mean([line["iou"]["mean"] >= 0.5 for line in own])
         assert figures["gt_known_loc"] == hits == figures["gt_known_loc_by_maps"]
         assert figures["max_box_acc_v2"]["value"] >= 0
-        assert figures["num_training_images"] + figures["num_threshold_images"] + len(own) == 14
+        assert figures["num_training_images"] + figures["num_held_out_images"] + len(own) == 14
     pooled = np.mean([line["iou"]["mean"] for line in lines[0] + lines[1]])
     assert f"{pooled:.3f}" in (tmp_path / "table.md").read_text()
     page = (tmp_path / "report.html").read_text()

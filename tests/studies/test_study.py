@@ -10,7 +10,8 @@ from fake_study import patch
 from fake_train import PICTURES, iou_of, pictures_of
 from helpers import ROOT, run, start
 from wsol_tf import study
-from wsol_tf.programs import PREEMPTED, from_arguments
+from wsol_tf.programs import from_arguments
+from wsol_tf.signals import PREEMPTED
 from wsol_tf.studies import trials
 from wsol_tf.studies.grid import Row, make_rows, parse_grid
 from wsol_tf.studies.run import Plan
@@ -63,7 +64,7 @@ def test_a_grid_with_folds_and_seeds(tmp_path, capsys):
         f"bas_weight={b},seed={s},fold={k}of3" for b in (0, 1.25) for s in (0, 1) for k in (1, 2, 3)
     )
     output = capsys.readouterr().out
-    assert "2 rows, 12 trials: 0 are finished, 12 to go." in output
+    assert "2 rows, 12 trials: 0 finished, 12 to go." in output
     assert re.search(r"\[12/12\] bas_weight=[\d.]+,seed=\d,fold=\dof3: GT-known Loc", output)
     assert re.search(r"1 to go, about \d+ s", output)
     # By hand, see fake_train: of 12 pictures 2 and 3 are hit at weight 0, 7 and 8 at weight 1.25.
@@ -98,7 +99,7 @@ def test_finished_trials_are_not_run_again_and_another_grid_adds_to_them(tmp_pat
     assert ask(tmp_path, "--grid=bas_weight=0,1") == 0
     (tmp_path / "report.html").unlink()
     assert ask(tmp_path, "--grid=bas_weight=0,1") == 0
-    assert "2 rows, 2 trials: 2 are finished, 0 to go." in capsys.readouterr().out
+    assert "2 rows, 2 trials: 2 finished, 0 to go." in capsys.readouterr().out
     assert (tmp_path / "report.html").exists()
     assert ask(tmp_path, "--grid=ae_weight=0.3; seed=0") == 0
     assert set(starts_of(tmp_path).values()) == {1}
@@ -216,7 +217,7 @@ def test_a_study_that_is_ended_saves_its_trials_and_goes_on(tmp_path, number, st
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == status, errors
-    assert "Stopping 1 trials; they are saved" in output
+    assert "Stopping 1 trial: what was learned is saved" in output
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     (tmp_path / "trials" / "batch_size=15,seed=0" / "go").write_text("")
@@ -231,7 +232,7 @@ def test_a_study_that_is_killed_leaves_a_trial_that_goes_on_and_is_waited_for(tm
     process.kill()
     process.communicate()
     again = begin(tmp_path, grid)
-    assert "Waiting for 1 trials of another process" in "".join(
+    assert "Waiting for 1 trial of another process" in "".join(
         again.stdout.readline() for _ in "123"
     )
     (tmp_path / "trials" / "batch_size=15,seed=0" / "go").write_text("")

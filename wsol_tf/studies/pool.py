@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import IO
 
-from wsol_tf import programs
+from wsol_tf import files, signals
 from wsol_tf.studies import trials as trials_
 from wsol_tf.studies.trials import Trial
 
@@ -72,7 +72,8 @@ class Pool:
                 if elsewhere and not running:
                     if not told:
                         names = ", ".join(trial.name for trial in left[:3])
-                        self.log(f"Waiting for {len(left)} trials of another process: {names}.")
+                        what = files.counted(len(left), "trial")
+                        self.log(f"Waiting for {what} of another process: {names}.")
                         told = True
                     time.sleep(POLL_OTHERS)
                 elif running:
@@ -80,9 +81,10 @@ class Pool:
                 if watch and any([watch(each.trial) for each in running]):
                     return False
             return True
-        except (KeyboardInterrupt, programs.Preempted):
+        except (KeyboardInterrupt, signals.Preempted):
             if running:
-                self.log(f"\nStopping {len(running)} trials; they are saved, and go on later.")
+                what = files.counted(len(running), "trial")
+                self.log(f"\nStopping {what}: what was learned is saved, and goes on later.")
             raise
         finally:
             stop(running, self.log)

@@ -5,7 +5,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 
-from wsol_tf import programs
+from wsol_tf import files, programs
 from wsol_tf.data.parts import fold_numbers
 from wsol_tf.studies import show
 from wsol_tf.studies import trials as trials_
@@ -102,7 +102,7 @@ def run_study(plan: Plan, log: Callable[[str], None] = print) -> list[str]:
 
     Raises:
         ValueError: before anything is trained, for a plan that can't work.
-        KeyboardInterrupt, programs.Preempted: the study was ended; trials that ran are saved.
+        KeyboardInterrupt, signals.Preempted: the study was ended; trials that ran are saved.
     """
     definition = plan.definition
     grid = parse_grid(definition.grid)
@@ -147,7 +147,8 @@ def _run_planned(pool, planned, rows, log):
         trials_.record(trial)
     waiting = [trial for trial in planned if not trials_.figures_of(trial)]
     pool.number, pool.done = len(planned), len(planned) - len(waiting)
-    log(f"{len(rows)} rows, {len(planned)} trials: {pool.done} are finished, {len(waiting)} to go.")
+    what = f"{files.counted(len(rows), 'row')}, {files.counted(len(planned), 'trial')}"
+    log(f"{what}: {pool.done} finished, {len(waiting)} to go.")
     pool.run(waiting)
 
 

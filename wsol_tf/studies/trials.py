@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import hashlib
-import json
 import os
 import re
 import subprocess
@@ -141,7 +140,7 @@ def figures_of(trial: Trial) -> dict[str, Any] | None:
     """
     try:
         figures = folder.finished_figures(trial.config)
-    except json.JSONDecodeError:  # half a file, of a copy that was cut off
+    except files.BadFile:  # half a file, of a copy that was cut off: the run itself says so
         return None
     is_whole = os.path.isfile(os.path.join(trial.path, outcomes.LINES))
     return figures if is_whole else None
