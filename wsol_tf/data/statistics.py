@@ -76,8 +76,8 @@ def cautions(statistics: dict[str, dict], opened: dict[str, Source]) -> list[str
         )
     if few:
         sentences.append(
-            f"{len(few)} of {files.counted(len(counts), 'class')} have fewer than {FEW} pictures "
-            f"in {first}: "
+            f"{len(few)} of {files.counted(len(counts), 'class')} "
+            f"{'has' if len(few) == 1 else 'have'} fewer than {FEW} pictures in {first}: "
             f"{first_ten(few)}."
         )
     known = set(opened[first].image_ids)
