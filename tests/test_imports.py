@@ -40,6 +40,7 @@ ROOMS = {
     "wsol_tf.studies": (
         *GROUND,
         "wsol_tf.programs",
+        "wsol_tf.signals",
         "wsol_tf.data",
         "wsol_tf.model",
         "wsol_tf.evaluation",
