@@ -66,7 +66,11 @@ def names_of(package):
     face = next(path for path in (folder / "__init__.pyi", folder / "__init__.py") if path.exists())
     rows = []
     for node in ast.walk(ast.parse(face.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.ImportFrom) or node.module in ("typing", "wsol_tf", "wsol_tf.lazy"):
+        if not isinstance(node, ast.ImportFrom) or node.module in (
+            "typing",
+            "wsol_tf",
+            "wsol_tf.lazy",
+        ):
             continue
         module = f"{package}.{node.module or ''}".rstrip(".") if node.level else node.module
         for alias in node.names:

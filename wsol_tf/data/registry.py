@@ -56,10 +56,8 @@ def open_dataset(
         data_dir: its folder (`shapes` has none); of public ones that of tensorflow_datasets or ''.
         split: such as `train`; a slice, `train[:90%]`; a sum, `train+val`; or one of five folds
             and all but it, `train+val[fold=2/5]` and `train+val[fold!=2/5]`; see docs/data.md.
-            Where there is no `val` of your own files, `valid`, `validation` and `dev` are looked
-            for.
-        classes: class names that fix the ids, such as those of a trained model. By default the
-            data set's own.
+            Where your own files have no `val`, `valid`, `validation` and `dev` are looked for.
+        classes: class names that fix the ids, such as a trained model's; None: the data set's.
         seed: fixes drawn pictures, and the choice that `num_examples` makes.
         image_size: side in pixels that crops are cut from, 8/7 of the network's input. Pictures
             are drawn at it, or reduced by a whole factor if both sides stay at least as long.

@@ -190,17 +190,14 @@ def predict_pairs(
             What it leaves out is missing: no `logits` means no Top-1.
         source: the data set.
         positions: positions in the source.
-        kinds: kinds of map to pick, see `score_maps.map_of`; PLAIN is the first kind without
-            refinement.
+        kinds: kinds of map, see `score_maps.map_of`; PLAIN is the first one without refinement.
         view: what of a picture is seen.
         batch_size: pictures in a batch.
         refine: "guided" refines the maps that come from the localizer, see `refinement.refine`.
         top_k: classes that the map "topk" averages over.
         own_maps: function of a batch (list of Examples) that returns a dict kind -> one map per
-            picture: `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`. These kinds come
-            from it, and `logits` as well if it names them.
-        ten_crop: whether a Pair's logits are those of ten crops together, as BAS classifies, see
-            `transforms.ten_crop_probabilities`; maps are of the view all the same.
+            picture: `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`; or "logits".
+        ten_crop: whether logits are of ten crops, see `transforms.ten_crop_probabilities`.
         progress: called with the number of pictures done, after each batch.
 
     Raises:

@@ -59,8 +59,7 @@ def write_predictions(
         warn: is told which pictures are skipped, and why.
 
     Returns:
-        (lines, skipped): a dict for each picture, as in predictions.jsonl, and path -> reason of
-        pictures that were skipped.
+        (lines, skipped): a dict for each picture, as in predictions.jsonl, and path -> reason.
 
     Raises:
         ValueError: a picture can't be used and `on_bad_image` is "fail", or somebody removed
