@@ -13,7 +13,7 @@ from wsol_tf.data.batches import evaluation_batches
 from wsol_tf.data.example import make_example
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.evaluation.localized_map import LocalizedMap
-from wsol_tf.evaluation.pairs import Method, Pair, method_of, predict_pairs
+from wsol_tf.evaluation.pairs import Method, method_of, predict_pairs
 from wsol_tf.evaluation.score import accumulate, choose_thresholds, compute_figures, prediction
 from wsol_tf.evaluation.score import score as score_method
 from wsol_tf.model import refinement, score_maps
@@ -182,7 +182,6 @@ def test_maps_of_the_localizer_are_refined_by_what_the_network_sees(multi_label)
             np.testing.assert_array_equal(after.maps[kind], expected)
         np.testing.assert_array_equal(after.maps["cam"], before.maps["cam"])
         np.testing.assert_array_equal(after.maps[PLAIN], before.maps["true"])
-        assert before.refined == () and after.refined == ("true", "predicted")
 
 
 def test_maps_that_are_given_are_not_refined(multi_label):
@@ -192,7 +191,6 @@ def test_maps_that_are_given_are_not_refined(multi_label):
         view=transforms.View(32, 32, "whole"), own_maps=lambda batch: {"stored": [given]},
     )  # fmt: skip
     np.testing.assert_array_equal(pair.maps["stored"], given)
-    assert pair.refined == ()
 
 
 def test_progress_counts_pictures():
@@ -470,20 +468,3 @@ def test_a_model_that_refines_is_scored_beside_its_plain_maps(multi_label):
     assert PLAIN not in method_of(model, kind="cam").kinds
     model.refine = "none"
     assert PLAIN not in method_of(model).kinds
-
-
-def test_the_activation_that_judges_a_refined_map_is_cubed():
-    rng = np.random.default_rng(0)
-    image, activation = np.zeros((56, 56, 3), np.uint8), rng.random((14, 14))
-    score_map = activation + 0.1 * rng.random((14, 14))
-
-    def suggested(refined):
-        pair = Pair(0, image, "a", (56, 56), 0, maps={"true": score_map}, refined=refined,
-                    activation=activation)  # fmt: skip
-        return LocalizedMap(pair, "true").suggested_threshold
-
-    resized = score_maps.resize(score_maps.normalize(score_map), 56, 56)
-    evidence = score_maps.resize(activation / activation.max(), 56, 56)
-    assert suggested(()) == score_maps.otsu(resized, evidence**2)
-    assert suggested(("true",)) == score_maps.otsu(resized, evidence**3)
-    assert suggested(("true",)) != suggested(())

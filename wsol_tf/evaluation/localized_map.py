@@ -238,16 +238,15 @@ class LocalizedMap:
     def suggested_threshold(self) -> float:
         """The threshold that this map suggests without any box.
 
-        It is the one whose mask correlates most with the square of the classifier's activation
-        (its cube, where the map was refined), see `score_maps.otsu`; where no activation is known,
-        or none is positive and finite, it is that of least cross-entropy.
+        It is the one whose mask correlates most with the square of the classifier's activation,
+        see `score_maps.otsu`; where no activation is known, or none is positive and finite, that
+        of least cross-entropy.
         """
         # A CAM is no mask that the activation could judge: it is the activation.
         activation = None if self.kind == "cam" else self.pair.activation
         if activation is None or not 0 < np.max(activation) < np.inf:
             return score_maps.min_cross_entropy(self.score_map)
         relative = score_maps.resize(activation / np.max(activation), *self.view_size)
-        # Faint activation reaches far beyond the object, and its many positions would count. A
-        # refined map is flatter inside its edges, so that a lower cut would cost it less.
-        power = 3 if self.kind in self.pair.refined else 2
-        return score_maps.otsu(self.score_map, relative**power)
+        # Squared: faint activation reaches far beyond the object, and its many positions would
+        # count.
+        return score_maps.otsu(self.score_map, relative**2)

@@ -34,7 +34,6 @@ class Pair:
         allowed: bool `[classes]`, the classes that compete with the label; None: all.
         logits: `[classes]`; None where nothing says the class.
         maps: kind -> score map `[h, w]` of the class, in any range.
-        refined: those of the kinds whose map was refined by the picture.
         activation: positive part of the class's score map F_c, `[h, w]`, or None.
     """
 
@@ -48,7 +47,6 @@ class Pair:
     allowed: np.ndarray | None = None
     logits: np.ndarray | None = None
     maps: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    refined: tuple[str, ...] = ()
     activation: np.ndarray | None = None
 
     @property
@@ -271,7 +269,6 @@ def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, refi
             allowed=allowed,
             logits=logits,
             maps=maps,
-            refined=refined,
             activation=_activation(outputs, label),
         )
 
