@@ -6,7 +6,7 @@ import re
 import pytest
 from absl import app, flags
 
-from wsol_tf import datasets, demo, evaluate, files, predict, programs, signals
+from wsol_tf import datasets, demo, evaluate, files, predict, programs, signals, study
 from wsol_tf.config import Config
 
 EDGE = [
@@ -108,7 +108,7 @@ def test_every_path_of_every_program_is_expanded(monkeypatch, tmp_path):
     """By the type of its flag: no program expands by itself, and none forgets to."""
     monkeypatch.setenv("HOME", str(tmp_path))
     seen = {}
-    for program in (datasets, demo, evaluate, predict, *EDGE):
+    for program in (datasets, demo, evaluate, predict, study, *EDGE):
         before = set(flags.FLAGS)
         program.define_flags()
         for name in set(flags.FLAGS) - before:
@@ -120,7 +120,7 @@ def test_every_path_of_every_program_is_expanded(monkeypatch, tmp_path):
             elif looks and flag.flag_type() == "string":
                 raise AssertionError(f"{program.__name__}: --{name} is no path: {flag.help}")
             delattr(flags.FLAGS, name)
-    evaluated = {"model", "output_dir", "data_dir", "score_maps", "class_scores"}
+    evaluated = {"model", "output_dir", "data_dir", "score_maps", "class_scores", "study"}
     assert seen.keys() >= evaluated | {"calibration_data", "parity_data", "image"}
 
 

@@ -25,7 +25,7 @@ CLOSED = ("output_dir", "resume")
 def define_flags():
     """Defines the flags of this program: those of train, for every trial, and its own."""
     programs.define_flags()
-    flags.DEFINE_string("study", None, "A .study file, with all of the following; flags win.")
+    programs.define_path("study", None, "A .study file, with all of the following; flags win.")
     flags.DEFINE_string(
         "grid",
         None,
@@ -48,7 +48,7 @@ def define_flags():
         "Let Optuna propose so many rows from the grid, by held-out training pictures; 0: try all.",
         lower_bound=0,
     )
-    flags.DEFINE_string(
+    programs.define_path(
         "storage",
         "",
         "Where a search keeps its trials: a file NAME.journal in a folder that several machines "

@@ -488,3 +488,13 @@ def test_mask_values_follow_the_list_of_classes():
     many = mask_values(np.arange(300))
     assert many[[1, 254, 255]].tolist() == [1, 254, 255]
     assert mask_values([300, 254, 253]).tolist()[:4] == [0, 255, 255, 254]
+
+
+def test_the_home_folder_is_found_from_code_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "pictures" / name / "1.png")
+    source = open_dataset("image_folder", "~/pictures")
+    assert source.image_ids == ("cat/1.png", "dog/1.png")
+    assert len(source.read_example(0).image) == 20

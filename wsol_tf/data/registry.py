@@ -78,6 +78,7 @@ def open_dataset(
     if kind not in config.choices("dataset"):
         legal = ", ".join(config.choices("dataset"))
         raise ValueError(f"Unknown dataset '{kind}'. Legal: {legal}.")
+    data_dir = files.expanded(data_dir)
     if num_examples is not None and num_examples < 1:
         raise ValueError(f"num_examples must be at least 1 or None. Received: {num_examples}.")
     options: dict[str, Any] = {
