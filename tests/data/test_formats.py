@@ -23,7 +23,8 @@ def jpeg(tmp_path):
 def fill(folder, jpeg):
     """A folder with what people and systems put beside pictures."""
     folder.mkdir(parents=True)
-    for name in ("a.jpg", "B.JPEG", "c.jpe", "d.jfif", "e.jpg_640x480", "no_suffix", "f.dat"):
+    for name in ("a.jpg", "B.JPEG", "c.jpe", "d.jfif", "e.jpg_640x480", "no_suffix", "f.dat",
+                 "j.heic"):  # fmt: skip
         shutil.copy(jpeg, folder / name)
     Image.open(jpeg).save(folder / "g.avif")
     for name in ("._a.jpg", ".hidden.jpg", "Thumbs.db", "desktop.ini", ".DS_Store"):
@@ -39,8 +40,8 @@ def fill(folder, jpeg):
     os.symlink("/dev/zero", folder / "endless.jpg")
 
 
-PICTURES = ["B.JPEG", "a.jpg", "c.jpe", "d.jfif", "e.jpg_640x480", "f.dat", "g.avif", "linked.png",
-            "no_suffix"]  # fmt: skip
+PICTURES = ["B.JPEG", "a.jpg", "c.jpe", "d.jfif", "e.jpg_640x480", "f.dat", "g.avif", "j.heic",
+            "linked.png", "no_suffix"]  # fmt: skip
 
 
 def names(paths):
@@ -71,7 +72,7 @@ def test_all_programs_take_the_same_pictures(tmp_path, jpeg):
     fill(tmp_path / "in" / "red", jpeg)
     fill(tmp_path / "in" / "also", jpeg)
     source = open_dataset("image_folder", tmp_path / "in")
-    assert names(source.image_ids[:9]) == names(source.image_ids[9:]) == PICTURES
+    assert names(source.image_ids[:10]) == names(source.image_ids[10:]) == PICTURES
     for name in ("broken.jpg", "endless.jpg", "h.HEIC", "i.tmp", "pipe.jpg", "a.xml", "notes.md"):
         assert f"red/{name}" in source.report.skipped
     said = []

@@ -161,15 +161,14 @@ def _sort_in(entry, found):
                 found.others[entry.path] = "a folder that a system keeps for itself"
                 return False
             return True
-    if lower.endswith(HEIC_SUFFIXES):
-        found.unreadable[entry.path] = _HEIC
-    elif lower.endswith(SUFFIXES):
+    if lower.endswith(SUFFIXES):
         if reason := _no_file(entry):
             found.unreadable[entry.path] = reason
         else:
             found.pictures.append(entry.path)
     elif reason := _no_file(entry) or _no_picture(entry):
-        (found.unreadable if reason == _HEIC else found.others)[entry.path] = reason
+        meant = reason == _HEIC or lower.endswith(HEIC_SUFFIXES)
+        (found.unreadable if meant else found.others)[entry.path] = reason
     else:
         found.pictures.append(entry.path)
     return False
