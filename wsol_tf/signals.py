@@ -93,6 +93,10 @@ def watched(say: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
+        for kind in before:
+            own = signal.getsignal(kind)
+            if isinstance(own, _Once) and own.raised:  # the same one, passed on, may be on its way
+                time.sleep(max(0.0, own.at + APART - time.monotonic()))
         signal.set_wakeup_fd(woken)
         for kind, handler in before.items():
             if handler is not None:  # else it is one of C, and still there
@@ -107,10 +111,11 @@ class _Once:
 
     def __init__(self):
         self.raised = False
+        self.at = 0.0
 
     def __call__(self, number, frame):
         if not self.raised:
-            self.raised = True
+            self.raised, self.at = True, time.monotonic()
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
