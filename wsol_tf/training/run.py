@@ -25,7 +25,7 @@ from wsol_tf.model.build import build_model, load_model
 from wsol_tf.model.localization import Localization
 from wsol_tf.report import contact_sheets, definitions, terminal
 from wsol_tf.training import (
-    books,
+    bookkeeping,
     callbacks,
     checkpoints,
     folder,
@@ -214,7 +214,7 @@ class Run:
         if self.chief:
             files.write(self.path("run.flags"), programs.to_flagfile(config))
         stop = StopAtNaN(state)
-        self.logging = books.callbacks_of(self) if self.chief else []
+        self.logging = bookkeeping.callbacks_of(self) if self.chief else []
         called = [stop, *self.logging]
         with signals.collected() as stops:
             try:
