@@ -25,6 +25,9 @@ An uncompressed zip follows the flatbuffer; `zipfile.ZipFile(path)` reads it:
          the trained model stores none,
      "refine": "guided" where a map is refined by the picture before the threshold cuts it, else
          "none", as in files that lack the key,
+     "map_offset": [down, right], in positions, by which the localizer's map lay beside the objects,
+         "mirror": whether the map is the average with the mirror image's; for information, since
+         the graph does both,
      "normalization": {"scale": s, "offset": o, "in_graph": true},
      "input_size": [H, W], "output_size": [h, w], "format": "int8",
      "quantization": {output: [scale, zero_point]} of outputs in bytes,

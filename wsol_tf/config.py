@@ -302,6 +302,16 @@ class Config:
         "the picture has an edge; kept with the model.",
         choices=("none", "guided"),
     )
+    align: bool = _setting(
+        True,
+        "Measure at the end by how much the localizer's maps lie beside the objects, from the "
+        "training pictures and their mirror images, and move them back; kept with the model.",
+    )
+    mirror: bool = _setting(
+        False,
+        "Average the maps and the class of each picture with those of its mirror image: twice the "
+        "network's time; kept with the model.",
+    )
     top_k: int = _setting(5, "Classes that the map 'topk' averages over.", within="[1, 1000000]")
 
     threshold_from: str = _setting(

@@ -88,8 +88,8 @@ def _converted(
         elif name == "int8":
             yield name, quantized(graph, float_bytes, pictures)
         elif name in convert.TRAINED:
-            # What it shall give is the network's own map, whatever size the file's has.
-            target = keras_runner(graphs.export_graph(model, map_))
+            # What it shall give is the localizer's own map, whatever is done to it afterwards.
+            target = keras_runner(graphs.export_graph(model, map_, bare=True))
             kind = convert.TRAINED[name]
             trained = qat.train(model, map_, target, pictures, kind, **training)
             side = graph.output["foreground_mask"].shape[1]

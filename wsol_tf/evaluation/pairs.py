@@ -12,7 +12,7 @@ from wsol_tf.data.example import IGNORE, Example, competing_classes
 from wsol_tf.data.images import BadImage
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
-from wsol_tf.model import refinement
+from wsol_tf.model import alignment, refinement
 from wsol_tf.model.localization import Localization
 from wsol_tf.model.score_maps import PLAIN, map_of
 
@@ -66,7 +66,7 @@ class Method:
     """What is scored: anything that gives score maps, and how they are read.
 
     Attributes:
-        predict: see `predict_pairs`, as are view, refine, top_k, own_maps and ten_crop.
+        predict: see `predict_pairs`, as are view, offset, refine, top_k, own_maps and ten_crop.
         view: what of a picture the method sees.
         kinds: kinds of map: the one that is scored, then those reported beside it.
         thresholds: kind -> score-map threshold, a number in 0..1 or "otsu"; the first kind must
@@ -83,6 +83,7 @@ class Method:
     kinds: tuple[str, ...]
     thresholds: Mapping[str, float | str]
     threshold_from: str
+    offset: tuple[float, float] = (0.0, 0.0)
     refine: str = "none"
     top_k: int = 5
     own_maps: Callable[[list[Example]], dict[str, Any]] | None = None
@@ -110,6 +111,7 @@ class Method:
             positions,
             kinds=kinds or self.kinds,
             view=self.view,
+            offset=self.offset,
             refine=self.refine,
             top_k=self.top_k,
             own_maps=self.own_maps,
@@ -160,6 +162,7 @@ def method_of(
         kinds=tuple(dict.fromkeys([kind, *beside])),
         thresholds=thresholds,
         threshold_from="stored with the model" if threshold == "stored" else "given",
+        offset=model.offset,
         refine=model.refine,
         top_k=top_k or model.top_k,
         ten_crop=ten_crop,
@@ -174,6 +177,7 @@ def predict_pairs(
     kinds: Sequence[str],
     view: View,
     batch_size: int = 32,
+    offset: tuple[float, float] = (0.0, 0.0),
     refine: str = "none",
     top_k: int = 5,
     own_maps: Callable[[list[Example]], dict[str, Any]] | None = None,
@@ -191,6 +195,8 @@ def predict_pairs(
         kinds: kinds of map, see `score_maps.map_of`; PLAIN is the first one without refinement.
         view: what of a picture is seen.
         batch_size: pictures in a batch.
+        offset: (down, right), in positions, by which maps from the localizer are moved back, see
+            `alignment.placed`.
         refine: "guided" refines the maps that come from the localizer, see `refinement.refine`.
         top_k: classes that the map "topk" averages over.
         own_maps: function of a batch (list of Examples) that returns a dict kind -> one map per
@@ -220,6 +226,7 @@ def predict_pairs(
                 {name: value[i] for name, value in outputs.items()},
                 logits=None if logits is None else logits[i],
                 kinds=kinds,
+                offset=offset,
                 refine=refine,
                 top_k=top_k,
             )
@@ -245,19 +252,19 @@ def _ten_crop_logits(predict, images, view):
     )
 
 
-def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, refine, top_k):
+def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, offset, refine, top_k):
     """Yields the pairs of one picture; `outputs` are its rows of a batch."""
-    refined = ()
-    if refine != "none":
-        refined = tuple(kind for kind in kinds if kind not in (PLAIN, "cam", *outputs))
+    of_localizer = [kind for kind in kinds if kind not in ("cam", *outputs)]
     for label in example.labels.tolist():
         allowed = competing_classes(example.labels, label, len(source.classes))
         maps = {}
         for kind in kinds:
             picked = kinds[0] if kind == PLAIN else kind
             maps[kind] = _map_of_kind(outputs, picked, label, top_k, allowed)
-            if kind in refined:
-                maps[kind] = refinement.refine(maps[kind], example.image)
+            if kind in of_localizer:
+                maps[kind] = alignment.placed(maps[kind], offset)
+                if refine == "guided" and kind != PLAIN:
+                    maps[kind] = refinement.refine(maps[kind], example.image)
         yield Pair(
             position=position,
             image=example.image,

@@ -96,6 +96,7 @@ def _build_parts(config, classes, backbone):
         classes,
         map=config.map,
         refine=config.refine,
+        mirror=config.mirror,
         top_k=config.top_k,
         resize_size=config.crop_from,
     )

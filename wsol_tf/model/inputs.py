@@ -96,6 +96,26 @@ def check_parts(map: Any, refine: Any, top_k: Any, thresholds: Any, resize_size:
             )
 
 
+def check_placement(offset: Any, mirror: Any) -> None:
+    """Refuses what a Localization can't do with its maps, such as from a damaged file.
+
+    Args:
+        offset: (down, right) in positions.
+        mirror: whether the mirror image is averaged in.
+
+    Raises:
+        ValueError: one of them has another type, or is no finite number.
+    """
+    try:
+        down, right = map(float, offset)
+    except (TypeError, ValueError):
+        down = right = math.nan
+    if not (math.isfinite(down) and math.isfinite(right)):
+        raise ValueError(f"`offset` is (down, right), two finite numbers. Received: {offset!r}.")
+    if not isinstance(mirror, bool):
+        raise ValueError(f"`mirror` must be True or False. Received: {mirror!r}.")
+
+
 def _is_count(value):
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
 

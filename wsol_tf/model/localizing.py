@@ -1,12 +1,11 @@
 """From pictures of any size to what a model finds in them."""
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from wsol_tf.data.transforms import resize_image
-from wsol_tf.model import inputs, refinement, score_maps
+from wsol_tf.model import alignment, inputs, refinement, score_maps
 
 
 class Localizing:
@@ -76,7 +75,6 @@ class Localizing:
         score_maps.check_kind(kind)
         kind = "predicted" if kind == "true" else kind
         threshold = inputs.threshold_of(kind, threshold, self.thresholds)
-        refine = None if self.refine == "none" else refinement.refine
         found = []
         for start in range(0, len(images), batch_size):
             part = images[start : start + batch_size]
@@ -90,8 +88,17 @@ class Localizing:
                     kind=kind,
                     threshold=threshold,
                     top_k=top_k or self.top_k,
-                    refine=refine and functools.partial(refine, picture=batch[i]),
+                    prepare=self._preparing(batch[i]),
                 )
                 for i, image in enumerate(part)
             ]
         return found
+
+    def _preparing(self, picture):
+        """What is done to the localizer's map of a picture before the threshold cuts it."""
+
+        def prepare(score_map):
+            score_map = alignment.placed(score_map, self.offset)
+            return refinement.refine(score_map, picture) if self.refine == "guided" else score_map
+
+        return prepare

@@ -284,7 +284,7 @@ def find(
     kind: str,
     threshold: float | str,
     top_k: int = 5,
-    refine: Callable[[np.ndarray], np.ndarray] | None = None,
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Found:
     """Goes from what a model gives for one picture to what is in it.
 
@@ -297,7 +297,7 @@ def find(
         kind: kind of map, see `map_of`; "true" and "cam" take the predicted class.
         threshold: a number in 0..1, or "otsu" for the map's own.
         top_k: classes that "topk" averages over.
-        refine: goes from the map to the one that is used instead; not with the map "cam".
+        prepare: goes from the map to the one that is used instead; not with the map "cam".
 
     Raises:
         FloatingPointError: an output is NaN or infinite.
@@ -309,8 +309,8 @@ def find(
     if not (np.isfinite(logits).all() and np.isfinite(small).all()):
         raise FloatingPointError("the model's output is no finite number. Train it again.")
     exponents = np.exp(logits - logits.max())
-    if refine and kind != "cam":
-        small = refine(small)
+    if prepare and kind != "cam":
+        small = prepare(small)
     score_map, mask, box = localize(small, height, width, threshold)
     return Found(
         score_map,

@@ -151,6 +151,8 @@ DEFINITIONS = {
     "gt_known_loc_by_boxes": "gt_known_loc at threshold_by_boxes.",
     "threshold_chosen_on_scored": "Whether the threshold was chosen on the very pictures that were "
     "scored: the figures are then optimistic.",
+    "map_offset": "By how many positions, (down, right), the localizer's maps lay beside what they "
+    "show, by the training pictures and their mirror images; they are moved back by it.",
     "num_training_images": "Number of pictures that were trained on.",
     "num_held_out_images": "Number of training pictures that were held out: not trained on.",
     "num_threshold_images": "Number of pictures that the threshold was chosen on: of the training "

@@ -14,13 +14,15 @@ import tensorflow as tf
 
 from wsol_tf import files, programs, signals
 from wsol_tf.config import Config, resize_side
-from wsol_tf.data.batches import training_batches
+from wsol_tf.data.batches import evaluation_batches, training_batches
 from wsol_tf.data.cache import cached_reader
 from wsol_tf.data.source import Source
 from wsol_tf.data.stream import TrainingStream
+from wsol_tf.data.transforms import View
 from wsol_tf.evaluation import outcomes
 from wsol_tf.evaluation.pairs import method_of
 from wsol_tf.evaluation.score import score
+from wsol_tf.model import alignment
 from wsol_tf.model.build import build_model, load_model
 from wsol_tf.model.localization import Localization
 from wsol_tf.report import contact_sheets, definitions, terminal
@@ -36,6 +38,9 @@ from wsol_tf.training import (
 )
 from wsol_tf.training.ledger import write_curves, write_history
 from wsol_tf.training.watch import StopAtNaN
+
+
+ALIGN_IMAGES = 64  # training pictures that the place of the maps is measured on
 
 
 def train(
@@ -291,6 +296,7 @@ class Run:
         if self.chief:
             self.restore_folder()
             self._take_best_model()
+            self._align()
             rule, chosen = self._choose_thresholds()
             figures = self._score(rule, chosen)
             figures["definitions"] = definitions.definitions_of(figures)
@@ -314,6 +320,24 @@ class Run:
         single = strategies.is_single_device(self.strategy)
         if not single or state.best is not None or config.ema:
             self.model = load_model(path)
+
+    def _align(self):
+        """Measures where the localizer's positions are; what comes after reads its maps there."""
+        if not self.config.align:
+            return
+        positions = thresholds.spread(self.source.labels, ALIGN_IMAGES)
+        view = View(self.model.input_size, self.model.resize_size)
+        batches = evaluation_batches(self.source, positions, view)
+        images = [example.image for batch in batches for example in batch]
+        self.model.offset = alignment.measure(
+            lambda batch: self.model.predict_on_batch(batch)["localization_map"].mean(-1), images
+        )
+        pixels = self.model.input_size / self.model.localizer.output.shape[1]
+        down, right = (distance * pixels for distance in self.model.offset)
+        self.log(
+            f"The localizer's maps lay {down:+.1f} pixels down and {right:+.1f} right of what they "
+            "show; they are moved back to the nearest quarter of a position."
+        )
 
     def _choose_thresholds(self):
         """Stores thresholds with the model; returns the rule that gave them, and all rules'."""
@@ -359,6 +383,7 @@ class Run:
             "thresholds_from": rule,
             "num_threshold_images": chosen.num_images[rule],
             "threshold_quartiles": chosen.quartiles,
+            "map_offset": self.model.offset,
             "num_training_images": len(self.kept),
             "num_held_out_images": len(self.held),
             "skipped_in_training": dict(self.source.report.skipped),

@@ -65,6 +65,7 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
         positions,
         kinds=kinds,
         view=view,
+        offset=model.offset,
         refine=model.refine,
         top_k=model.top_k,
     )
