@@ -328,7 +328,7 @@ class Localization(Localizing, keras.Model):
         if hasattr(labels, "numpy"):  # not in a graph, where `fit` checks what goes in
             inputs.check_labels(labels, len(self.classes))
         terms, logits, observed = self.objective.terms(
-            self, images, labels, allowed, training=training
+            self, images, labels, allowed, training=training, weights=weights
         )
         weighted = {f"weighted_{name}": weights[name] * ops.mean(terms[name]) for name in terms}
         if allowed is not None:
