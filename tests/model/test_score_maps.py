@@ -114,44 +114,6 @@ def test_otsu_splits_as_well_as_any_of_256_thresholds(levels):
     assert within_variance(score_maps.otsu(score_map)) == pytest.approx(best, abs=1e-6)
 
 
-def test_otsu_of_evidence_by_hand():
-    # Means of the evidence below and above: 2, 8/3 after .1; 1, 4 after .3; 8/3, 2 after .6.
-    # Share x share x difference^2: 3/16 x 4/9, 1/4 x 9, and the wrong way round.
-    score_map = np.float32([[0.1, 0.3, 0.6, 0.9]])
-    evidence = np.float32([[2, 0, 6, 2]])
-    found = score_maps.otsu(score_map, evidence)
-    assert found == (77 + 153) / 512  # the middle of those from bin 76 (.3) to bin 153 (.6)
-    # No evidence, or evidence for the dark side alone: no split is better than another.
-    assert score_maps.otsu(score_map, evidence * 0) == 0.5
-    assert score_maps.otsu(score_map, [[3, 2, 1, 0]]) == 0.5
-
-
-@given(
-    hnp.arrays(np.uint8, (4, 5)),
-    hnp.arrays(np.float64, (4, 5), elements=st.integers(0, 9)),
-)
-@settings(max_examples=50, deadline=None)
-def test_otsu_of_evidence_gives_the_mask_that_correlates_most(levels, evidence):
-    score_map = (levels.astype(np.float64) + 0.5) / 256
-
-    def correlation(threshold):
-        mask = score_map > threshold
-        if mask.all() or not mask.any() or evidence.min() == evidence.max():
-            return 0
-        return np.corrcoef(mask.ravel(), evidence.ravel())[0, 1]
-
-    best = max(correlation(k / 256) for k in range(1, 256))
-    found = correlation(score_maps.otsu(score_map, evidence))
-    assert found == pytest.approx(best, abs=1e-6) or best <= 1e-6
-
-
-@given(hnp.arrays(np.uint8, (4, 5)))
-@settings(max_examples=50, deadline=None)
-def test_otsu_of_evidence_that_is_the_map_is_otsus(levels):
-    score_map = (levels.astype(np.float64) + 0.5) / 256
-    assert score_maps.otsu(score_map, levels) == score_maps.otsu(score_map)
-
-
 def test_min_cross_entropy_takes_the_middle_between_two_levels():
     assert score_maps.min_cross_entropy(np.float32([[0, 0, 0, 1]])) == pytest.approx(0.5, abs=1e-2)
     assert score_maps.min_cross_entropy(np.float32([[0.25, 0.75]])) == (65 + 192) / 512

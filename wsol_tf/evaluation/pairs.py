@@ -12,6 +12,7 @@ from wsol_tf.data.example import IGNORE, Example, competing_classes
 from wsol_tf.data.images import BadImage
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
+from wsol_tf.evaluation.suggestion import colours_of
 from wsol_tf.model import alignment, refinement
 from wsol_tf.model.localization import Localization
 from wsol_tf.model.score_maps import PLAIN, map_of
@@ -35,6 +36,7 @@ class Pair:
         logits: `[classes]`; None where nothing says the class.
         maps: kind -> score map `[h, w]` of the class, in any range.
         activation: positive part of the class's score map F_c, `[h, w]`, or None.
+        colours: the view as `suggestion.colours_of` gives it, with an activation; else None.
     """
 
     position: int
@@ -48,6 +50,7 @@ class Pair:
     logits: np.ndarray | None = None
     maps: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     activation: np.ndarray | None = None
+    colours: np.ndarray | None = None
 
     @property
     def probabilities(self) -> np.ndarray | None:
@@ -254,6 +257,7 @@ def _ten_crop_logits(predict, images, view):
 
 def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, offset, refine, top_k):
     """Yields the pairs of one picture; `outputs` are its rows of a batch."""
+    colours = colours_of(example.image) if "score_map" in outputs else None
     of_localizer = [kind for kind in kinds if kind not in ("cam", *outputs)]
     for label in example.labels.tolist():
         allowed = competing_classes(example.labels, label, len(source.classes))
@@ -277,6 +281,7 @@ def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, offs
             logits=logits,
             maps=maps,
             activation=_activation(outputs, label),
+            colours=colours,
         )
 
 

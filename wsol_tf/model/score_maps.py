@@ -143,25 +143,18 @@ def threshold_mask(score_map: np.ndarray, threshold: float) -> np.ndarray:
     return np.asarray(score_map, np.float32) > np.float32(threshold)
 
 
-def otsu(score_map: np.ndarray, evidence: np.ndarray | None = None) -> float:
+def otsu(score_map: np.ndarray) -> float:
     """Finds Otsu's threshold of a map in [0, 1]: a float that needs no boxes.
 
     It splits the 256-bin histogram where the variance between the two sides is largest (Otsu,
     1979); among equally good splits it takes the middle one. A constant map gives 0.5.
-
-    With evidence, `[height, width]` like the map, it is the variance of the evidence between the
-    two sides of the map, where the upper side has more of it: of all masks that the map can give,
-    the one that correlates most with the evidence.
     """
     values = np.asarray(score_map, np.float64).ravel()
     bins = np.clip((values * 256).astype(np.int64), 0, 255)
     counts = np.bincount(bins, minlength=256).astype(np.float64)
     below = np.cumsum(counts)[:-1]
     above = counts.sum() - below
-    if evidence is None:
-        moments = np.cumsum(counts * np.arange(256))
-    else:
-        moments = np.cumsum(np.bincount(bins, np.ravel(evidence), minlength=256))
+    moments = np.cumsum(counts * np.arange(256))
     total_moment, moments = moments[-1], moments[:-1]
     excess = np.maximum((total_moment - moments) * below - moments * above, 0)
     between = excess**2 / np.maximum(below * above, 1)
