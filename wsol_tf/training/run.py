@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import time
@@ -110,6 +111,7 @@ class Run:
 
     Attributes:
         chief: whether this process writes the files.
+        epochs: passes over the pictures, at least `min_steps` long.
         splits: the pictures; `source`, `kept` and `held` are its own.
         state: how far the run has come.
         arrays: variables of the checkpoint that the run resumes from, or None.
@@ -150,6 +152,7 @@ class Run:
             read=cached_reader(self.source, self.kept, side, config.cache, config.output_dir),
         )
         self.steps_per_epoch = self.stream.num_samples / config.batch_size
+        self.epochs = max(config.epochs, math.ceil(config.min_steps / self.steps_per_epoch))
         self._read_state()
         self.batches = self.strategy.distribute_datasets_from_function(self._batches)
 
@@ -174,7 +177,7 @@ class Run:
         """The batches of one worker, from the step that the run has reached."""
         return training_batches(
             self.stream,
-            epochs=self.config.epochs,
+            epochs=self.epochs,
             start=self.state.step,
             parts=self.config.gradient_accumulation,
             replicas=self.strategy.num_replicas_in_sync,
@@ -187,7 +190,8 @@ class Run:
     def build(self) -> None:
         """Builds and compiles the model."""
         with strategies.scope(self.strategy):
-            self.model = build_model(self.config, self.source.classes, self.steps_per_epoch)
+            config = dataclasses.replace(self.config, epochs=self.epochs)
+            self.model = build_model(config, self.source.classes, self.steps_per_epoch)
 
     def resume(self) -> None:
         """Brings the variables back to where the newest checkpoint left them, if there is one."""
@@ -207,7 +211,7 @@ class Run:
             f"Training on {files.counted(len(self.kept), 'picture')} with "
             f"{strategies.describe_devices(self.strategy)}, "
             f"{files.counted(self.model.total_steps, 'step')} in "
-            f"{files.counted(self.config.epochs, 'epoch')}; held out: "
+            f"{files.counted(self.epochs, 'epoch')}; held out: "
             f"{files.counted(len(self.held), 'picture')}."
         )
 
@@ -228,7 +232,7 @@ class Run:
                     iter(self.batches),
                     self.strategy,
                     state=state,
-                    epochs=config.epochs,
+                    epochs=self.epochs,
                     steps_per_epoch=self.steps_per_epoch,
                     callbacks=called,
                     steps_per_execution=config.steps_per_execution,
@@ -383,7 +387,7 @@ class Run:
             "thresholds_from": rule,
             "num_threshold_images": chosen.num_images[rule],
             "threshold_quartiles": chosen.quartiles,
-            "map_offset": self.model.offset,
+            "map_offset": list(self.model.offset),
             "num_training_images": len(self.kept),
             "num_held_out_images": len(self.held),
             "skipped_in_training": dict(self.source.report.skipped),
