@@ -191,19 +191,17 @@ def predict_pairs(
 
     Args:
         predict: function of a uint8 batch `[batch, input_size, input_size, 3]` that returns a
-            dict of arrays `logits`, `score_map` and `localization_map`, as `Localization` does.
-            What it leaves out is missing: no `logits` means no Top-1.
+            dict of arrays `logits` (without them there is no Top-1), `score_map` and
+            `localization_map`, as `Localization` does.
         source: the data set.
         positions: positions in the source.
         kinds: kinds of map, see `score_maps.map_of`; PLAIN is the first one without refinement.
         view: what of a picture is seen.
         batch_size: pictures in a batch.
-        offset: (down, right), in positions, by which maps from the localizer are moved back, see
-            `alignment.placed`.
-        refine: "guided" refines the maps that come from the localizer, see `refinement.refine`.
+        offset, refine: what is done to maps of the localizer: `alignment.placed`, `refinement`.
         top_k: classes that the map "topk" averages over.
-        own_maps: function of a batch (list of Examples) that returns a dict kind -> one map per
-            picture: `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`; or "logits".
+        own_maps: function of a batch (Examples) that returns a dict kind -> one map per picture:
+            `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`; or "logits".
         ten_crop: whether logits are of ten crops, see `transforms.ten_crop_probabilities`.
         progress: called with the number of pictures done, after each batch.
 

@@ -59,7 +59,9 @@ def _centres(maps):
     centres = np.full((len(maps), 2), np.nan)
     for axis, others in ((0, 2), (1, 1)):
         places = np.arange(maps.shape[1 + axis])
-        np.divide((bright.sum(others) * places).sum(1), count, out=centres[:, axis], where=count > 0)
+        np.divide(
+            (bright.sum(others) * places).sum(1), count, out=centres[:, axis], where=count > 0
+        )
     return centres
 
 

@@ -184,9 +184,7 @@ class Objective:
         labels = offered["labels"]
 
         def pass_and_compute():
-            erased = _classify_erased(
-                model.classifier, features, offered["mask"], batch_statistics
-            )
+            erased = _classify_erased(model.classifier, features, offered["mask"], batch_statistics)
             with_erased = offered | {
                 "activation": losses.class_activation(offered["score_map"], labels),
                 "background_activation": losses.class_activation(erased, labels),

@@ -40,7 +40,6 @@ from wsol_tf.training import (
 from wsol_tf.training.ledger import write_curves, write_history
 from wsol_tf.training.watch import StopAtNaN
 
-
 ALIGN_IMAGES = 64  # training pictures that the place of the maps is measured on
 
 
