@@ -198,7 +198,8 @@ def predict_pairs(
         kinds: kinds of map, see `score_maps.map_of`; PLAIN is the first one without refinement.
         view: what of a picture is seen.
         batch_size: pictures in a batch.
-        offset, refine: what is done to maps of the localizer: `alignment.placed`, `refinement`.
+        offset: by which maps of the localizer are moved back, see `alignment.placed`.
+        refine: "guided" refines these maps, see `refinement.refine`.
         top_k: classes that the map "topk" averages over.
         own_maps: function of a batch (Examples) that returns a dict kind -> one map per picture:
             `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`; or "logits".
@@ -217,8 +218,7 @@ def predict_pairs(
         at = [position_of[example.image_id] for example in batch]
         logits = outputs.get("logits")
         if ten_crop:
-            whole = [_whole_picture(source, *pair) for pair in zip(at, batch, strict=True)]
-            logits = _ten_crop_logits(predict, whole, view)
+            logits = _ten_crop_logits(predict, source, at, batch, view)
         for i, example in enumerate(batch):
             yield from _pairs_of_picture(
                 source,
@@ -244,7 +244,8 @@ def _whole_picture(source, position, example):
         return example.image
 
 
-def _ten_crop_logits(predict, images, view):
+def _ten_crop_logits(predict, source, positions, batch, view):
+    images = [_whole_picture(source, *pair) for pair in zip(positions, batch, strict=True)]
     resized = np.stack([transforms.resize_image(image, view.resize_size) for image in images])
     return np.log(
         transforms.ten_crop_probabilities(
