@@ -17,6 +17,7 @@ from wsol_tf.evaluation import baselines, pairs, wsolevaluation
 from wsol_tf.evaluation import score as scoring
 from wsol_tf.evaluation.standard_metrics import whole_pixel_boxes
 from wsol_tf.model.build import load_model
+from wsol_tf.report import page
 
 KEYS = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls", "miou_box", "threshold",
         "gt_known_loc_oracle", "oracle_threshold", "num_images")  # fmt: skip
@@ -270,7 +271,7 @@ def test_thresholds_are_read(text, value):
 
 def test_the_command_of_a_run_is_quoted_and_complete(model_path, voc, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(evaluate, "write_report", lambda *_, command, **__: written.append(command))
+    monkeypatch.setattr(page, "write_report", lambda *_, command, **__: written.append(command))
     out = tmp_path / "a b"
     assert run(
         evaluate, f"--model={model_path}", "--dataset=voc_folder", f"--data_dir={voc}",

@@ -25,7 +25,7 @@ from wsol_tf.config import MAPS, resize_side
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
-from wsol_tf.evaluation import baselines, outcomes, stored_maps, workers, wsolevaluation
+from wsol_tf.evaluation import outcomes, stored_maps, workers, wsolevaluation
 from wsol_tf.evaluation.methods import (
     BASELINES,
     method_of_classifier,
@@ -35,9 +35,8 @@ from wsol_tf.evaluation.methods import (
 from wsol_tf.evaluation.pairs import Method, method_of
 from wsol_tf.evaluation.score import score
 from wsol_tf.evaluation.stored_maps import StoredArrays
-from wsol_tf.model.build import load_model
+from wsol_tf.progress import Progress
 from wsol_tf.report import contact_sheets, definitions, pictures, terminal
-from wsol_tf.report.page import draw_charts, write_report
 
 # What a function returns that makes what is scored of (parsed flags, threshold): the method, the
 # data set, and stored arrays by the name that their findings have in metrics.json.
@@ -167,7 +166,7 @@ def evaluate(
             source,
             metrics=metrics,
             map_chunks=map_chunks,
-            progress=terminal.progress_bar(len(source)),
+            progress=Progress(len(source), log=programs.say),
         )
     programs.say(terminal.figures_table(figures))
     if source.report.skipped or source.report.noted:
@@ -201,6 +200,8 @@ def _write(values, program, figures, predictions, method, source):
 
     def path(name):
         return os.path.join(values.output_dir, name)
+
+    from wsol_tf.report.page import draw_charts, write_report  # with Matplotlib
 
     programs.keep_output_dir(values.output_dir)
     title = contact_sheets.sheet_title(values.dataset, values.data_dir, values.split)
@@ -247,6 +248,8 @@ def _named(values):
 
 def _scored_model(values, threshold):
     """A trained model of ours."""
+    from wsol_tf.model.build import load_model  # with TensorFlow: stored maps do without
+
     model = load_model(values.model)
     own_map = None if values.map in BASELINES else values.map
     method = method_of(
@@ -267,6 +270,8 @@ def _scored_model(values, threshold):
 
 def _scored_classifier(values, threshold):
     """A classifier of keras.applications as it was trained on ImageNet."""
+    from wsol_tf.evaluation import baselines  # with TensorFlow
+
     resize_size = resize_side(values.input_size, values.resize_size)
     source = open_scored(values, None, resize_size)
     try:

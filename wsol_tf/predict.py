@@ -8,16 +8,17 @@ OUT/predictions.jsonl. Pictures that can't be read are named and skipped.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from wsol_tf import programs
 from wsol_tf.config import MAPS
 from wsol_tf.data.images import find_images
-from wsol_tf.model.build import load_model
-from wsol_tf.model.localization import Localization
 from wsol_tf.report.predictions import summary, to_stderr, write_predictions
+
+if TYPE_CHECKING:
+    from wsol_tf.model.localization import Localization
 
 
 def define_flags() -> None:
@@ -35,7 +36,7 @@ def define_flags() -> None:
 
 
 def predict(
-    model: Localization,
+    model: "Localization",
     paths: Sequence[str],
     output_dir: str,
     *,
@@ -87,6 +88,8 @@ def run(values: flags.FlagValues, *names: str) -> int:
     """Localizes the pictures and folders that are named; returns the exit status."""
     threshold = programs.parse_threshold(values.threshold)
     paths = find_images(names, warn=to_stderr, log=print)
+    from wsol_tf.model.build import load_model  # with TensorFlow: --help does without
+
     lines, skipped = predict(
         load_model(values.model),
         paths,

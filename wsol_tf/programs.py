@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
-from wsol_tf import files, signals
+from wsol_tf import files, progress, quiet, signals
 from wsol_tf.config import CHANGEABLE_ON_RESUME, RECIPES, Config
 
 # Flags that a program has made here are its own: --help lists them.
@@ -34,7 +34,18 @@ def main(define_flags: Callable[[], None], run: Callable[..., int | None]) -> No
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     define_flags()
-    app.run(lambda argv: call(run, argv))
+    app.run(lambda argv: _call_quietly(run, argv))
+
+
+def _call_quietly(run, argv):
+    """Calls a program; libraries say no more than --verbosity asks for, which is warnings."""
+    verbosity = flags.FLAGS["verbosity"]
+    level = verbosity.value if verbosity.present else logging.WARNING
+    logging.set_verbosity(level)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", str(min(max(-level, 0), 3)))
+    if level < logging.INFO:
+        quiet.hush()
+    call(run, argv)
 
 
 def call(run: Callable[..., int | None], argv: Sequence[str]) -> None:
@@ -73,8 +84,10 @@ def plain_ending() -> Iterator[None]:
         try:
             yield
         except OSError as error:
+            progress.clear()
             sys.exit(f"Error: {shown(_sentence(error))}")
         except (ValueError, FloatingPointError) as error:
+            progress.clear()
             sys.exit(f"Error: {shown(str(error))}")
         except signals.Preempted as error:
             say_error(str(error))
@@ -124,11 +137,13 @@ def shown(text: str) -> str:
 
 def say(text: str) -> None:
     """Prints a line of a library for the user of a program, see `shown`."""
+    progress.clear()
     print(shown(text), flush=True)
 
 
 def say_error(text: str) -> None:
     """Prints a line apart from what a program is asked for, see `shown`."""
+    progress.clear()
     print(shown(text), file=sys.stderr, flush=True)
 
 

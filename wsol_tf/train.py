@@ -13,11 +13,12 @@ import signal
 from absl import flags
 
 from wsol_tf import programs, signals
-from wsol_tf.training.run import train
 
 
 def run(values: flags.FlagValues) -> int:
     """Trains with the settings of the command line; returns the exit status."""
+    from wsol_tf.training.run import train  # with TensorFlow: --help does without
+
     before = signal.signal(signal.SIGTERM, signals.preempt)
     try:
         _, figures = train(programs.from_flags(values), log=programs.say)

@@ -9,10 +9,10 @@ localizer_<format>.failed.tflite, and the command fails with the figures.
 
 from absl import flags
 
-from edge.export import calibration, convert, exported_map, graphs, metadata, parity, steps
+from edge.export import calibration, exported_map
 from edge.export.exported_map import ExportedMap
+from edge.export.formats import FORMATS
 from wsol_tf import programs
-from wsol_tf.model.build import load_model
 
 
 def define_flags() -> None:
@@ -22,7 +22,7 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "formats",
         "float32,float16,dynamic,int8",
-        f"Which files, of {', '.join(convert.FORMATS)}; the last three are trained for minutes.",
+        f"Which files, of {', '.join(FORMATS)}; the last three are trained for minutes.",
     )
     programs.define_path(
         "calibration_data",
@@ -73,6 +73,10 @@ def run(values: flags.FlagValues) -> None:
     Raises:
         ValueError: bad settings or data, or a file that differs too much.
     """
+    # With TensorFlow: --help does without.
+    from edge.export import graphs, metadata, parity, steps
+    from wsol_tf.model.build import load_model
+
     map_ = ExportedMap.parse(values.map)
     steps.check_formats(values.formats, map_)
     model = graphs.in_float32(load_model(values.model))

@@ -12,11 +12,8 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+from edge.export.formats import QUANTIZED
 from edge.runtime import SIGNATURE
-
-TRAINED = {"int8_qat": "qat", "int8_pruned": "pruned", "int8_clustered": "clustered"}
-QUANTIZED = ("int8", *TRAINED)
-FORMATS = ("float32", "float16", "dynamic", *QUANTIZED)
 
 
 def convert(
@@ -95,7 +92,7 @@ def check(model_bytes: bytes, format_: str) -> None:
 
     Args:
         model_bytes: a .tflite.
-        format_: name of FORMATS.
+        format_: name of `formats.FORMATS`.
 
     Raises:
         ValueError: operations that are not builtin, dynamic shapes, an input that is not raw

@@ -1,8 +1,10 @@
 """Pairs of a picture and a class in it, with the score maps of the method that is scored."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +16,10 @@ from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
 from wsol_tf.evaluation.suggestion import colours_of
 from wsol_tf.model import alignment, refinement
-from wsol_tf.model.localization import Localization
 from wsol_tf.model.score_maps import PLAIN, map_of
+
+if TYPE_CHECKING:
+    from wsol_tf.model.localization import Localization
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,10 +1,12 @@
 """Scores anything that gives score maps on a data set: figures and predictions, nothing drawn."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +23,9 @@ from wsol_tf.evaluation.metrics import LocalizationMetrics
 from wsol_tf.evaluation.pairs import Method, Pair, method_of
 from wsol_tf.evaluation.standard_metrics import StandardMetrics
 from wsol_tf.evaluation.wsolevaluation import METRICS
-from wsol_tf.model.localization import Localization
+
+if TYPE_CHECKING:
+    from wsol_tf.model.localization import Localization
 
 CHUNK = 16  # Pairs that are scored together; small, so that processes end at about the same time.
 
@@ -71,18 +75,20 @@ def evaluate(
                 f"passing these. Received: map={map!r}, threshold={threshold!r}, view={view!r}."
             )
         method = model
-    elif isinstance(model, Localization):
-        method = _method_of_map(model, map, threshold, view)
     else:
-        raise TypeError(
-            "evaluate() scores a Localization or a Method (which wraps anything that gives score "
-            f"maps). Received: {type(model).__name__}."
-        )
+        method = _method_of_map(model, map, threshold, view)
     figures, *_ = score(method, dataset, positions, metrics=metrics)
     return {"scored_on": dataset.name, **figures}
 
 
 def _method_of_map(model, kind, threshold, view):
+    from wsol_tf.model.localization import Localization  # with TensorFlow; a Method does without
+
+    if not isinstance(model, Localization):
+        raise TypeError(
+            "evaluate() scores a Localization or a Method (which wraps anything that gives score "
+            f"maps). Received: {type(model).__name__}."
+        )
     if kind not in BASELINES:
         return method_of(model, kind=kind, threshold=threshold, view=view)
     return with_baseline(

@@ -4,13 +4,13 @@ Arrays in, uint8 RGB arrays [height, width, 3] out, or bytes; no files are read 
 """
 
 import functools
+import importlib.util
 import io
 import itertools
 import os
 from collections.abc import Mapping, Sequence
 
 import cv2
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
@@ -210,8 +210,8 @@ def _fit_mask(mask, height, width):
 def _heat_colours(values):
     """Colours a map in 0..1; NaN and infinity become 0."""
     values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
-    table = (matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
-    return table[(np.clip(values, 0, 1) * 255).astype(np.uint8)]
+    levels = (np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
 def _blend_heat(canvas, score_map):
@@ -269,7 +269,8 @@ def _blank(height, width):
 @functools.cache
 def _font(size):
     # Matplotlib brings this font along, with accents, Greek and Cyrillic.
-    path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    (folder,) = importlib.util.find_spec("matplotlib").submodule_search_locations
+    path = os.path.join(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
     return ImageFont.truetype(path, size)
 
 

@@ -1,21 +1,11 @@
-"""Figures and progress as text for a terminal."""
+"""Figures as text for a terminal."""
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import keras
 
 from wsol_tf import files
 from wsol_tf.evaluation.wsolevaluation import METRICS
 from wsol_tf.report import definitions
-
-
-def progress_bar(num_pictures: int) -> Callable[[int], Any] | None:
-    """Makes a function that shows how many pictures are done; None where nobody would watch it."""
-    if not sys.stdout.isatty():
-        return None
-    return keras.utils.Progbar(num_pictures, unit_name="picture").update
 
 
 def figures_table(figures: Mapping[str, Any]) -> str:

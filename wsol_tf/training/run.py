@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wsol_tf import files, programs, signals
+from wsol_tf import files, programs, progress, signals
 from wsol_tf.config import Config, resize_side
 from wsol_tf.data.batches import evaluation_batches, training_batches
 from wsol_tf.data.cache import cached_reader
@@ -125,7 +125,8 @@ class Run:
         log: Callable[[str], None],
         keep_folder: Callable[[], bool] = bool,
     ):
-        self.config, self.strategy, self.log = config, strategy, log
+        self.config, self.strategy = config, strategy
+        self.log = progress.above_bar(log)
         self.keep_folder = keep_folder
         self.logging: list[keras.callbacks.Callback] = []
         self.chief = strategies.is_chief(strategy)
@@ -400,9 +401,9 @@ class Run:
         outcomes.jsonl is of the thresholds `label_only`, that were chosen without boxes.
         """
         method = method_of(self.model)
-        progress = terminal.progress_bar(len(source if positions is None else positions))
+        bar = progress.Progress(len(source if positions is None else positions), log=self.log)
         figures, predictions, accumulators = score(
-            method, source, positions, metrics=("max_box_acc_v2",), progress=progress
+            method, source, positions, metrics=("max_box_acc_v2",), progress=bar
         )
         if self.restore_folder():
             callbacks.save_model(self.model, self.path("model.keras"))
