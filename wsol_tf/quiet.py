@@ -14,9 +14,8 @@ import signal
 import subprocess
 import sys
 
-_NATIVE = (
-    rb"(?:\d{4}-\d\d-\d\d [\d:.]+: %s |%s\d{4} [\d:.]+ +\d+ )"  # how lines of TensorFlow begin
-)
+# How lines of TensorFlow begin, of 2.20 and of 2.21; %s is for the letter of the severity.
+_NATIVE = rb"(?:\d{4}-\d\d-\d\d [\d:.]+: %s |%s\d{4} [\d:.]+ +\d+ )"
 # What says nothing to a user, a line each. Other lines are passed on.
 KNOWN = re.compile(
     rb"|".join(
