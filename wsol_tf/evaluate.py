@@ -248,9 +248,10 @@ def _named(values):
 
 def _scored_model(values, threshold):
     """A trained model of ours."""
-    from wsol_tf.model.build import load_model  # with TensorFlow: stored maps do without
+    programs.import_keras()
+    from wsol_tf.model.build import load_model
 
-    model = load_model(values.model)
+    model = load_model(values.model, to_train=False)
     own_map = None if values.map in BASELINES else values.map
     method = method_of(
         model,
@@ -270,7 +271,8 @@ def _scored_model(values, threshold):
 
 def _scored_classifier(values, threshold):
     """A classifier of keras.applications as it was trained on ImageNet."""
-    from wsol_tf.evaluation import baselines  # with TensorFlow
+    programs.import_keras()
+    from wsol_tf.evaluation import baselines
 
     resize_size = resize_side(values.input_size, values.resize_size)
     source = open_scored(values, None, resize_size)

@@ -88,10 +88,11 @@ def run(values: flags.FlagValues, *names: str) -> int:
     """Localizes the pictures and folders that are named; returns the exit status."""
     threshold = programs.parse_threshold(values.threshold)
     paths = find_images(names, warn=to_stderr, log=print)
-    from wsol_tf.model.build import load_model  # with TensorFlow: --help does without
+    programs.import_keras()
+    from wsol_tf.model.build import load_model
 
     lines, skipped = predict(
-        load_model(values.model),
+        load_model(values.model, to_train=False),
         paths,
         values.output_dir,
         kind=values.map,

@@ -17,7 +17,8 @@ from wsol_tf import programs, signals
 
 def run(values: flags.FlagValues) -> int:
     """Trains with the settings of the command line; returns the exit status."""
-    from wsol_tf.training.run import train  # with TensorFlow: --help does without
+    programs.import_keras()
+    from wsol_tf.training.run import train
 
     before = signal.signal(signal.SIGTERM, signals.preempt)
     try:

@@ -73,13 +73,13 @@ def run(values: flags.FlagValues) -> None:
     Raises:
         ValueError: bad settings or data, or a file that differs too much.
     """
-    # With TensorFlow: --help does without.
+    programs.import_keras()
     from edge.export import graphs, metadata, parity, steps
     from wsol_tf.model.build import load_model
 
     map_ = ExportedMap.parse(values.map)
     steps.check_formats(values.formats, map_)
-    model = graphs.in_float32(load_model(values.model))
+    model = graphs.in_float32(load_model(values.model, to_train=False))
     map_.check(model.classes, model.localizer.output.shape[-1])
     graph = graphs.export_graph(model, map_, output_size=values.output_size)
     source, _ = calibration.open_source(

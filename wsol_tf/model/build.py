@@ -151,14 +151,16 @@ def _check_members(path):
             raise ValueError(f"its part {files.printable(damaged)} is damaged")
 
 
-def load_model(path: str | os.PathLike) -> Localization:
+def load_model(path: str | os.PathLike, *, to_train: bool = True) -> Localization:
     """Loads a model that this project trained, from any version of it.
 
     Args:
         path: the `.keras` file.
+        to_train: whether the optimizer is loaded as well, which takes as much time and memory again
+            as the network.
 
     Returns:
-        The model, with its thresholds, compiled if it was saved so.
+        The model, with its thresholds; compiled if it was saved so and is to be trained.
 
     Raises:
         ValueError: there is no file, or it is cut off, damaged, or of another kind of model; the
@@ -174,7 +176,7 @@ def load_model(path: str | os.PathLike) -> Localization:
         )
     try:
         _check_members(path)
-        model = keras.saving.load_model(path)
+        model = keras.saving.load_model(path, compile=to_train)
     except Exception as error:  # what damage does to Keras has no end of kinds
         # Keras wraps our own sentence in several lines of its own.
         reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0].rstrip(".")
