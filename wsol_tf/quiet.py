@@ -43,12 +43,9 @@ def hush() -> None:
     Nothing is left out where no other process could pass on what a fatal error says: in the first
     process of a container, with which all others end.
     """
-    if os.getpid() == 1 or not sys.executable:
+    if os.getpid() == 1 or not sys.executable or sys.stderr is None:
         return
-    try:
-        real = os.dup(2)
-    except OSError:  # it is closed: nobody reads
-        return
+    real = os.dup(2)
     sys.stderr.flush()
     sys.stderr = open(  # noqa: SIM115 - for as long as the process lives
         real, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace"
