@@ -36,7 +36,7 @@ def main(define_flags: Callable[[], None], run: Callable[..., int | None]) -> No
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     define_flags()
-    app.run(lambda argv: _call_quietly(run, argv))
+    app.run(lambda argv: _call_quietly(run, argv), with_packaged_flagfiles(sys.argv))
 
 
 def _call_quietly(run, argv):
@@ -236,6 +236,35 @@ def parse_threshold(text: str) -> float | str:
     return value
 
 
+# --- files of settings ---------------------------------------------------------------------------
+
+CONFIGS = os.path.join(os.path.dirname(__file__), "configs")
+
+
+def find_config(path: str) -> str:
+    """Returns the path of a file of settings: the one that is named, or else the package's own.
+
+    Args:
+        path: such as `my.flags`; where no such file is, `voc.flags`, `configs/voc.flags` and
+            `studies/parts.study` are those of the package.
+    """
+    own = os.path.join(CONFIGS, path.removeprefix("configs/"))
+    return path if os.path.exists(path) or not os.path.isfile(own) else own
+
+
+def with_packaged_flagfiles(argv: Sequence[str]) -> list[str]:
+    """Returns a command line in which every --flagfile is a path, see `find_config`."""
+    found = []
+    for before, argument in zip(["", *argv], argv, strict=False):
+        flag, is_value, path = argument.partition("=")
+        if is_value and flag.lstrip("-") == "flagfile":
+            argument = f"{flag}={find_config(path)}"
+        elif before in ("--flagfile", "-flagfile"):
+            argument = find_config(argument)
+        found.append(argument)
+    return found
+
+
 # --- settings as flags ---------------------------------------------------------------------------
 
 
@@ -321,7 +350,7 @@ def from_flagfile(path: str | os.PathLike, *arguments: str) -> Config:
     """Makes a Config from a flagfile and further arguments (`--name=value`), as train does."""
     flag_values = flags.FlagValues()
     define_flags(flag_values=flag_values)
-    flag_values(["", f"--flagfile={path}", *arguments])
+    flag_values(["", f"--flagfile={find_config(os.fspath(path))}", *arguments])
     return from_flags(flag_values)
 
 

@@ -75,7 +75,7 @@ def plan_of(values: flags.FlagValues) -> "Plan":
     return Plan.make(
         values.output_dir,
         given,
-        study=values.study,
+        study=values.study and programs.find_config(values.study),
         parallel=values.parallel,
         search=values.search,
         storage=values.storage,
