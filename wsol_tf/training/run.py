@@ -33,6 +33,7 @@ from wsol_tf.training import (
     checkpoints,
     folder,
     loop,
+    record,
     splits,
     strategies,
     thresholds,
@@ -192,6 +193,7 @@ class Run:
         with strategies.scope(self.strategy):
             config = dataclasses.replace(self.config, epochs=self.epochs)
             self.model = build_model(config, self.source.classes, self.steps_per_epoch)
+        self.weights = self.model.loaded_weights
 
     def resume(self) -> None:
         """Brings the variables back to where the newest checkpoint left them, if there is one."""
@@ -305,6 +307,7 @@ class Run:
             figures = self._score(rule, chosen)
             figures["definitions"] = definitions.definitions_of(figures)
             files.write_json(self.path("metrics.json"), figures)
+            record.write_pages(self, figures, self.tiles)
             if not self.interrupted:
                 checkpoints.clear(self.config.output_dir)
             written = [name for name in folder.FILES if os.path.exists(self.path(name))]
@@ -413,11 +416,9 @@ class Run:
         self.log(terminal.figures_table(figures))
         if source.report.skipped or source.report.noted:
             self.log(source.report.summary())
-        contact_sheets.write_contact_sheet(
-            self.path("contact_sheet.png"),
-            contact_sheets.draw_tiles(method, source, predictions),
-            contact_sheets.sheet_title(self.splits.place, "", self.splits.scored_on),
-        )
+        self.tiles = contact_sheets.draw_tiles(method, source, predictions)
+        title = contact_sheets.sheet_title(self.splits.place, "", self.splits.scored_on)
+        contact_sheets.write_contact_sheet(self.path("contact_sheet.png"), self.tiles, title)
         return figures
 
     def path(self, name: str) -> str:
