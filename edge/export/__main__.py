@@ -7,6 +7,8 @@ parity.json and parity.md. A file that differs too much from the Keras model is 
 localizer_<format>.failed.tflite, and the command fails with the figures.
 """
 
+import os
+
 from absl import flags
 
 from edge.export import calibration, exported_map
@@ -76,6 +78,7 @@ def run(values: flags.FlagValues) -> None:
     programs.import_keras()
     from edge.export import graphs, metadata, parity, steps
     from wsol_tf.model.build import load_model
+    from wsol_tf.report.run_page import add_files_to_card
 
     map_ = ExportedMap.parse(values.map)
     steps.check_formats(values.formats, map_)
@@ -115,6 +118,9 @@ def run(values: flags.FlagValues) -> None:
         "doubts": parity.doubts(figures, max_drop=values.max_drop),
     }
     steps.write_files(values.output_dir, model.classes, made, report)
+    good = {f"localizer_{name}.tflite": figures[name] for name in made
+            if name not in report["failed"]}  # fmt: skip
+    add_files_to_card(os.path.join(os.path.dirname(values.model), "model_card.md"), good)
     print(parity.to_markdown(report))
     steps.refuse_failed(report, values.output_dir)
     print(f"Wrote {', '.join(f'localizer_{name}.tflite' for name in made)} to {values.output_dir}")

@@ -118,10 +118,45 @@ def write_model_card(path: str | os.PathLike, record: RunRecord) -> None:
     files.write(path, text.encode(errors="xmlcharrefreplace"))
 
 
+def add_files_to_card(path: str | os.PathLike, exported: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Adds exported files to a model card, in place of those of an earlier export.
+
+    Args:
+        path: the card.
+        exported: name of a file -> its `bytes`, and `milliseconds` by number of threads.
+
+    Returns:
+        Whether there is a card with a table of files.
+    """
+    if not os.path.isfile(path):
+        return False
+    lines = files.read_text(path).split("\n")
+    kept = [line for line in lines if not line.startswith("| localizer_")]
+    row = next((i for i, line in enumerate(kept) if line.startswith("| model.keras")), None)
+    if row is None:
+        return False
+    rows = []
+    for name, figures in exported.items():
+        times = [f"{figures['milliseconds'][threads]:.1f} ({files.counted(int(threads), 'thread')})"
+                 for threads in figures["milliseconds"]]  # fmt: skip
+        rows.append(f"| {name} | {figures['bytes'] / 1e6:.2f} MB | {', '.join(times)} |")
+    files.write(path, "\n".join([*kept[: row + 1], *rows, *kept[row + 1 :]]))
+    return True
+
+
 def changed_settings(config: Config) -> list[tuple[str, Any, Any, str]]:
     """Returns (name, value, default, meaning) of each setting that is not at its default."""
+
+    def shown(value):
+        return str(value).lower() if isinstance(value, bool) else value
+
     return [
-        (field.name, getattr(config, field.name), field.default, field.metadata["help"])
+        (
+            field.name,
+            shown(getattr(config, field.name)),
+            shown(field.default),
+            field.metadata["help"],
+        )
         for field in dataclasses.fields(config)
         if getattr(config, field.name) != field.default
     ]
