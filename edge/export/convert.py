@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 
@@ -61,19 +60,22 @@ def convert(
 @contextlib.contextmanager
 def _log_on_failure() -> Iterator[None]:
     """Keeps the pages that the converter writes to stderr, and shows them only if it fails."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as log:
+    # Python's own stderr apart: programs have it write past descriptor 2, see wsol_tf.quiet.
+    with (
+        tempfile.TemporaryFile() as log,
+        open(log.fileno(), "w", closefd=False) as text,
+        contextlib.redirect_stderr(text),
+    ):
         stderr = os.dup(2)
         os.dup2(log.fileno(), 2)
         try:
             yield
         except BaseException:
-            sys.stderr.flush()
+            text.flush()
             log.seek(0)
             os.write(stderr, log.read()[-4000:])
             raise
         finally:
-            sys.stderr.flush()
             os.dup2(stderr, 2)
             os.close(stderr)
 
