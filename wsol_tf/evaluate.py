@@ -69,7 +69,7 @@ def define_data_flags():
         "workers",
         0,
         "Processes that score beside the one that predicts, such as one for each core; for many "
-        "pictures, since each takes some seconds to start. 0: none.",
+        "pictures, since each has to start. 0: none.",
         lower_bound=0,
     )
 
