@@ -143,6 +143,8 @@ DEFINITIONS = {
     "best_epoch": "Epoch whose model was kept as the best on held-out pictures; null: the last.",
     "thresholds": "Score-map threshold chosen for each kind of map.",
     "thresholds_from": "What the thresholds were chosen from: score maps and labels, or boxes.",
+    "presence_threshold": "Probability from which on a class counts as present in predict, chosen "
+    "from the labels of held-out pictures.",
     "threshold_by_maps": "The threshold that score maps and labels give, whether or not it is the "
     "one that is stored.",
     "threshold_by_boxes": "The threshold that boxes give, whether or not it is the one that is "
