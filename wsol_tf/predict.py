@@ -43,10 +43,17 @@ def define_flags() -> None:
     )
 
 
-def define_object_flags() -> None:
-    """Defines the flags that say which components of a mask are objects."""
+def define_object_flags(max_objects: int = 1) -> None:
+    """Defines the flags that say which components of a mask are objects.
+
+    Args:
+        max_objects: default of the flag of this name.
+    """
     flags.DEFINE_integer(
-        "max_objects", 1, "At most so many objects of a class, the largest; 0: all.", lower_bound=0
+        "max_objects",
+        max_objects,
+        "At most so many objects of a class, the largest; 0: all.",
+        lower_bound=0,
     )
     flags.DEFINE_float(
         "min_area",
