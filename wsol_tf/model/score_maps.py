@@ -272,15 +272,17 @@ def components(
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
     )
-    labels, areas = labels.ravel(), stats[:, cv2.CC_STAT_AREA].astype(np.int64)
+    areas = stats[:, cv2.CC_STAT_AREA].astype(np.int64)
+    inside = np.flatnonzero(mask)
+    labels = labels.ravel()[inside]
     # The last position written wins: backwards, that is the first pixel of each component.
     first = np.zeros(count, np.int64)
-    first[labels[::-1]] = np.arange(mask.size - 1, -1, -1)
+    first[labels[::-1]] = inside[::-1]
     order = 1 + np.lexsort((first[1:], -areas[1:]))
     if len(order):
         order = order[areas[order] >= min_area * areas[order[0]]]
     order = order[: max_objects or None]
-    sums = np.bincount(labels, np.ravel(score_map), minlength=count)
+    sums = np.bincount(labels, np.ravel(score_map)[inside], minlength=count)
     left, top, width, height = (stats[order, i] for i in range(4))
     boxes = np.stack([left, top, left + width, top + height], axis=1).astype(np.float32)
     return Components(boxes, (sums[order] / areas[order]).astype(np.float32), areas[order])
