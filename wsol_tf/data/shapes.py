@@ -12,6 +12,7 @@ them different classes.
 """
 
 import os
+from typing import Any
 
 import cv2
 import numpy as np
@@ -262,7 +263,7 @@ def _spokes(radii):
     return radii[:, None] * np.stack([np.cos(theta), np.sin(theta)], axis=1)
 
 
-def write_voc(output_dir: str, num_images: int, *, split: str, **options) -> None:
+def write_voc(output_dir: str, num_images: int, *, split: str, **options: Any) -> None:
     """Writes drawn pictures as a folder in VOC layout; other splits in it stay.
 
     Args:
@@ -391,12 +392,6 @@ if __name__ == "__main__":
     flags.DEFINE_integer("size", 224, "Side of the pictures in pixels.", lower_bound=16)
     flags.DEFINE_integer("seed", 0, "Another seed draws other pictures.", lower_bound=0)
     flags.DEFINE_enum("split", "val", list(NUM_EXAMPLES), "Split to draw.")
-    flags.DEFINE_integer(
-        "num_objects",
-        0,
-        "How many objects in a picture, or fewer where there is no room; 0: one to three.",
-        lower_bound=0,
-        upper_bound=len(CLASSES),
-    )
+    flags.DEFINE_integer("num_objects", 0, "Objects in each picture; 0: one to three.", 0, 4)
     flags.DEFINE_bool("mixed", False, "Objects of a picture have different classes.")
     app.run(_main)

@@ -125,14 +125,7 @@ def score(
     positions = range(len(source)) if positions is None else positions
     standard = StandardMetrics(metrics, method.view)
     accumulators = accumulate((), method.kinds, thresholds=method.thresholds.values())
-    make_several = functools.partial(
-        SeveralObjects,
-        method.kinds,
-        method.presence,
-        len(source.classes),
-        min_area=method.min_area,
-        max_objects=method.max_objects,
-    )
+    make_several = _maker_of_several(method, len(source.classes))
     several = make_several()
     score_some = functools.partial(
         _score_chunk,
@@ -320,6 +313,17 @@ def _score_chunk(chunk, *, kinds, thresholds, view, metrics, class_names, make_s
                 predictions.append(prediction(of_kinds[kinds[0]], view, class_names))
         several.add(maps)
     return accumulators, standard, several, predictions
+
+
+def _maker_of_several(method, num_classes):
+    return functools.partial(
+        SeveralObjects,
+        method.kinds,
+        method.presence,
+        num_classes,
+        min_area=method.min_area,
+        max_objects=method.max_objects,
+    )
 
 
 def _single_class_figures(accumulator, source, threshold):

@@ -52,8 +52,9 @@ class SeveralObjects:
         present = [one for one in maps if one[self.own].pair.present]
         found = [one[self.own] for one in maps if self._is_found(one[self.own].pair)]
         pairs = [one[self.own].pair for one in present]
-        if all(pair.boxes is not None for pair in pairs):
-            in_picture = sum(len(pair.boxes) for pair in pairs)
+        true_boxes = [pair.boxes for pair in pairs if pair.boxes is not None]
+        if len(true_boxes) == len(pairs):
+            in_picture = sum(map(len, true_boxes))
             for one in present:
                 self._add_boxes(self.given, one[self.scored], in_picture)
             if self.presence is not None:

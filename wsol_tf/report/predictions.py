@@ -173,6 +173,8 @@ def _caption(found):
     captions = []
     for part in _parts(found):
         probability = None if part.probability is None else f"{part.probability:.0%}"
+        if probability == "0%":  # of a class that is present all the same
+            probability = "<1%"
         captions.append(" ".join(filter(None, [part.class_name, probability])))
     return ", ".join(captions)
 
