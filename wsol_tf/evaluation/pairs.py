@@ -242,6 +242,7 @@ def predict_pairs(
         StopAtBadImage: a picture can't be read, and the source is to stop at such a one.
     """
     position_of = {source.image_ids[position]: int(position) for position in positions}
+    options = {"kinds": kinds, "offset": offset, "refine": refine, "top_k": top_k}
     done = 0
     for batch in evaluation_batches(source, positions, view, batch_size):
         images = np.stack([example.image for example in batch])
@@ -252,17 +253,10 @@ def predict_pairs(
         if ten_crop:
             logits = _ten_crop_logits(predict, source, at, batch, view)
         for i, example in enumerate(batch):
+            own = {name: value[i] for name, value in outputs.items()}
+            own_logits = None if logits is None else logits[i]
             yield from _pairs_of_picture(
-                source,
-                at[i],
-                example,
-                {name: value[i] for name, value in outputs.items()},
-                logits=None if logits is None else logits[i],
-                kinds=kinds,
-                offset=offset,
-                refine=refine,
-                top_k=top_k,
-                presence=presence,
+                source, at[i], example, own, own_logits, presence=presence, **options
             )
         done += len(at)
         if progress:
@@ -288,7 +282,7 @@ def _ten_crop_logits(predict, source, positions, batch, view):
 
 
 def _pairs_of_picture(
-    source, position, example, outputs, *, logits, kinds, offset, refine, top_k, presence
+    source, position, example, outputs, logits, *, kinds, offset, refine, top_k, presence
 ):
     """Yields the pairs of one picture; `outputs` are its rows of a batch."""
     colours = colours_of(example.image) if "score_map" in outputs else None
