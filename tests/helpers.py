@@ -95,6 +95,8 @@ KEYED_BY_DATA = (
     "thresholds",
     "other_maps",
     "unreadable",
+    "recall_by_number",
+    "iou",
 )
 
 

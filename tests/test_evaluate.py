@@ -93,6 +93,23 @@ def test_files_and_keys_of_the_contract(score, tmp_path, capsys):
         assert text in output
 
 
+def test_objects_and_classes_as_pixels_are_in_the_files(score, tmp_path, capsys):
+    _, figures, _ = score("--min_area=0.1", "--max_objects=2", "--metrics=none")
+    for key, kind in (("objects", "mean"), ("detection", "true")):
+        found = figures[key]
+        assert (found["min_area"], found["max_objects"], found["map"]) == (0.1, 2, kind)
+        assert 0 <= found["ap"] <= found["ap50"] <= 1 and 0 <= found["recall"] <= 1
+    assert figures["objects"]["num_boxes"] <= 2 * 6
+    # The model stores no presence threshold, so that its first class alone is found.
+    assert figures["detection"]["presence"] == 1.0
+    assert figures["detection"]["num_boxes"] <= 2 * 6
+    assert 0 < figures["segmentation"]["given"]["miou"] < 1
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<h2>Several objects</h2>" in page and "<h2>Classes as pixels</h2>" in page
+    assert f'<data value="{figures["segmentation"]["given"]["miou"]}">' in page
+    assert "mIoU with the background, classes given" in capsys.readouterr().out
+
+
 def test_map_threshold_and_view_are_what_was_asked_for(score):
     _, figures, lines = score("--map=cam", "--threshold=0.25", "--view=whole")
     assert (figures["map"], figures["threshold"], figures["view"]) == ("cam", 0.25, "whole")

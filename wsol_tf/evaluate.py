@@ -12,6 +12,7 @@ takes `--score_maps=DIR` (or .npz) from any program, and as a baseline `--model=
 `wsol_tf.evaluation.evaluate` gives the same figures from code.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -35,6 +36,7 @@ from wsol_tf.evaluation.methods import (
 from wsol_tf.evaluation.pairs import Method, method_of
 from wsol_tf.evaluation.score import score
 from wsol_tf.evaluation.stored_maps import StoredArrays
+from wsol_tf.predict import define_object_flags
 from wsol_tf.progress import Progress
 from wsol_tf.report import contact_sheets, definitions, pictures, terminal
 
@@ -65,6 +67,7 @@ def define_data_flags():
         "Metrics of wsolevaluation to compute besides GT-known and Top-1 Loc: a list of "
         f"{', '.join(wsolevaluation.METRICS)}; 'all' or 'none'.",
     )
+    define_object_flags(max_objects=0)
     flags.DEFINE_integer(
         "workers",
         0,
@@ -160,6 +163,8 @@ def evaluate(
     make_scored = make_scored or _named(values)
     programs.make_output_dir(values.output_dir)
     method, source, stored = make_scored(values, threshold)
+    limits = {"min_area": values.min_area, "max_objects": values.max_objects}
+    method = dataclasses.replace(method, **limits)
     with workers.mapper(values.workers) as map_chunks:
         figures, predictions, accumulators = score(
             method,

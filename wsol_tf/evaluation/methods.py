@@ -64,6 +64,8 @@ def with_baseline(
         thresholds={**method.thresholds, kind: _or_otsu(threshold)},
         threshold_from=_threshold_from(threshold),
         own_maps=own_maps,
+        # Grad-CAM is computed for the classes in the picture alone.
+        presence=None if kind == "grad_cam" else method.presence,
     )
 
 
@@ -104,6 +106,7 @@ def method_of_classifier(
         thresholds={"cam": _or_otsu(threshold)},
         threshold_from=_threshold_from(threshold),
         ten_crop=ten_crop,
+        presence=1.0,
     )
     if kind == "cam":
         return method
@@ -143,6 +146,7 @@ def method_of_stored_maps(
         thresholds={"stored": _or_otsu(threshold)},
         threshold_from=_threshold_from(threshold),
         own_maps=own_maps,
+        presence=None if class_scores is None else 1.0,
     )
 
 

@@ -41,6 +41,7 @@ class Pair:
         maps: kind -> score map `[h, w]` of the class, in any range.
         activation: positive part of the class's score map F_c, `[h, w]`, or None.
         colours: the view as `suggestion.colours_of` gives it, with an activation; else None.
+        present: whether the class is in the picture; False for one that is only found there.
     """
 
     position: int
@@ -55,17 +56,25 @@ class Pair:
     maps: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     activation: np.ndarray | None = None
     colours: np.ndarray | None = None
+    present: bool = True
 
     @property
     def probabilities(self) -> np.ndarray | None:
         """Softmax of the logits over the allowed classes, `[classes]`; None without logits."""
-        if self.logits is None:
-            return None
-        allowed = np.ones(len(self.logits), bool) if self.allowed is None else self.allowed
-        logits = np.where(allowed, self.logits, -np.inf)
-        with np.errstate(invalid="ignore"):  # NaN logits give NaN, and are reported as such
-            exponents = np.exp(logits - logits.max())
-            return exponents / exponents.sum()
+        if self.logits is None or self.allowed is None:
+            return self.all_probabilities
+        return _softmax(np.where(self.allowed, self.logits, -np.inf))
+
+    @property
+    def all_probabilities(self) -> np.ndarray | None:
+        """Softmax of the logits over all classes, `[classes]`; None without logits."""
+        return None if self.logits is None else _softmax(self.logits)
+
+
+def _softmax(logits):
+    with np.errstate(invalid="ignore"):  # NaN logits give NaN, and are reported as such
+        exponents = np.exp(logits - logits.max())
+        return exponents / exponents.sum()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +92,10 @@ class Method:
         top_k: classes that the map "topk" averages over.
         own_maps: gives maps that `predict` does not.
         ten_crop: whether the class comes from ten crops together.
+        presence: probability from which on a class counts as found in a picture, as its
+            highest-ranked one always does; None: which classes are there can't be said.
+        min_area: which components of a mask are objects, see `score_maps.components`.
+        max_objects: see `score_maps.components`.
     """
 
     predict: Callable[[np.ndarray], Mapping[str, Any]]
@@ -95,6 +108,9 @@ class Method:
     top_k: int = 5
     own_maps: Callable[[list[Example]], dict[str, Any]] | None = None
     ten_crop: bool = False
+    presence: float | None = None
+    min_area: float = 0.0
+    max_objects: int = 0
 
     def pairs(
         self,
@@ -110,7 +126,7 @@ class Method:
             source: the data set.
             positions: positions in the source.
             kinds: kinds of map; None: all of the method's.
-            **options: `batch_size` and `progress` of `predict_pairs`.
+            **options: `batch_size`, `progress` and `presence` of `predict_pairs`.
         """
         return predict_pairs(
             self.predict,
@@ -173,7 +189,20 @@ def method_of(
         refine=model.refine,
         top_k=top_k or model.top_k,
         ten_crop=ten_crop,
+        presence=1.0 if model.presence_threshold is None else model.presence_threshold,
     )
+
+
+OF_SEVERAL = ("mean", "topk", "predicted")  # kinds of map that are not a given class's own
+
+
+def own_kind(kinds: Sequence[str]) -> str:
+    """The kind of map that a given class has for itself, of those that a method gives.
+
+    A model's scored map may be one of several classes together; where its localizer has a map for
+    each class, objects of several classes are told apart by that one.
+    """
+    return "true" if kinds[0] in OF_SEVERAL and "true" in kinds else kinds[0]
 
 
 def predict_pairs(
@@ -189,9 +218,10 @@ def predict_pairs(
     top_k: int = 5,
     own_maps: Callable[[list[Example]], dict[str, Any]] | None = None,
     ten_crop: bool = False,
+    presence: float | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> Iterator[Pair]:
-    """Yields a Pair for each (picture, class present), in order.
+    """Yields a Pair for each (picture, class present), those of a picture one after the other.
 
     Args:
         predict: function of a uint8 batch `[batch, input_size, input_size, 3]` that returns a
@@ -208,12 +238,15 @@ def predict_pairs(
         own_maps: function of a batch (Examples) that returns a dict kind -> one map per picture:
             `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`; or "logits".
         ten_crop: whether logits are of ten crops, see `transforms.ten_crop_probabilities`.
+        presence: yield pairs that are not `present` as well, with one map, see `own_kind`: of each
+            class that is not in the picture and has this probability or more, or the highest.
         progress: called with the number of pictures done, after each batch.
 
     Raises:
         StopAtBadImage: a picture can't be read, and the source is to stop at such a one.
     """
     position_of = {source.image_ids[position]: int(position) for position in positions}
+    options = {"kinds": kinds, "offset": offset, "refine": refine, "top_k": top_k}
     done = 0
     for batch in evaluation_batches(source, positions, view, batch_size):
         images = np.stack([example.image for example in batch])
@@ -224,16 +257,10 @@ def predict_pairs(
         if ten_crop:
             logits = _ten_crop_logits(predict, source, at, batch, view)
         for i, example in enumerate(batch):
+            own = {name: value[i] for name, value in outputs.items()}
+            own_logits = None if logits is None else logits[i]
             yield from _pairs_of_picture(
-                source,
-                at[i],
-                example,
-                {name: value[i] for name, value in outputs.items()},
-                logits=None if logits is None else logits[i],
-                kinds=kinds,
-                offset=offset,
-                refine=refine,
-                top_k=top_k,
+                source, at[i], example, own, own_logits, presence=presence, **options
             )
         done += len(at)
         if progress:
@@ -258,14 +285,17 @@ def _ten_crop_logits(predict, source, positions, batch, view):
     )
 
 
-def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, offset, refine, top_k):
+def _pairs_of_picture(
+    source, position, example, outputs, logits, *, kinds, offset, refine, top_k, presence
+):
     """Yields the pairs of one picture; `outputs` are its rows of a batch."""
     colours = colours_of(example.image) if "score_map" in outputs else None
     of_localizer = [kind for kind in kinds if kind not in ("cam", *outputs)]
-    for label in example.labels.tolist():
+    present = example.labels.tolist()
+    for label in [*present, *_only_found(present, logits, presence)]:
         allowed = competing_classes(example.labels, label, len(source.classes))
         maps = {}
-        for kind in kinds:
+        for kind in kinds if label in present else (own_kind(kinds),):
             picked = kinds[0] if kind == PLAIN else kind
             maps[kind] = _map_of_kind(outputs, picked, label, top_k, allowed)
             if kind in of_localizer:
@@ -280,12 +310,23 @@ def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, offs
             label=label,
             boxes=example.boxes[example.box_labels == label] if source.has_boxes else None,
             mask=_class_mask(example.mask, label) if example.mask.size else None,
+            present=label in present,
             allowed=allowed,
             logits=logits,
             maps=maps,
             activation=_activation(outputs, label),
             colours=colours,
         )
+
+
+def _only_found(present, logits, presence):
+    """The classes that are not in a picture and are found there, the most probable first."""
+    if presence is None or logits is None:
+        return []
+    probabilities = _softmax(logits)
+    ranked = np.argsort(-probabilities, kind="stable").tolist()
+    found = [ranked[0], *(label for label in ranked[1:] if probabilities[label] >= presence)]
+    return [label for label in found if label not in present]
 
 
 def _class_mask(mask, label):

@@ -107,6 +107,8 @@ def write_report(
         maps=_maps(figures),
         baselines=baselines(figures),
         standard_metrics=_standard_metrics(figures),
+        objects=_objects(figures),
+        segmentation=_segmentation(figures),
         charts={name: chart_uri(image) for name, image in chart_images.items()},
         threshold_lesson=_threshold_lesson(figures),
         sheets=[(heading, embedded(row)) for heading, row in tiles.items()
@@ -203,6 +205,19 @@ def _standard_metrics(figures):
                 for level, row in metric["iou_levels"].items()
             ]
     return rows
+
+
+def _objects(figures):
+    """What was found of several objects: list of (name, figures)."""
+    names = (("objects", "classes given"), ("detection", "classes found"))
+    return [(name, figures[key]) for key, name in names if figures.get(key)]
+
+
+def _segmentation(figures):
+    """The mIoU of classes as pixels: list of (name, figures)."""
+    found = figures.get("segmentation") or {}
+    names = (("given", "classes given"), ("found", "classes found"))
+    return [(name, found[key]) for key, name in names if found.get(key)]
 
 
 def _threshold_lesson(figures):

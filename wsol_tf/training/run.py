@@ -355,6 +355,7 @@ class Run:
             self.log("No held-out picture shows a box: the threshold is chosen from the maps.")
         self.log(f"Training pictures: {self.source.report.summary()}")
         self.model.thresholds = chosen.by_rule[rule]
+        self.model.presence_threshold = chosen.presence
         callbacks.save_model(self.model, self.path("model.keras"))
         spread = ", without boxes; half of them suggest {:.2f} to {:.2f}".format(
             *chosen.quartiles[::2]
@@ -388,6 +389,7 @@ class Run:
             "best_epoch": state.best_epoch + 1 if state.best is not None else None,
             "thresholds": chosen.by_rule[rule],
             "thresholds_from": rule,
+            "presence_threshold": chosen.presence,
             "num_threshold_images": chosen.num_images[rule],
             "threshold_quartiles": chosen.quartiles,
             "map_offset": list(self.model.offset),
