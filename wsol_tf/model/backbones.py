@@ -17,7 +17,7 @@ import keras
 from wsol_tf.config import EXTRACTORS, choices, legal, register_choice
 from wsol_tf.model import surgery
 from wsol_tf.model.preprocessing import preprocessing
-from wsol_tf.model.weights_file import load_weights, own_names
+from wsol_tf.model.weights_file import load_weights
 
 Parts = tuple[keras.Model, keras.Model]  # feature extractor and rest
 
@@ -146,14 +146,13 @@ def build_extractor(
         return feature_extractor, rest, f"{name}: weights as its function built it"
     backbone = _check(name, width, input_size, output_stride)
     network = _application(name, width, input_size, weights)
-    names = own_names(network.operations)
-    graph = surgery.graph_of(network, names, core=True, trim=backbone.trim)
+    graph = surgery.graph_of(network, core=True, trim=backbone.trim)
     if weights == "imagenet":
         loaded = f"{name}: ImageNet weights of keras.applications, all layers"
     elif weights == "none":
         loaded = f"{name}: random weights"
     else:
-        matched = load_weights(_kept(network, backbone.trim), names, weights)
+        matched = load_weights(_kept(network, backbone.trim), weights)
         loaded = f"{name}: {weights}, {matched} of {matched} layers matched"
     parts = _cut(
         graph, input_size, backbone.scaling, output_stride, dilation, levels, bn_momentum,
@@ -193,8 +192,7 @@ def cut_model(
         ValueError: the model isn't functional, has several inputs or outputs, no features at the
             stride, or a layer that can't be followed or saved; the message names it.
     """
-    model = surgery.functional(model)
-    graph = surgery.graph_of(model, own_names(model.operations))
+    graph = surgery.graph_of(model)
     parts = _cut(
         graph, input_size, preprocessing, output_stride, dilation, levels, bn_momentum, True
     )

@@ -21,6 +21,7 @@ from typing import Any
 import keras
 
 from wsol_tf.model.pooling import DilatedPooling
+from wsol_tf.model.weights_file import own_names
 
 _PADS = (keras.layers.ZeroPadding2D, keras.layers.Cropping2D)
 _POOLS = {"MaxPooling2D": "max", "AveragePooling2D": "average"}
@@ -56,6 +57,10 @@ class Step:
         return self.operation.strides[0] if self.window else 1
 
 
+def _kind(step: Step) -> str:
+    return type(step.operation).__name__
+
+
 @dataclasses.dataclass(frozen=True)
 class Graph:
     """A functional model as steps.
@@ -73,14 +78,11 @@ class Graph:
     reductions: dict[int, int | None]
 
 
-def graph_of(
-    model: keras.Model, names: dict[str, str], *, core: bool = False, trim: int = 0
-) -> Graph:
+def graph_of(model: keras.Model, *, core: bool = False, trim: int = 0) -> Graph:
     """Reads the graph of a functional model.
 
     Args:
         model: one picture `[batch, side, side, 3]` -> features `[batch, h, w, channels]`.
-        names: name of an operation -> the name that its copy shall have.
         core: leave out the scaling that the model starts with (Rescaling, Normalization).
         trim: layers at the end to leave out.
 
@@ -91,7 +93,7 @@ def graph_of(
     model = functional(model)
     calls: list[Step] = []
     alias: dict[int, Any] = {}
-    _collect(model, names, alias, calls)
+    _collect(model, alias, calls)
 
     def own(tensor):
         while id(tensor) in alias:
@@ -107,13 +109,10 @@ def graph_of(
         while isinstance(calls[0].operation, scaling):
             alias[id(calls.pop(0).outputs[0])] = image
     steps = []
-    for call in calls:
+    for call, name in zip(calls, _names([call.operation for call in calls]), strict=True):
         args, kwargs = keras.tree.map_structure(own, (call.args, call.kwargs))
-        steps.append(
-            dataclasses.replace(
-                call, args=args, kwargs=kwargs, inputs=tuple(map(own, call.inputs))
-            )
-        )
+        inputs = tuple(map(own, call.inputs))
+        steps.append(Step(call.operation, name, args, kwargs, inputs, call.outputs))
     return Graph(image, output, tuple(steps), _reductions(image, steps))
 
 
@@ -148,35 +147,39 @@ def _named(tensors):
     return ", ".join(tensor.name for tensor in tensors)
 
 
-def _collect(model, names, alias, calls, prefix=""):
+def _collect(model, alias, calls):
     """Adds the calls in a model to `calls`; `alias`: id of a tensor -> the one it stands for."""
-    taken = {call.name for call in calls}
     # The one place where the graph itself is read: Keras has no public way to its nodes.
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             operation, given = node.operation, node.arguments
             if node.is_input:
                 continue
-            if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
-                if id(operation.outputs[0]) in {id(x) for x in alias.values()}:
-                    raise ValueError(
-                        f"The backbone calls its part '{operation.name}' twice, which can't be cut."
-                    )
-                inner = keras.Model(operation.inputs, operation.outputs)
-                alias.update(zip(map(id, inner.inputs), node.input_tensors, strict=True))
-                _collect(inner, names, alias, calls, f"{operation.name}_")
-                alias.update(zip(map(id, node.outputs), inner.outputs, strict=True))
-                taken = {call.name for call in calls}
+            inputs, outputs = tuple(node.input_tensors), tuple(node.outputs)
+            if not isinstance(operation, keras.Model) or not getattr(operation, "inputs", None):
+                name = operation.name
+                calls.append(Step(operation, name, given.args, given.kwargs, inputs, outputs))
                 continue
-            name = names.get(operation.name, operation.name)
-            if prefix and name in taken:
-                name = prefix + name
-            calls.append(
-                Step(
-                    operation, name, given.args, given.kwargs,
-                    tuple(node.input_tensors), tuple(node.outputs),
+            if id(operation.inputs[0]) in alias:
+                raise ValueError(
+                    f"The backbone calls its part '{operation.name}' twice, which can't be cut."
                 )
-            )  # fmt: skip
+            inner = keras.Model(operation.inputs, operation.outputs)
+            alias.update(zip(map(id, inner.inputs), inputs, strict=True))
+            _collect(inner, alias, calls)
+            alias.update(zip(map(id, outputs), inner.outputs, strict=True))
+
+
+def _names(operations):
+    """A name for each operation: its own, whatever was built before, and no other's."""
+    names, taken = own_names(operations), {}
+    for operation in operations:
+        wanted, number = names[operation.name], 0
+        name = wanted
+        while taken.setdefault(name, id(operation)) != id(operation):
+            number += 1
+            name = f"{wanted}_{number}"
+        yield name
 
 
 def _reductions(image, steps):
@@ -192,11 +195,11 @@ def _reductions(image, steps):
 
 def _reduced(step, reduction, source, output):
     """The reduction of a step's output, of that of its input."""
-    if len(output.shape) != 4 or (output.shape[1] == 1 and "Global" in type(step.operation).__name__):
+    if len(output.shape) != 4 or "Global" in _kind(step):
         return None
     if isinstance(step.operation, _PADS):
         return reduction
-    if step.window and "Transpose" not in type(step.operation).__name__:
+    if step.window and "Transpose" not in _kind(step):
         if len(set(step.operation.strides)) > 1:
             raise ValueError(
                 f"Layer '{step.name}' has other strides along rows than along columns "
@@ -279,10 +282,6 @@ class Resolution:
         if not reduction or not self.dilation or (not self.pools and _kind(step) in _POOLS):
             return 1
         return max(min(reduction, self.cut) // self.output_stride, 1)
-
-
-def _kind(step):
-    return type(step.operation).__name__
 
 
 @dataclasses.dataclass

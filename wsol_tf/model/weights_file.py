@@ -41,14 +41,11 @@ def _renumbered(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def load_weights(
-    layers: Iterable[keras.layers.Layer], names: dict[str, str], path: str
-) -> int:
+def load_weights(layers: Iterable[keras.layers.Layer], path: str) -> int:
     """Copies a weights file of a keras.applications network into its layers.
 
     Args:
         layers: those of the network that shall be loaded, in their order; a layer may be a model.
-        names: of `own_names` for the network.
         path: a `.weights.h5` of Keras 3 or an older `.h5`, with or without the top.
 
     Returns:
@@ -59,6 +56,7 @@ def load_weights(
             message names the layers, and nothing is loaded.
     """
     layers = list(layers)
+    names = own_names(layers)
     stored = _read_weights(path, layers, names)
     weighted = [layer for layer in layers if layer.weights]
     missing, differing, values = [], [], {}
