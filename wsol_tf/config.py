@@ -12,15 +12,14 @@ from wsol_tf import files
 # Networks of keras.applications that can be feature extractors, by family: docs/backbones.md.
 EXTRACTORS = {
     "MobileNet": ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
-    "EfficientNet": ("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
-                     "efficientnet_v2_b0"),
-    "ResNet": ("resnet50", "resnet101", "resnet50_v2", "resnet101_v2"),
+    "EfficientNet": ("efficientnet_b0", "efficientnet_v2_b0"),
+    "ResNet": ("resnet50", "resnet101", "resnet50_v2"),
     "VGG": ("vgg16", "vgg19"),
-    "DenseNet": ("densenet121", "densenet169"),
+    "DenseNet": ("densenet121",),
     "Inception": ("inception_v3", "xception"),
     "NASNet": ("nasnet_mobile",),
-    "ConvNeXt": ("convnext_tiny", "convnext_small"),
-}  # fmt: skip
+    "ConvNeXt": ("convnext_tiny",),
+}
 PUBLISHED_CLASSES = 200  # BAS's learning rates were tuned on CUB-200
 
 

@@ -1,7 +1,9 @@
 """From the Keras model of `graphs.export_graph` to the bytes of a .tflite, and their promises."""
 
 import contextlib
+import io
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -88,6 +90,26 @@ def operations(model_bytes: bytes) -> dict[str, int]:
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     used = [names[codes[op.opcodeIndex]] for graph in model.subgraphs for op in graph.operators]
     return {name: used.count(name) for name in sorted(set(used))}
+
+
+def gpu_fallbacks(model_bytes: bytes) -> dict[str, str]:
+    """Finds what the GPU delegate would leave to the CPU, as the converter's analyzer says.
+
+    Args:
+        model_bytes: a .tflite in float; the delegate decides alike for int8 ones.
+
+    Returns:
+        Name of an operation -> the analyzer's first reason, for those that are not supported.
+    """
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), _log_on_failure():
+        tf.lite.experimental.Analyzer.analyze(model_content=model_bytes, gpu_compatibility=True)
+    found: dict[str, str] = {}
+    for name, reason in re.findall(r"GPU COMPATIBILITY WARNING: (\w+): (.*)", text.getvalue()):
+        found.setdefault(name, reason.strip())
+    for name in re.findall(r"GPU COMPATIBILITY WARNING: Not supported op (\w+)", text.getvalue()):
+        found.setdefault(name, "not supported")
+    return found
 
 
 def check(model_bytes: bytes, format_: str) -> None:

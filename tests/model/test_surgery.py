@@ -46,7 +46,7 @@ def randomized(network):
     """Random statistics and scales; gates that depend on a mean over positions become constant."""
     rng = np.random.default_rng(3)
     # Signals fade in a narrow network without weights.
-    variance = 0.1 if "mobile" in network.name else 1.0
+    variance = 0.1 if "mobile" in network.name.lower() else 1.0
     for layer in network.layers:
         inner = layer.layers if isinstance(layer, keras.Sequential) else [layer]
         for part in inner:

@@ -52,24 +52,18 @@ BACKBONES = {
     "mobilenet_v3_large": Backbone("MobileNetV3Large", widths=(0.75, 1.0), top=""),
     "mobilenet_v3_small": Backbone("MobileNetV3Small", widths=(0.75, 1.0), top=""),
     "efficientnet_b0": Backbone("EfficientNetB0", "torch"),
-    "efficientnet_b1": Backbone("EfficientNetB1", "torch"),
-    "efficientnet_b2": Backbone("EfficientNetB2", "torch"),
-    "efficientnet_b3": Backbone("EfficientNetB3", "torch"),
     "efficientnet_v2_b0": Backbone("EfficientNetV2B0", "torch"),
     "resnet50": Backbone("ResNet50", "caffe"),
     "resnet101": Backbone("ResNet101", "caffe"),
     "resnet50_v2": Backbone("ResNet50V2"),
-    "resnet101_v2": Backbone("ResNet101V2"),
     "vgg16": Backbone("VGG16", "caffe", top=""),
     "vgg19": Backbone("VGG19", "caffe", top=""),
     "densenet121": Backbone("DenseNet121", "torch"),
-    "densenet169": Backbone("DenseNet169", "torch"),
     # Its pools are not dilated: that is how this project has trained it.
     "inception_v3": Backbone("InceptionV3", least=96, dilate_pools=False),
     "xception": Backbone("Xception", least=96),
     "nasnet_mobile": Backbone("NASNetMobile"),
     "convnext_tiny": Backbone("ConvNeXtTiny", "torch", top="", trim=1),
-    "convnext_small": Backbone("ConvNeXtSmall", "torch", top="", trim=1),
 }
 _REGISTERED: dict[str, Callable[..., Parts]] = {}
 
