@@ -308,7 +308,11 @@ def test_imagenet_weights_come_from_keras(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "wrong", "message"),
     [
-        ("lenet", {}, "Unknown `extractor` 'lenet'. Legal: mobilenet_v1, .*_v3_small; efficientnet"),
+        (
+            "lenet",
+            {},
+            "Unknown `extractor` 'lenet'. Legal: mobilenet_v1, .*_v3_small; efficientnet",
+        ),
         ("mobilenet_v1", {"output_stride": 2}, "`output_stride` must be one of"),
         ("mobilenet_v1", {"levels": "8,x"}, "smallest is `output_stride`, as 8,16. Received: '8,x"),
         ("mobilenet_v1", {"levels": "4,16"}, "Received: '4,16' with output_stride 8"),

@@ -169,17 +169,15 @@ def test_a_frozen_share_keeps_its_weights_and_its_statistics():
     assert len(frozen) == 28 and isinstance(frozen[-1], LAYERS.BatchNormalization)
     before = {x.name: x.get_weights() for x in layers if x.weights}
     model.fit(pictures(), np.array([0, 1]), epochs=2, verbose=0)
+    after = {x.name: x.get_weights() for x in layers if x.weights}
     moved = {
-        name for name, values in before.items()
-        if any((a != b).any() for a, b in zip(values, _layer(layers, name).get_weights()))
-    }  # fmt: skip
+        name
+        for name, values in before.items()
+        if any((a != b).any() for a, b in zip(values, after[name], strict=True))
+    }
     assert moved == before.keys() - {x.name for x in frozen}
     assert isinstance(model.optimizer, GroupSGD)
     assert len(model.optimizer.momentums) == len(model.trainable_variables)
-
-
-def _layer(layers, name):
-    return next(layer for layer in layers if layer.name == name)
 
 
 def test_frozen_normalization_uses_its_moving_averages(tmp_path):

@@ -2,7 +2,7 @@
 
 `build_extractor` gives two functional models: the feature extractor (image -> F_f) and the rest of
 the backbone, which `heads.classifier` continues. A network of keras.applications is one row of
-BACKBONES; where it is cut and how its resolution is kept, `surgery` finds in its graph. Strides
+BACKBONES; where it is cut and how its resolution is kept follows from its `graph`. Strides
 that are too coarse are taken out; with `dilation` the windows behind them are dilated, so that
 every pretrained kernel still sees the distances it was trained on. BAS (arXiv 2112.00580) takes the
 stride out and does not dilate.
@@ -14,9 +14,11 @@ from collections.abc import Callable
 
 import keras
 
-from wsol_tf.config import EXTRACTORS, choices, legal, register_choice
+from wsol_tf.config import choices, legal, register_choice
 from wsol_tf.model import surgery
+from wsol_tf.model.graph import cuts, graph_of
 from wsol_tf.model.preprocessing import preprocessing
+from wsol_tf.model.resolution import Resolution
 from wsol_tf.model.weights_file import load_weights
 
 Parts = tuple[keras.Model, keras.Model]  # feature extractor and rest
@@ -140,7 +142,7 @@ def build_extractor(
         return feature_extractor, rest, f"{name}: weights as its function built it"
     backbone = _check(name, width, input_size, output_stride)
     network = _application(name, width, input_size, weights)
-    graph = surgery.graph_of(network, core=True, trim=backbone.trim)
+    graph = graph_of(network, core=True, trim=backbone.trim)
     if weights == "imagenet":
         loaded = f"{name}: ImageNet weights of keras.applications, all layers"
     elif weights == "none":
@@ -186,7 +188,7 @@ def cut_model(
         ValueError: the model isn't functional, has several inputs or outputs, no features at the
             stride, or a layer that can't be followed or saved; the message names it.
     """
-    graph = surgery.graph_of(model)
+    graph = graph_of(model)
     parts = _cut(
         graph, input_size, preprocessing, output_stride, dilation, levels, bn_momentum, True
     )
@@ -260,23 +262,27 @@ def checked(
 
 def _cut(graph, side, scaling, output_stride, dilation, levels, bn_momentum, dilate_pools):
     """The two parts of a graph for one setting of the resolution."""
-    places = surgery.cuts(graph)
+    places = cuts(graph)
     strides = [stride for stride in places if stride > 1]
     received = f"It has them at strides {', '.join(map(str, strides)) or 'none'}."
     if levels:
         chosen = _parsed_levels(levels, output_stride)
         if not set(chosen) <= set(strides):
-            raise ValueError(f"The backbone has no features at each of `levels` {levels}. {received}")
+            raise ValueError(
+                f"The backbone has no features at each of `levels` {levels}. {received}"
+            )
         coarsest = chosen[-1]
-        resolution = surgery.Resolution(coarsest, coarsest)
+        resolution = Resolution(coarsest, coarsest)
     else:
-        chosen = [strides[-1] if output_stride == strides[-1] else strides[-2]] if strides[1:] else []
+        chosen = (
+            [strides[-1] if output_stride == strides[-1] else strides[-2]] if strides[1:] else []
+        )
         if not chosen or output_stride not in strides:
             raise ValueError(
                 f"The backbone has no features at `output_stride` {output_stride}, or none behind "
                 f"them. {received}"
             )
-        resolution = surgery.Resolution(output_stride, chosen[0], dilation, dilate_pools)
+        resolution = Resolution(output_stride, chosen[0], dilation, dilate_pools)
     taken = {step.name for step in graph.steps}
     scaled = preprocessing(scaling, "preprocessing" if "rescaling" in taken else "rescaling")
     return surgery.split(

@@ -68,7 +68,9 @@ def load_weights(layers: Iterable[keras.layers.Layer], path: str) -> int:
             continue
         shapes = [tuple(w.shape) for w in layer.weights]
         if [w.shape for w in found] != shapes:
-            differing.append(f"{name} ({_listed(found)} in the file, {_listed(layer.weights)} here)")
+            differing.append(
+                f"{name} ({_listed(found)} in the file, {_listed(layer.weights)} here)"
+            )
             continue
         values[name] = (layer, found)
     if missing or differing:
