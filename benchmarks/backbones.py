@@ -78,7 +78,7 @@ def settle(model, examples, input_size: int) -> None:
     targets = (shares.reshape(-1) - 0.5) * 6
     # Ridge regression in the space of the rows: far fewer than the kernel's values.
     gram = rows @ rows.T
-    penalty = 1e-3 * np.trace(gram) / len(rows) * np.eye(len(rows), dtype="float32")
+    penalty = 0.1 * np.trace(gram) / len(rows) * np.eye(len(rows), dtype="float32")
     solved = rows.T @ np.linalg.solve(gram + penalty, targets)
     kernel[:] = (solved.reshape(kernel.shape[:3]) / scale)[..., None]
     bias[:] = 0

@@ -27,9 +27,9 @@ def side_of(name):
     return backbones.BACKBONES[name].least
 
 
-def pictures_for(name):
-    side = side_of(name)
-    return np.random.default_rng(5).integers(0, 256, (1, side, side, 3)).astype(np.uint8)
+def pictures_for(name, number=1):
+    shape = (number, side_of(name), side_of(name), 3)
+    return np.random.default_rng(5).integers(0, 256, shape).astype(np.uint8)
 
 
 def scaled(name, pictures):
@@ -42,23 +42,27 @@ def scaled(name, pictures):
     return values * 255 if name == "efficientnet_b0" else values
 
 
-def randomized(network):
+def randomized(name, network):
     """Random statistics and scales; gates that depend on a mean over positions become constant."""
     rng = np.random.default_rng(3)
-    # Signals fade in a narrow network without weights.
-    variance = 0.1 if "mobile" in network.name.lower() else 1.0
+    norms = []
     for layer in network.layers:
         inner = layer.layers if isinstance(layer, keras.Sequential) else [layer]
         for part in inner:
             if isinstance(part, keras.layers.BatchNormalization):
+                norms.append(part)
                 size = part.moving_mean.shape
                 part.moving_mean.assign(rng.normal(size=size) * 0.1)
-                part.moving_variance.assign(variance + 0.1 * rng.uniform(size=size))
+                part.moving_variance.assign(1 + 0.1 * rng.uniform(size=size))
                 part.beta.assign(rng.normal(size=size) * 0.1)
             elif type(part).__name__ == "LayerScale":
                 part.gamma.assign(rng.uniform(0.2, 0.5, part.gamma.shape))
         if layer.weights and layer.output.shape[1:3] == (1, 1):
             layer.set_weights([w * (w.ndim == 1) for w in layer.get_weights()])
+    if "mobilenet" in name:  # narrow, and without weights: a signal fades unless it is normalized
+        for part in norms:
+            part.momentum = 0.0
+        network(scaled(name, pictures_for(name, 8)), training=True)
     return network
 
 
@@ -68,7 +72,7 @@ def application(name):
     network = getattr(keras.applications, backbones.BACKBONES[name].application)(
         include_top=False, weights=None, input_shape=(side, side, 3)
     )
-    return randomized(network)
+    return randomized(name, network)
 
 
 def padded(name, network):
@@ -187,10 +191,12 @@ def test_rows_families_and_choices_are_the_same():
         assert hasattr(keras.applications, row.application)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "vgg16"])
-@pytest.mark.parametrize("side", [64, 96, 224, 320])
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("vgg16", 64), ("vgg16", 96), ("vgg16", 224), ("vgg16", 320), ("mobilenet_v2", 320)],
+)
 def test_features_have_the_side_that_was_asked_for(name, side):
-    for stride in (8, 16, 32):
+    for stride in (4, 32):
         features, _, _ = backbones.build_extractor(
             name, input_size=side, output_stride=stride, weights="none"
         )
@@ -216,9 +222,9 @@ def test_other_rows_can_be_built():
 
 def test_levels_are_joined_and_the_rest_reads_its_own():
     keras.utils.set_random_seed(0)
-    settings = {"width": 0.35, "input_size": 64, "weights": "none"}
-    plain = backbones.build_extractor("mobilenet_v2", output_stride=16, **settings)
-    joined = backbones.build_extractor("mobilenet_v2", levels="8,16", **settings)
+    settings = {"input_size": 64, "weights": "none"}
+    plain = backbones.build_extractor("vgg16", output_stride=16, **settings)
+    joined = backbones.build_extractor("vgg16", levels="8,16", **settings)
     for one, other in zip(plain[:2], joined[:2], strict=True):
         other.set_weights(one.get_weights())
     pictures = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
