@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from helpers import AT_ONCE
 from wsol_tf.config import Config
 from wsol_tf.model import backbones
 from wsol_tf.model.build import build_model, load_model
@@ -86,6 +87,24 @@ def test_it_trains_is_saved_and_loaded(tmp_path):
         load_model(tmp_path / "own.keras").predict_on_batch(pictures())["score_map"],
         model.predict_on_batch(pictures())["score_map"],
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "maps"),
+    [({"output_stride": 32}, (2, 2)), ({"output_stride": 8, "levels": "8,16"}, (8, 2))],
+)
+def test_other_resolutions_train_with_every_loss(settings, maps):
+    config = Config.recipe(input_size=64, head_width=4, **settings, **AT_ONCE)
+    model = build_model(config, ("a", "b"), backbone=network())
+    outputs = model(pictures())
+    sides = tuple(outputs[name].shape[1] for name in ("localization_map", "score_map"))
+    assert sides == maps
+    model.objective.span.begin(0, 1, 1, 0)
+    gradients, values = model.gradients((pictures(), np.array([0, 1])))
+    assert np.isfinite(np.mean(values["loss"]))
+    assert [
+        v.path for v, g in zip(model.trainable_variables, gradients, strict=True) if g is None
+    ] == []
 
 
 # What can't be cut
