@@ -75,7 +75,9 @@ def twin_of(model: Localization, map_: ExportedMap, tf_keras: Any) -> Any:
 def _counterpart(layer, layers):
     """The layer of Keras 2 with the settings of one of Keras 3."""
     kind = type(layer).__name__
-    if kind not in _SHARED:
+    inside = kind != "Activation" and getattr(layer, "activation", None)
+    grouped = getattr(layer, "groups", 1) != 1
+    if kind not in _SHARED or grouped or (inside and inside is not keras.activations.linear):
         raise ValueError(
             f"Quantization-aware training has no counterpart in Keras 2 for the layer "
             f"'{layer.name}' ({kind}). Use `formats=int8`."

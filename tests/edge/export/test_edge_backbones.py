@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from edge import runtime
-from edge.export import convert, graphs, parity, steps
+from edge.export import convert, graphs, parity, steps, twin
 from edge.export.exported_map import ExportedMap
 from edge.runners import keras_runner, tflite_runner
 from wsol_tf.config import Config
@@ -84,6 +84,19 @@ def test_files_give_the_masks_of_keras(model, tmp_path):
             "in_graph": True,
         }  # fmt: skip
         assert localizer.localize(pictures[1]).mask.shape == (64, 64)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        LAYERS.LayerNormalization(name="mine"),
+        LAYERS.Conv2D(2, 3, activation="relu", name="mine"),
+        LAYERS.Conv2D(2, 3, groups=2, name="mine"),
+    ],
+)
+def test_layers_without_a_counterpart_are_refused_by_further_training(layer):
+    with pytest.raises(ValueError, match="no counterpart in Keras 2 for the layer 'mine'"):
+        twin._counterpart(layer, None)
 
 
 def test_what_a_gpu_leaves_to_the_cpu_is_named():
