@@ -28,7 +28,8 @@ An uncompressed zip follows the flatbuffer; `zipfile.ZipFile(path)` reads it:
      "map_offset": [down, right], in positions, by which the localizer's map lay beside the objects,
          "mirror": whether the map is the average with the mirror image's; for information, since
          the graph does both,
-     "normalization": {"scale": s, "offset": o, "in_graph": true},
+     "normalization": {"scale": s, "offset": o, "in_graph": true}: what the network itself does to
+         the bytes, numbers or one for each channel; "channels": "BGR" where it reverses them first,
      "input_size": [H, W], "output_size": [h, w], "format": "int8",
      "quantization": {output: [scale, zero_point]} of outputs in bytes,
      "versions": {"wsol_tf": ..., "tensorflow": ..., "keras": ...},

@@ -240,7 +240,8 @@ def _check_metadata(path: str, known: dict[str, Any], inputs: Any, outputs: Any)
         "output_size": str(known.get("output_size", mask)) == str(mask),
         "top_k": top_k is None or (type(top_k) is int and 0 < top_k <= len(labels)),
         "normalization": isinstance(scaling, dict)
-        and [type(scaling.get(key)) for key in ("scale", "offset")] == [float, float]
+        and all(_is_scaling(scaling.get(key)) for key in ("scale", "offset"))
+        and scaling.get("channels", "RGB") in ("RGB", "BGR")
         and scaling.get("in_graph") is True,
         "quantization": known.get("quantization", scales) == scales,
         "format": isinstance(known.get("format", ""), str),
@@ -252,6 +253,12 @@ def _check_metadata(path: str, known: dict[str, Any], inputs: Any, outputs: Any)
     channels = len(labels) if map_ == "all" else 1
     if shapes != {"image": [1, *image, 3], MASK: [1, *mask, channels], **scores}:
         raise _bad(path, f"has other tensors than its labels and map tell: {shapes}")
+
+
+def _is_scaling(value: Any) -> bool:
+    """Whether it is a number, or one for each of three channels."""
+    values = value if isinstance(value, list) and len(value) == 3 else [value]
+    return all(type(number) is float for number in values)
 
 
 def _check_image(image: Any) -> None:

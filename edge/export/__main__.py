@@ -115,6 +115,7 @@ def run(values: flags.FlagValues) -> None:
         "failed": parity.failures(
             figures, max_drop=values.max_drop, min_mask_iou=values.min_mask_iou
         ),
+        "gpu_fallbacks": {name: convert.gpu_fallbacks(data) for name, data in made.items()},
         "doubts": parity.doubts(figures, max_drop=values.max_drop),
     }
     steps.write_files(values.output_dir, model.classes, made, report)

@@ -15,6 +15,21 @@ from edge.export.formats import QUANTIZED
 from edge.runtime import SIGNATURE
 
 
+# What TFLite's GPU delegate takes, by tensorflow/lite/tools/versioning/gpu_compatibility.cc, as far
+# as networks for pictures have it. A CAST from bytes, as float files begin with, is not among it.
+# The converter's own analyzer can't be asked: with TensorFlow 2.21 it calls any file compatible.
+_ON_GPU = {
+    "ABS", "ADD", "AVERAGE_POOL_2D", "BATCH_MATMUL", "CONCATENATION", "CONV_2D",
+    "DEPTHWISE_CONV_2D", "DEPTH_TO_SPACE", "DEQUANTIZE", "DIV", "ELU", "EXP", "FULLY_CONNECTED",
+    "GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "MAXIMUM", "MAX_POOL_2D", "MEAN", "MINIMUM",
+    "MIRROR_PAD", "MUL", "NEG", "PACK", "PAD", "PADV2", "POW", "PRELU", "QUANTIZE",
+    "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE", "RESIZE_BILINEAR",
+    "RESIZE_NEAREST_NEIGHBOR", "RSQRT", "SELECT", "SELECT_V2", "SLICE", "SOFTMAX",
+    "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUARED_DIFFERENCE",
+    "STRIDED_SLICE", "SUB", "SUM", "TANH", "TILE", "TRANSPOSE", "TRANSPOSE_CONV",
+}  # fmt: skip
+
+
 def convert(
     graph: keras.Model, format_: str, calibration: Iterable[np.ndarray] | None = None
 ) -> bytes:
@@ -87,6 +102,11 @@ def operations(model_bytes: bytes) -> dict[str, int]:
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     used = [names[codes[op.opcodeIndex]] for graph in model.subgraphs for op in graph.operators]
     return {name: used.count(name) for name in sorted(set(used))}
+
+
+def gpu_fallbacks(model_bytes: bytes) -> list[str]:
+    """Names the operations that a GPU delegate leaves to the CPU, see _ON_GPU; sorted."""
+    return sorted(operations(model_bytes).keys() - _ON_GPU)
 
 
 def check(model_bytes: bytes, format_: str) -> None:
