@@ -142,7 +142,7 @@ def test_objects_of_all_classes_are_listed_and_drawn(tmp_path):
     assert {each["score"] for each in line["objects"]} == {1.0}
     overlay = np.asarray(Image.open(out / line["overlay"]))
     scale = overlay.shape[1] / 100
-    for x0, y0, x1, y1 in boxes[:2]:  # the box's colour stands in the middle of its upper edge
+    for x0, y0, x1, _ in boxes[:2]:  # the box's colour stands in the middle of its upper edge
         top = overlay[round(y0 * scale) + np.arange(-3, 4), round((x0 + x1) / 2 * scale)]
         assert (top == pictures.PREDICTED).all(-1).any()
     ((line,), _) = predict.predict(
