@@ -37,7 +37,7 @@ digest.
 
 From the map to mask and boxes: with "refine": "guided" first as `wsol_tf.model.refinement.refine`
 (a guided filter; its guide are the bytes that the network saw), then as
-`wsol_tf.model.score_maps.localize` and `component_boxes` (min-max to 0..1, bilinear to the
+`wsol_tf.model.score_maps.localize` and `components` (min-max to 0..1, bilinear to the
 picture's size, `> threshold`, the tight box of each 8-connected component, the largest first). The
 threshold is that of the refined map: without refinement it gives another mask.
 

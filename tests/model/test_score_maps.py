@@ -222,27 +222,46 @@ def test_box_of_nothing_is_the_whole_picture():
 
 @given(MASKS)
 @settings(max_examples=200, deadline=None)
-def test_component_boxes_are_what_flooding_finds(mask):
+def test_components_are_what_flooding_finds(mask):
     """The largest first; `_components` lists them by their first pixel, and sorting is stable."""
-    expected = []
+    values = np.random.default_rng(0).random(mask.shape, np.float32)
+    boxes, scores, areas = [], [], []
     for component in sorted(_components(mask), key=len, reverse=True):
         rows, columns = zip(*component, strict=True)
-        expected.append([min(columns), min(rows), max(columns) + 1, max(rows) + 1])
-    found = score_maps.component_boxes(mask)
-    assert found.dtype == np.float32 and found.shape == (len(expected), 4)
-    assert found.tolist() == expected
-    if expected:
+        boxes.append([min(columns), min(rows), max(columns) + 1, max(rows) + 1])
+        scores.append(np.mean([float(values[point]) for point in map(tuple, component)]))
+        areas.append(len(component))
+    found = score_maps.components(mask, values)
+    assert (found.boxes.dtype, found.scores.dtype) == (np.float32, np.float32)
+    assert found.boxes.shape == (len(boxes), 4)
+    assert found.boxes.tolist() == boxes and found.areas.tolist() == areas
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-6)
+    if boxes:
         box = score_maps.box_of(score_maps.largest_component(mask))
-        np.testing.assert_array_equal(found[0], box)
+        np.testing.assert_array_equal(found.boxes[0], box)
 
 
-def test_component_boxes_of_equal_components_follow_their_first_pixels():
+def test_components_by_hand():
     mask = np.zeros((6, 12), bool)
     mask[5, 0:2] = mask[0, 9:11] = mask[0, 5:7] = True
     mask[2:5, 3:6] = True
-    expected = [[3, 2, 6, 5], [5, 0, 7, 1], [9, 0, 11, 1], [0, 5, 2, 6]]
-    assert score_maps.component_boxes(mask).tolist() == expected
-    assert score_maps.component_boxes(np.zeros((3, 4), bool)).shape == (0, 4)
+    values = np.where(mask, np.float32(0.5), np.float32(0.1))
+    values[0, 9:11] = 0.75, 1.0
+    found = score_maps.components(mask, values)
+    assert found.boxes.tolist() == [[3, 2, 6, 5], [5, 0, 7, 1], [9, 0, 11, 1], [0, 5, 2, 6]]
+    assert found.areas.tolist() == [9, 2, 2, 2]
+    assert found.scores.tolist() == [0.5, 0.5, 0.875, 0.5]
+    for settings_, count in (
+        ({"min_area": 2 / 9}, 4),
+        ({"min_area": 0.23}, 1),  # 2 of 9 pixels are a smaller share
+        ({"min_area": 1.0}, 1),
+        ({"max_objects": 3}, 3),
+        ({"min_area": 0.2, "max_objects": 2}, 2),
+    ):
+        kept = score_maps.components(mask, values, **settings_)
+        assert [part.tolist() for part in kept] == [part[:count].tolist() for part in found]
+    empty = score_maps.components(np.zeros((3, 4), bool), np.zeros((3, 4)), min_area=0.5)
+    assert [part.shape for part in empty] == [(0, 4), (0,), (0,)]
 
 
 @pytest.mark.parametrize(

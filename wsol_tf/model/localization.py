@@ -39,6 +39,8 @@ class Localization(Localizing, keras.Model):
             see `refinement`; the outputs of the network itself are as they are.
         top_k: classes that "topk" averages over.
         thresholds: kind of map -> score-map threshold chosen on training pictures.
+        presence_threshold: probability from which on a class counts as present, chosen on held-out
+            pictures; None: `localize` must be given one to find objects of several classes.
         resize_size: side in pixels that pictures were resized to before the crop of training;
             None: 8/7 of the input's side.
 
@@ -62,6 +64,7 @@ class Localization(Localizing, keras.Model):
         refine: str = "none",
         top_k: int = 5,
         thresholds: Mapping[str, float] | None = None,
+        presence_threshold: float | None = None,
         resize_size: int | None = None,
         **kwargs: Any,
     ):
@@ -71,7 +74,7 @@ class Localization(Localizing, keras.Model):
         self.localizer = localizer
         self.classes = inputs.class_names(classes)
         thresholds = {} if thresholds is None else thresholds
-        inputs.check_parts(map, refine, top_k, thresholds, resize_size)
+        inputs.check_parts(map, refine, top_k, thresholds, presence_threshold, resize_size)
         if classifier.output.shape[-1] != len(self.classes):
             raise ValueError(
                 f"The classifier has {classifier.output.shape[-1]} outputs, but "
@@ -81,6 +84,7 @@ class Localization(Localizing, keras.Model):
         self.refine = refine
         self.top_k = top_k
         self.thresholds = dict(thresholds)
+        self.presence_threshold = presence_threshold
         self.input_size = feature_extractor.input.shape[1]
         self.resize_size = resize_side(self.input_size, resize_size or 0)
         self.loaded_weights = ""
@@ -350,6 +354,7 @@ class Localization(Localizing, keras.Model):
             "refine": self.refine,
             "top_k": self.top_k,
             "thresholds": dict(self.thresholds),
+            "presence_threshold": self.presence_threshold,
             "resize_size": self.resize_size,
         }
 

@@ -41,7 +41,8 @@ def overlay(
         image: uint8 `[height, width, 3]`.
         score_map: float `[h, w]` in 0..1, of any resolution; None: no heat layer.
         mask: bool `[height, width]`; None: no contour.
-        box: predicted x0, y0, x1, y1 in pixels of the image; None: no box.
+        box: predicted x0, y0, x1, y1 in pixels of the image, or several, `[num_boxes, 4]`; None:
+            no box.
         true_boxes: `[num_boxes, 4]`, drawn dashed in white.
         caption: text below the picture; '' for none.
         side: length of the longer side of the drawn picture in pixels; None: as in the image, but
@@ -241,7 +242,8 @@ def _draw_boxes(canvas, scale, box, true_boxes):
     height, width = canvas.shape[:2]
     inset = line / 2  # Edges on the picture's rim stay visible.
     boxes = [(true_box, TRUE, True) for true_box in np.reshape(true_boxes, (-1, 4))]
-    boxes += [] if box is None else [(np.asarray(box, float), PREDICTED, False)]
+    predicted = np.reshape(() if box is None else np.asarray(box, float), (-1, 4))
+    boxes += [(each, PREDICTED, False) for each in predicted[::-1]]  # the first lies on top
     for edges, colour, dashed in boxes:
         x0, y0, x1, y1 = edges * [*scale, *scale]
         x0, x1 = np.clip([x0, x1], inset, width - 1 - inset)
