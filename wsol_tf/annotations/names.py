@@ -15,7 +15,9 @@ _UNFIT = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 def fit_text(text: str) -> str:
     r"""Returns text that any format can hold on one line: what none could becomes `\xNN`."""
-    return _UNFIT.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
+    return _UNFIT.sub(
+        lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text
+    )
 
 
 def root_of(arguments: Sequence[str]) -> str:
