@@ -48,10 +48,8 @@ def write_coco(output_dir: str, pictures: Iterable[Annotated], options: Options)
         open(unfinished, "w") as file,
     ):
         categories = [{"id": i, "name": name} for name, i in ids.items()]
-        file.write(
-            f'{{"info": {{"description": "wsol_tf"}}, "categories": {json.dumps(categories)}'
-        )
-        file.write(',\n"images": [')
+        file.write('{"info": {"description": "wsol_tf"},\n')
+        file.write(f'"categories": {json.dumps(categories)},\n"images": [')
         for number, picture in enumerate(pictures, 1):
             place_picture(picture, images, options.images)
             file.write(("," if number > 1 else "") + "\n" + json.dumps(coco_image(picture, number)))

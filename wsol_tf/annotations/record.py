@@ -1,4 +1,4 @@
-"""What is known of a picture when it was localized: a line of the journal, and what formats write."""
+"""What is known of a picture that was localized: a line of the journal, what formats write."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""From pictures to annotations that people correct: localized once each, then written in any format.
+"""From pictures to annotations for people to correct: localized once, then written in any format.
 
 Nothing is held of a picture once it is localized but its place in the journal, so memory does not
 grow with their number, and a run that was stopped goes on where it was.

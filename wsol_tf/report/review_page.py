@@ -1,8 +1,8 @@
 """A page on which people look at annotations and correct them: one file, with nothing behind it.
 
-review.html.jinja lays it out, review.css styles it, and review.js is what it does. The page asks for
-nothing from elsewhere but, where they are beside it, the pictures themselves; without them it shows
-the thumbnails that it holds.
+review.html.jinja lays it out, review.css styles it, and review.js is what it does. The page asks
+for nothing from elsewhere but, where they are still in their place, the pictures themselves;
+without them it shows the thumbnails that it holds.
 """
 
 import hashlib
