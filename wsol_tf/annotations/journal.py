@@ -21,26 +21,31 @@ class Journal:
         output_dir: an existing folder.
         settings: what JSON can hold; those of a journal that is there must be the same.
 
+    Attributes:
+        path: the file.
+        places: path of a picture -> where its line begins, and its uncertainty.
+        names: names that were given to pictures.
+
     Raises:
         ValueError: the journal that is there has other settings, or is none.
     """
 
     def __init__(self, output_dir: str, settings: dict[str, Any]) -> None:
-        self._path = os.path.join(output_dir, JOURNAL)
-        self._places: dict[str, tuple[int, float]] = {}  # path -> where, uncertainty
+        self.path = os.path.join(output_dir, JOURNAL)
+        self.places: dict[str, tuple[int, float]] = {}
         self.names: list[str] = []
-        if os.path.lexists(self._path):
-            files.open_binary(self._path, limit=2**63).close()  # refuses what is no file
-            _check_settings(self._path, settings)
+        if os.path.lexists(self.path):
+            files.open_binary(self.path, limit=2**63).close()  # refuses what is no file
+            _check_settings(self.path, settings)
             self._read()
         else:
-            files.write(self._path, json.dumps({"settings": settings}) + "\n")
-        self._file: IO[bytes] = open(self._path, "r+b")  # noqa: SIM115 - see close
+            files.write(self.path, json.dumps({"settings": settings}) + "\n")
+        self._file: IO[bytes] = open(self.path, "r+b")  # noqa: SIM115 - see close
         self._file.seek(0, os.SEEK_END)
 
     def _read(self):
         """Finds the lines; what a process that was killed left half written is cut off."""
-        with open(self._path, "rb") as file:
+        with open(self.path, "rb") as file:
             end = len(file.readline())
             for line in file:
                 try:
@@ -51,10 +56,10 @@ class Journal:
                     break
                 self._note(picture, end)
                 end += len(line)
-        os.truncate(self._path, end)
+        os.truncate(self.path, end)
 
     def _note(self, picture: Annotated, place: int) -> None:
-        self._places[picture.path] = (place, picture.uncertainty)
+        self.places[picture.path] = (place, picture.uncertainty)
         self.names.append(picture.name)
 
     def add(self, picture: Annotated) -> None:
@@ -66,9 +71,9 @@ class Journal:
 
     def get(self, path: str) -> Annotated | None:
         """Returns what is known of a picture, or None."""
-        if path not in self._places:
+        if path not in self.places:
             return None
-        self._file.seek(self._places[path][0])
+        self._file.seek(self.places[path][0])
         return from_line(self._file.readline())
 
     def close(self) -> None:
@@ -86,18 +91,18 @@ class Pictures:
     """
 
     def __init__(self, journal: Journal, paths: Sequence[str]) -> None:
-        self._journal = journal
-        known = [path for path in paths if path in journal._places]
-        self.paths = sorted(known, key=lambda path: -journal._places[path][1])  # equal ones stay
+        self._file, self._places = journal.path, dict(journal.places)
+        known = [path for path in paths if path in self._places]
+        self.paths = sorted(known, key=lambda path: -self._places[path][1])  # equal ones stay
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[Annotated]:
-        for path in self.paths:
-            picture = self._journal.get(path)
-            assert picture is not None
-            yield picture
+        with open(self._file, "rb") as file:
+            for path in self.paths:
+                file.seek(self._places[path][0])
+                yield from_line(file.readline())
 
 
 def _check_settings(path, settings):

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from wsol_tf.data.formats import is_picture
 from wsol_tf.data.names import plain
 
 LONGEST = 180  # bytes of a name without its suffix
@@ -42,7 +43,8 @@ class Namer:
     """Gives pictures names of files, flat and each once, whatever a system makes of case.
 
     `cat/1.jpg` becomes `cat__1.jpg`; a name that is taken gets a number. Readers of VOC's and
-    YOLO's folders find annotations by the name without the suffix, so that is what is unique.
+    YOLO's folders find annotations by the name without the suffix, so that is what is unique. A
+    picture without a suffix gets one.
     """
 
     def __init__(self) -> None:
@@ -56,6 +58,8 @@ class Namer:
         """Returns a name for a picture, see `relative_to`."""
         flat = re.sub(r"[\\/:*?\"<>|]", "_", _UNFIT.sub("_", relative.replace("/", "__")))
         stem, suffix = os.path.splitext(unicodedata.normalize("NFC", flat))
+        if not is_picture(flat):  # by what it holds it is one, but readers go by suffixes
+            stem, suffix = flat, ".jpg"
         stem = stem.strip(" .") or "picture"
         while len(stem.encode()) > LONGEST:
             stem = stem[:-1]
@@ -64,4 +68,4 @@ class Namer:
             number += 1
             unique = f"{stem}_{number}"
         self._taken.add(plain(unique))
-        return unique + (suffix.strip() or ".image")
+        return unique + suffix
