@@ -10,8 +10,7 @@ import numpy as np
 from absl import flags
 
 from edge.runtime import LocalizerRuntime
-from wsol_tf import programs
-from wsol_tf.annotate import annotate_named, define_annotation_flags
+from wsol_tf import annotate, predict, programs
 from wsol_tf.annotations.run import NO_CLASS
 
 
@@ -20,7 +19,9 @@ def define_flags() -> None:
     programs.define_path("model", None, "The .tflite file that edge.export wrote.", required=True)
     flags.DEFINE_string("class_name", None, "Whose map is taken, for files with map 'all'.")
     flags.DEFINE_integer("num_threads", 2, "Threads of the interpreter.", lower_bound=1)
-    define_annotation_flags()
+    annotate.define_annotation_flags()
+    for module in (annotate, predict):  # --help lists them
+        flags.adopt_module_key_flags(module)
 
 
 def run(values: flags.FlagValues, *names: str) -> int:
@@ -44,7 +45,7 @@ def run(values: flags.FlagValues, *names: str) -> int:
     classes = [*localizer.labels]
     if localizer.metadata["map"] == "mean" and NO_CLASS not in classes:
         classes.append(NO_CLASS)
-    return annotate_named(values, names, make_localizer, classes, ("class_name",))
+    return annotate.annotate_named(values, names, make_localizer, classes, ("class_name",))
 
 
 if __name__ == "__main__":

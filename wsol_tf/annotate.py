@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from wsol_tf import files, programs
+from wsol_tf import files, predict, programs
 from wsol_tf.annotations.formats import IMAGES, SHAPES, Options
 from wsol_tf.annotations.names import root_of
 from wsol_tf.annotations.run import REVIEW, TO_CORRECT, WRITERS, Localize, Looking, annotate
@@ -24,7 +24,6 @@ from wsol_tf.data.images import find_images
 from wsol_tf.model import inputs
 from wsol_tf.model.build import load_model
 from wsol_tf.model.localization import Localization
-from wsol_tf.predict import define_object_flags, parse_classes
 
 CROP_FLAGS = ("crop_margin", "crop_aspect")
 
@@ -43,6 +42,7 @@ def define_flags() -> None:
         "the probability that is stored with the model), or that probability, 0..1.",
     )
     define_annotation_flags()
+    flags.adopt_module_key_flags(predict)  # --help lists them
 
 
 def define_annotation_flags() -> None:
@@ -77,7 +77,7 @@ def define_annotation_flags() -> None:
         lower_bound=0,
     )
     programs.define_flags(["on_bad_image"])
-    define_object_flags()
+    predict.define_object_flags()
     flags.FLAGS.set_default("max_objects", 0)
 
 
@@ -196,7 +196,7 @@ def run(values: flags.FlagValues, *names: str) -> int:
             model,
             kind=values.map,
             threshold=threshold,
-            classes=parse_classes(values.classes),
+            classes=predict.parse_classes(values.classes),
             top_k=values.top_k,
             min_area=values.min_area,
             max_objects=values.max_objects,
