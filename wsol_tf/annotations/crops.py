@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from wsol_tf import files
 from wsol_tf.annotations.names import fit_text
 from wsol_tf.annotations.record import Annotated
 
@@ -65,9 +64,9 @@ def write_crops(
         x0, y0, x1, y1 = crop_window(
             known.box, picture.height, picture.width, margin=margin, aspect=aspect
         )
+        # Not forced to the disk: until the journal has the picture, it is done again.
         place = os.path.join(folder, f"{picture.stem}_{number}.jpg")
-        with files.replacing(place) as unfinished:
-            Image.fromarray(image[y0:y1, x0:x1]).save(unfinished, "JPEG", quality=95)
+        Image.fromarray(image[y0:y1, x0:x1]).save(place, "JPEG", quality=95)
 
 
 def folder_name(class_name: str) -> str:

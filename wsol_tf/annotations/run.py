@@ -42,6 +42,9 @@ DOUBTFUL, REVIEW, TO_CORRECT = "doubtful.csv", "review.html", "to_correct.txt"
 NO_CLASS = "object"  # of a model that tells no classes
 SILENCE = 10.0  # seconds between two lines of progress
 
+# A function of a picture, uint8 [height, width, 3], that returns its Found, of
+# wsol_tf.model.score_maps or of edge.runtime, and the mask of the class activation map, bool
+# [height, width], or None. FloatingPointError makes it a picture that can't be used.
 Localize = Callable[[np.ndarray], tuple[Any, np.ndarray | None]]
 
 
@@ -82,10 +85,7 @@ def annotate(
     """Localizes pictures, and writes what is found for people to correct.
 
     Args:
-        localize: function of a picture uint8 `[height, width, 3]` that returns its `Found`, of
-            `wsol_tf.model.score_maps` or of `edge.runtime`, and the mask of the class activation
-            map, bool `[height, width]`, or None. FloatingPointError makes it a picture that can't
-            be used.
+        localize: see Localize.
         paths: picture files; those in `output_dir` are left out.
         output_dir: an existing folder.
         root: the folder that they all lie in, see `names.root_of`.
@@ -112,24 +112,23 @@ def annotate(
         skipped = _localize_all(
             localize, paths, journal, output_dir, root, looking, on_bad_image, log, warn
         )
-        pictures = Pictures(journal, [path for path in paths if path not in skipped])
-        log(f"Writing {format}, {DOUBTFUL} and {REVIEW}.")
-        for note in WRITERS[format](output_dir, pictures, options):
-            log(f"Note: {note}")
-        _write_doubtful(os.path.join(output_dir, DOUBTFUL), pictures)
-        write_review(
-            os.path.join(output_dir, REVIEW),
-            (_shown(picture, output_dir) for picture in pictures),
-            options.classes,
-            total=len(pictures),
-            key=f"{root} {model}",
-        )
-        if budget:
-            chosen = pictures.paths[:budget]
-            text = "".join(f"{fit_text(path)}\n" for path in chosen)
-            files.write(os.path.join(output_dir, TO_CORRECT), text)
     finally:
         journal.close()
+    pictures = Pictures(journal, [path for path in paths if path not in skipped])
+    log(f"Writing {format}, {DOUBTFUL} and {REVIEW}.")
+    for note in WRITERS[format](output_dir, pictures, options):
+        log(f"Note: {note}")
+    _write_doubtful(os.path.join(output_dir, DOUBTFUL), pictures)
+    write_review(
+        os.path.join(output_dir, REVIEW),
+        (_shown(picture, output_dir) for picture in pictures),
+        options.classes,
+        total=len(pictures),
+        key=f"{root} {model}",
+    )
+    if budget:
+        text = "".join(f"{fit_text(path)}\n" for path in pictures.paths[:budget])
+        files.write(os.path.join(output_dir, TO_CORRECT), text)
     return pictures, skipped
 
 
