@@ -81,6 +81,6 @@ def from_line(line: str | bytes) -> Annotated:
             Object(**{**value, "box": tuple(value["box"])}) for value in values.pop("objects")
         )
         version = tuple(values.pop("version"))
-        return Annotated(**values, version=version, objects=objects)  # type: ignore[arg-type]
+        return Annotated(**values, version=version, objects=objects)
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"This is no line of a journal ({error}).") from None

@@ -119,13 +119,9 @@ def annotate(
     for note in WRITERS[format](output_dir, pictures, options):
         log(f"Note: {note}")
     _write_doubtful(os.path.join(output_dir, DOUBTFUL), pictures)
-    write_review(
-        os.path.join(output_dir, REVIEW),
-        (_shown(picture, output_dir) for picture in pictures),
-        options.classes,
-        total=len(pictures),
-        key=f"{root} {model}",
-    )
+    shown = (_shown(picture, output_dir) for picture in pictures)
+    place, key = os.path.join(output_dir, REVIEW), f"{root} {model}"
+    write_review(place, shown, options.classes, total=len(pictures), key=key)
     if budget:
         text = "".join(f"{fit_text(path)}\n" for path in pictures.paths[:budget])
         files.write(os.path.join(output_dir, TO_CORRECT), text)

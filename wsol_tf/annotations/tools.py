@@ -20,7 +20,7 @@ def write_labelme(output_dir: str, pictures: Iterable[Annotated], options: Optio
     folder = os.path.join(output_dir, "labelme")
     os.makedirs(folder, exist_ok=True)
     for picture in pictures:
-        shapes = []
+        shapes: list[dict] = []
         for known in picture.objects:
             x0, y0, x1, y1 = known.box
             shapes.append(
@@ -34,7 +34,7 @@ def write_labelme(output_dir: str, pictures: Iterable[Annotated], options: Optio
                     "mask": None,
                 }
             )
-        content = {
+        content: dict = {
             "version": "5.5.0",
             "flags": {},
             "shapes": shapes,
