@@ -113,7 +113,7 @@ def test_an_exported_file_annotates_too(map_, folder, tmp_path, capsys):
     coco = coco_of(tmp_path / "out")
     names = {one["id"]: one["name"] for one in coco["categories"]}
     localizer = LocalizerRuntime(path)
-    found = localizer.localize(images.read_image(folder / "a" / "1.jpg"))
+    found = localizer.localize(images.read_image(folder / "a" / "1.jpg"), min_area=0.1)
     (image,) = [one for one in coco["images"] if one["file_name"] == "a__1.jpg"]
     entries = [one for one in coco["annotations"] if one["image_id"] == image["id"]]
     boxes = [[x, y, x + w, y + h] for x, y, w, h in (entry["bbox"] for entry in entries)]

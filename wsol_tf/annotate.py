@@ -79,6 +79,7 @@ def define_annotation_flags() -> None:
     programs.define_flags(["on_bad_image"])
     predict.define_object_flags()
     flags.FLAGS.set_default("max_objects", 0)
+    flags.FLAGS.set_default("min_area", 0.1)  # specks are nothing that people want to delete
 
 
 def localizer_of(

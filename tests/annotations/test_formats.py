@@ -195,8 +195,8 @@ def test_label_studio_has_percentages_and_finds_the_pictures(written, shape):
             if shape == "polygon":
                 points = np.array(value["points"])
             else:
-                start = np.array([value["x"], value["y"]])
-                points = np.array([start, (*start, value["width"], value["height"])])
+                x, y = value["x"], value["y"]
+                points = np.array([[x, y], [x + value["width"], y + value["height"]]])
             points = points * [region["original_width"], region["original_height"]] / 100
             edges = tuple(np.round([*points.min(0), *points.max(0)], 6))
             found.append((CLASSES.index(*value[region["type"]]), edges))
