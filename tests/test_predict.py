@@ -40,7 +40,7 @@ def fake_model(size=100, **changes):
     settings = dict(
         input_size=size, classes=CLASSES, map="mean", refine="none", top_k=5, offset=(0.0, 0.0),
         thresholds={"mean": 0.5, "predicted": 0.25}, predict_on_batch=predict_on_batch,
-        presence_threshold=None, offset=(0.0, 0.0),
+        presence_threshold=None,
         localizer=SimpleNamespace(output=np.zeros((1, size, size, 2))),
     )  # fmt: skip
     return FakeModel(**settings | changes)
