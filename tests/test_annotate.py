@@ -75,10 +75,11 @@ def fake_model(monkeypatch, tmp_path):
 
     model = FakeModel(
         input_size=32, classes=("bright", "dark"), map="mean", refine="none", top_k=5,
+        offset=(0.0, 0.0),
         thresholds={"mean": 0.5}, presence_threshold=None, predict_on_batch=predict_on_batch,
         localizer=SimpleNamespace(output=np.zeros((1, 1, 1, 2))),
     )  # fmt: skip
-    monkeypatch.setattr(annotate, "load_model", lambda path: model)
+    monkeypatch.setattr("wsol_tf.model.build.load_model", lambda path, to_train: model)
     (tmp_path / "model.keras").touch()
     return model
 

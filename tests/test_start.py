@@ -10,7 +10,8 @@ from helpers import ROOT, add_picture
 from wsol_tf.evaluation import workers
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "tensorflow_datasets")
-PROGRAMS = ("wsol_tf.train", "wsol_tf.evaluate", "wsol_tf.predict", "wsol_tf.datasets",
+PROGRAMS = ("wsol_tf.train", "wsol_tf.evaluate", "wsol_tf.predict", "wsol_tf.annotate",
+            "edge.annotate", "wsol_tf.datasets",
             "wsol_tf.study", "wsol_tf.data.shapes", "edge.export", "edge.predict", "edge.evaluate",
             "edge.benchmark", "edge.build_web", "edge.golden")  # fmt: skip
 

@@ -10,7 +10,7 @@ there is `python -m edge.annotate`.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
@@ -21,9 +21,9 @@ from wsol_tf.annotations.names import root_of
 from wsol_tf.annotations.run import REVIEW, TO_CORRECT, WRITERS, Localize, Looking, annotate
 from wsol_tf.config import MAPS
 from wsol_tf.data.images import find_images
-from wsol_tf.model import inputs
-from wsol_tf.model.build import load_model
-from wsol_tf.model.localization import Localization
+
+if TYPE_CHECKING:
+    from wsol_tf.model.localization import Localization
 
 CROP_FLAGS = ("crop_margin", "crop_aspect")
 
@@ -83,7 +83,7 @@ def define_annotation_flags() -> None:
 
 
 def localizer_of(
-    model: Localization,
+    model: "Localization",
     *,
     kind: str | None,
     threshold: float | str,
@@ -104,6 +104,8 @@ def localizer_of(
             in it.
     """
     kind, present = model.objects_asked_for(classes, kind)
+    from wsol_tf.model import inputs  # with TensorFlow, which the help needs none of
+
     cut = inputs.threshold_of(kind, None if threshold == "stored" else threshold, model.thresholds)
     cam_cut = model.thresholds.get("cam", "otsu")
 
@@ -190,7 +192,10 @@ def run(values: flags.FlagValues, *names: str) -> int:
         raise ValueError(
             "This is an exported file, which `python -m edge.annotate` runs with these flags."
         )
-    model = load_model(values.model)
+    programs.import_keras()
+    from wsol_tf.model.build import load_model
+
+    model = load_model(values.model, to_train=False)
 
     def make_localizer(threshold):
         return localizer_of(

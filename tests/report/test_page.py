@@ -20,7 +20,8 @@ from wsol_tf.evaluation.score import compute_figures
 from wsol_tf.evaluation.wsolevaluation import METRICS, BoxAccuracy, PixelPrecision
 from wsol_tf.report import definitions
 from wsol_tf.report import page as page_module
-from wsol_tf.report.page import draw_charts, template_environment, verdict, write_report
+from wsol_tf.report.page import draw_charts, verdict, write_report
+from wsol_tf.report.templates import template_environment
 
 WICKED = "<script>alert(1)</script>&amp;\"'<i>"
 FOLDER = pathlib.Path(page_module.__file__).parent

@@ -26,8 +26,8 @@ from wsol_tf.annotations.polygons import component_in, polygon
 from wsol_tf.annotations.record import Annotated, Object
 from wsol_tf.annotations.uncertainty import doubts
 from wsol_tf.data import images
-from wsol_tf.report.page import data_uri
 from wsol_tf.report.review_page import write_review
+from wsol_tf.report.templates import data_uri
 
 WRITERS: dict[str, Callable[..., list[str]]] = {
     "coco": formats.write_coco,

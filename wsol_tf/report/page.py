@@ -5,17 +5,12 @@ file that is written asks for nothing from elsewhere and runs no script: it can 
 and printed. Jinja escapes everything that is put in, so that no class name becomes markup.
 """
 
-import base64
 import datetime
-import functools
-import io
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
-from PIL import Image
 
 from wsol_tf import files
 from wsol_tf.evaluation.localized_map import OUTCOMES
@@ -23,6 +18,7 @@ from wsol_tf.evaluation.metrics import standard_error
 from wsol_tf.evaluation.wsolevaluation import METRICS
 from wsol_tf.report import charts
 from wsol_tf.report.definitions import DEFINITIONS, DISPLAY_NAMES, MAP_NAMES, definitions_of
+from wsol_tf.report.templates import chart_uri, embedded, template_environment
 
 MOST_ROWS = 1000  # of the table of classes
 MOST_NAMES = 100  # of a list of pictures
@@ -297,38 +293,3 @@ def _maps(figures):
 
 def _centred_box(figures):
     return figures["baselines"]["centered_box_oracle"]
-
-
-@functools.cache
-def template_environment() -> jinja2.Environment:
-    """Makes what loads this folder's templates: it escapes, and a name it lacks is an error."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("wsol_tf.report", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    # Unlike Jinja's own `capitalize`, this leaves the other letters as they are.
-    environment.filters["capitalized"] = lambda text: text[:1].upper() + text[1:]
-    return environment
-
-
-def embedded(tiles: Sequence[tuple[np.ndarray, str]]) -> list[tuple[str, str]]:
-    """Turns pictures with captions into data that a page holds itself."""
-    return [(data_uri(Image.fromarray(tile), "jpeg", quality=85), text) for tile, text in tiles]
-
-
-def chart_uri(array: np.ndarray) -> str:
-    """Turns a chart into data that a page holds itself."""
-    # Few colours are enough for a chart, and make the file a third as large.
-    image = Image.fromarray(array).quantize(64, dither=Image.Dither.NONE)
-    return data_uri(image, "png", optimize=True)
-
-
-def data_uri(image: Image.Image, kind: str, **options: Any) -> str:
-    """Turns a picture into data that a page holds itself; kind and options are Pillow's."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from wsol_tf import files
-from wsol_tf.report.page import template_environment
+from wsol_tf.report.templates import template_environment
 
 
 def write_review(

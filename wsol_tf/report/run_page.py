@@ -17,7 +17,7 @@ from PIL import Image
 from wsol_tf import files
 from wsol_tf.config import Config
 from wsol_tf.evaluation.metrics import standard_error
-from wsol_tf.report import page
+from wsol_tf.report import page, templates
 from wsol_tf.report.definitions import DISPLAY_NAMES, MAP_NAMES
 
 MOST_SHEETS = 16  # epochs of the slider
@@ -73,7 +73,7 @@ def write_run_page(
         tiles: heading -> pictures that were scored, see `contact_sheets.draw_tiles`.
     """
     figures, config = record.figures, record.config
-    own = page.template_environment().get_template("run.html.jinja").render(
+    own = templates.template_environment().get_template("run.html.jinja").render(
         title=f"{os.path.basename(os.path.normpath(record.place))}: {config.extractor}",
         today=f"{datetime.date.today():%d %B %Y}",
         record=record,
@@ -82,9 +82,9 @@ def write_run_page(
         cards=page.cards(figures),
         rows=_compared(figures),
         names=DISPLAY_NAMES,
-        curves=None if curves is None else page.chart_uri(curves),
+        curves=None if curves is None else templates.chart_uri(curves),
         sheets=_embedded_sheets(sheets),
-        tiles=[(heading, page.embedded(row)) for heading, row in tiles.items()
+        tiles=[(heading, templates.embedded(row)) for heading, row in tiles.items()
                if heading not in DISPLAY_NAMES and row],
         ledger=_ledger(record.history),
         changed=changed_settings(config),
@@ -105,7 +105,7 @@ def write_model_card(path: str | os.PathLike, record: RunRecord) -> None:
     error = None
     if figures["gt_known_loc"] is not None:
         error = standard_error(figures["gt_known_loc"], figures["num_pairs"])
-    text = page.template_environment().get_template("model_card.md.jinja").render(
+    text = templates.template_environment().get_template("model_card.md.jinja").render(
         record=record,
         config=record.config,
         figures=figures,
@@ -179,7 +179,7 @@ def _embedded_sheets(sheets):
             small = image.convert("RGB")
         if small.width > SHEET_WIDTH:
             small = small.resize((SHEET_WIDTH, round(small.height * SHEET_WIDTH / small.width)))
-        found.append((epoch, page.embedded([(np.asarray(small), "")])[0][0]))
+        found.append((epoch, templates.embedded([(np.asarray(small), "")])[0][0]))
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wsol_tf import files
-from wsol_tf.report import charts, page
+from wsol_tf.report import charts, templates
 
 # What is compared, in the order of the columns: name -> (heading, digits).
 COLUMNS = {
@@ -60,7 +60,7 @@ def write_study(
         "how": how(results, folds, scored_on),
         "choice": choice_sentence(choice, results),
     }
-    text = page.template_environment().get_template("study.html.jinja").render(
+    text = templates.template_environment().get_template("study.html.jinja").render(
         **shown,
         signed=_signed,
         interval=_interval,
@@ -70,11 +70,11 @@ def write_study(
         columns=_columns(results),
         compared=[(name, COLUMNS[name]) for name in COMPARED if name in _columns(results)],
         charts=[
-            (name, page.chart_uri(charts.setting_curves(name, most_telling(lines))))
+            (name, templates.chart_uri(charts.setting_curves(name, most_telling(lines))))
             for name, lines in curves.items()
         ],
         photographs=[
-            (label, page.embedded([(each.tile, each.caption) for each in row]))
+            (label, templates.embedded([(each.tile, each.caption) for each in row]))
             for label, row in photographs.items()
         ],
     )  # fmt: skip
