@@ -117,12 +117,17 @@ class Config:
     dataset: str = _setting(
         "shapes",
         "Data set: drawn, of your own files, or a public one.",
-        choices=("shapes", "image_folder", "csv", "coco", "voc_folder", "voc", "voc2007",
-                 "caltech_birds2011", "imagenet2012", "oxford_iiit_pet"),
+        choices=("shapes", "image_folder", "csv", "coco", "voc_folder", "wsolevaluation", "voc",
+                 "voc2007", "caltech_birds2011", "imagenet2012", "oxford_iiit_pet"),
     )  # fmt: skip
     data_dir: str = _setting(
         "",
         "Folder of the data set; for public ones that of tensorflow_datasets. 'shapes': none.",
+        path=True,
+    )
+    image_dir: str = _setting(
+        "",
+        "Folder of the pictures and masks that the lists of 'wsolevaluation' name.",
         path=True,
     )
     download: bool = _setting(True, "Download a public data set that is not there.")
@@ -409,8 +414,8 @@ class Config:
 
 # Settings that may differ when a run is resumed: none of them changes what is learned.
 CHANGEABLE_ON_RESUME = (
-    *("output_dir", "resume", "data_dir", "cache", "val_split", "strategy", "jit_compile"),
-    *("steps_per_execution", "checkpoint_every_minutes", "checkpoint_every_steps"),
+    *("output_dir", "resume", "data_dir", "image_dir", "cache", "val_split", "strategy"),
+    *("jit_compile", "steps_per_execution", "checkpoint_every_minutes", "checkpoint_every_steps"),
     *("keep_checkpoints", "deterministic"),
 )
 

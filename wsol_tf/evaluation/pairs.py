@@ -12,6 +12,7 @@ from wsol_tf.data.example import IGNORE, Example, competing_classes
 from wsol_tf.data.images import BadImage
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
+from wsol_tf.evaluation.wsolevaluation import combine_masks, resize_boxes
 from wsol_tf.model import refinement
 from wsol_tf.model.localization import Localization
 from wsol_tf.model.score_maps import PLAIN, map_of
@@ -35,6 +36,11 @@ class Pair:
         logits: `[classes]`; None where nothing says the class.
         maps: kind -> score map `[h, w]` of the class, in any range.
         activation: positive part of the class's score map F_c, `[h, w]`, or None.
+        standard_boxes: int64 `[num_boxes, 4]`, the boxes that wsolevaluation's own lists have, in
+            pixels of the 224 x 224 that it scores in, see `wsolevaluation.resize_boxes`; None for
+            other data.
+        standard_mask: uint8 `[224, 224]`, its mask there, see `wsolevaluation.combine_masks`, or
+            None.
     """
 
     position: int
@@ -48,6 +54,8 @@ class Pair:
     logits: np.ndarray | None = None
     maps: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     activation: np.ndarray | None = None
+    standard_boxes: np.ndarray | None = None
+    standard_mask: np.ndarray | None = None
 
     @property
     def probabilities(self) -> np.ndarray | None:
@@ -270,7 +278,21 @@ def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, refi
             logits=logits,
             maps=maps,
             activation=_activation(outputs, label),
+            **_standard_truth(example.standard),
         )
+
+
+def _standard_truth(standard):
+    """What the lists of wsolevaluation say of a picture, as its code makes it to be scored."""
+    if standard is None:
+        return {}
+    found = {}
+    if standard.size is not None and len(standard.boxes):
+        height, width = standard.size
+        found["standard_boxes"] = resize_boxes(standard.boxes, (width, height))
+    if standard.masks:
+        found["standard_mask"] = combine_masks(standard.masks, standard.ignored)
+    return found
 
 
 def _class_mask(mask, label):
