@@ -152,6 +152,11 @@ class Config:
         within="[-1, inf]",
     )
     single_class: bool = _setting(False, "Leave out pictures with several classes.")
+    background_class: str = _setting(
+        "",
+        "Class of pictures without any object, such as 'empty' or 'ok': their mask is known to be "
+        "empty, and predict finds nothing in such pictures. Empty: there is none.",
+    )
     on_bad_image: str = _setting(
         "skip",
         "Pictures that can't be read: 'skip' and name them, or 'fail' at the first.",
@@ -216,6 +221,9 @@ class Config:
     pseudo_weight: float = _setting(1.0, "g4: weight of the pseudo-label loss.")
     bas_weight: float = _setting(1.0, "g5: weight of background activation suppression.")
     ac_weight: float = _setting(1.5, "g6: weight of the area constraint.")
+    background_weight: float = _setting(
+        1.0, "Weight of the empty mask of pictures without any object; see background_class."
+    )
     ae_threshold: float = _setting(0.7, "t1: score-map positions from here on are erased.")
     ae_fg_threshold: float = _setting(0.9, "t2: mask positions from here on are erased.")
     pseudo_high: float = _setting(0.5, "t3: mask positions above are pseudo foreground.")

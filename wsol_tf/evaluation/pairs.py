@@ -36,6 +36,8 @@ class Pair:
         logits: `[classes]`; None where nothing says the class.
         maps: kind -> score map `[h, w]` of the class, in any range.
         activation: positive part of the class's score map F_c, `[h, w]`, or None.
+        empty: whether the class is that of pictures without any object: there are no boxes and no
+            mask to compare with.
         standard_boxes: int64 `[num_boxes, 4]`, the boxes that wsolevaluation's own lists have, in
             pixels of the 224 x 224 that it scores in, see `wsolevaluation.resize_boxes`; None for
             other data.
@@ -54,6 +56,7 @@ class Pair:
     logits: np.ndarray | None = None
     maps: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     activation: np.ndarray | None = None
+    empty: bool = False
     standard_boxes: np.ndarray | None = None
     standard_mask: np.ndarray | None = None
 
@@ -84,6 +87,7 @@ class Method:
         top_k: classes that the map "topk" averages over.
         own_maps: gives maps that `predict` does not.
         ten_crop: whether the class comes from ten crops together.
+        background_id: id of the class of pictures without any object, or None.
     """
 
     predict: Callable[[np.ndarray], Mapping[str, Any]]
@@ -95,6 +99,7 @@ class Method:
     top_k: int = 5
     own_maps: Callable[[list[Example]], dict[str, Any]] | None = None
     ten_crop: bool = False
+    background_id: int | None = None
 
     def pairs(
         self,
@@ -122,6 +127,7 @@ class Method:
             top_k=self.top_k,
             own_maps=self.own_maps,
             ten_crop=self.ten_crop,
+            background_id=self.background_id,
             **options,
         )
 
@@ -171,6 +177,7 @@ def method_of(
         refine=model.refine,
         top_k=top_k or model.top_k,
         ten_crop=ten_crop,
+        background_id=model.background_id,
     )
 
 
@@ -186,6 +193,7 @@ def predict_pairs(
     top_k: int = 5,
     own_maps: Callable[[list[Example]], dict[str, Any]] | None = None,
     ten_crop: bool = False,
+    background_id: int | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> Iterator[Pair]:
     """Yields a Pair for each (picture, class present), in order.
@@ -204,6 +212,7 @@ def predict_pairs(
         own_maps: function of a batch (list of Examples) that returns a dict kind -> one map per
             picture: `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`; or "logits".
         ten_crop: whether logits are of ten crops, see `transforms.ten_crop_probabilities`.
+        background_id: id of the class of pictures without any object, or None.
         progress: called with the number of pictures done, after each batch.
 
     Raises:
@@ -230,6 +239,7 @@ def predict_pairs(
                 kinds=kinds,
                 refine=refine,
                 top_k=top_k,
+                background_id=background_id,
             )
         done += len(at)
         if progress:
@@ -253,7 +263,9 @@ def _ten_crop_logits(predict, images, view):
     )
 
 
-def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, refine, top_k):
+def _pairs_of_picture(
+    source, position, example, outputs, *, logits, kinds, refine, top_k, background_id
+):
     """Yields the pairs of one picture; `outputs` are its rows of a batch."""
     refined = ()
     if refine != "none":
@@ -266,19 +278,26 @@ def _pairs_of_picture(source, position, example, outputs, *, logits, kinds, refi
             maps[kind] = _map_of_kind(outputs, picked, label, top_k, allowed)
             if kind in refined:
                 maps[kind] = refinement.refine(maps[kind], example.image)
+        empty = label == background_id
+        has_mask = example.mask.size and not empty
         yield Pair(
             position=position,
             image=example.image,
             image_id=example.image_id,
             size=tuple(example.size.tolist()),
             label=label,
-            boxes=example.boxes[example.box_labels == label] if source.has_boxes else None,
-            mask=_class_mask(example.mask, label) if example.mask.size else None,
+            boxes=(
+                example.boxes[example.box_labels == label]
+                if source.has_boxes and not empty
+                else None
+            ),
+            mask=_class_mask(example.mask, label) if has_mask else None,
             allowed=allowed,
             logits=logits,
             maps=maps,
             activation=_activation(outputs, label),
-            **_standard_truth(example.standard),
+            empty=empty,
+            **({} if empty else _standard_truth(example.standard)),
         )
 
 

@@ -1,4 +1,4 @@
-"""The model: feature extractor, classifier and localizer trained together with seven losses."""
+"""The model: feature extractor, classifier and localizer, trained together."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,10 @@ class Localization(Localizing, keras.Model):
         thresholds: kind of map -> score-map threshold chosen on training pictures.
         resize_size: side in pixels that pictures were resized to before the crop of training;
             None: 8/7 of the input's side.
+        background_class: which of the classes is that of pictures without any object; None: none.
 
     Attributes:
+        background_id: the id of `background_class`, or None.
         input_size: side of the network's input in pixels.
         objective: the Objective that it is trained on.
         loaded_weights: a sentence on the weights that `build_model` started from; else empty.
@@ -63,6 +65,7 @@ class Localization(Localizing, keras.Model):
         top_k: int = 5,
         thresholds: Mapping[str, float] | None = None,
         resize_size: int | None = None,
+        background_class: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -70,6 +73,8 @@ class Localization(Localizing, keras.Model):
         self.classifier = classifier
         self.localizer = localizer
         self.classes = inputs.class_names(classes)
+        self.background_id = inputs.background_id(background_class, self.classes)
+        self.background_class = background_class
         thresholds = {} if thresholds is None else thresholds
         inputs.check_parts(map, refine, top_k, thresholds, resize_size)
         if classifier.output.shape[-1] != len(self.classes):
@@ -132,7 +137,7 @@ class Localization(Localizing, keras.Model):
         Args:
             optimizer: a Keras optimizer; None takes `group_sgd()` for this model. A schedule of
                 kind RateDrops follows the steps below.
-            loss_weights: term -> weight for some of the seven terms (losses.TERMS); the others
+            loss_weights: term -> weight for some of the terms (losses.TERMS); the others
                 keep objective.LOSS_WEIGHTS.
             total_steps: steps of the whole training, of which the starts and the ramps are shares;
                 None: those of each call of `fit`.
@@ -351,6 +356,7 @@ class Localization(Localizing, keras.Model):
             "top_k": self.top_k,
             "thresholds": dict(self.thresholds),
             "resize_size": self.resize_size,
+            "background_class": self.background_class,
         }
 
     @classmethod

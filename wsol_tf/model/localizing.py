@@ -36,7 +36,8 @@ class Localizing:
 
         Returns:
             score_maps.Found: score map, mask and boxes in pixels of the picture; predicted class
-            and its probability.
+            and its probability. Where that class is the `background_class`, the mask is empty and
+            there is no box.
 
         Raises:
             ValueError: the picture has another dtype or shape, the map is unknown, the threshold is
@@ -91,6 +92,7 @@ class Localizing:
                     threshold=threshold,
                     top_k=top_k or self.top_k,
                     refine=refine and functools.partial(refine, picture=batch[i]),
+                    background_id=self.background_id,
                 )
                 for i, image in enumerate(part)
             ]

@@ -22,11 +22,12 @@ class Found:
     """What a model finds in one picture of [height, width] pixels.
 
     Attributes:
-        score_map: float32 `[height, width]`, stretched to 0..1.
+        score_map: float32 `[height, width]`, stretched to 0..1; zeros where there is no object.
         mask: bool `[height, width]`, all positions above the score-map threshold.
         boxes: float32 `[N, 4]`, the box of every component of the mask, see `component_boxes`:
             x0, y0, x1, y1 edges in pixels, half-open, the largest component first.
-        box: float32 `[4]`, the first of the boxes; the whole picture where there is none.
+        box: float32 `[4]`, the first of the boxes; the whole picture where there is none, and None
+            where the predicted class is that of pictures without any object.
         class_name: the predicted class.
         probability: of that class, 0..1.
     """
@@ -34,7 +35,7 @@ class Found:
     score_map: np.ndarray
     mask: np.ndarray
     boxes: np.ndarray
-    box: np.ndarray
+    box: np.ndarray | None
     class_name: str | None
     probability: float | None
 
@@ -285,6 +286,7 @@ def find(
     threshold: float | str,
     top_k: int = 5,
     refine: Callable[[np.ndarray], np.ndarray] | None = None,
+    background_id: int | None = None,
 ) -> Found:
     """Goes from what a model gives for one picture to what is in it.
 
@@ -298,6 +300,8 @@ def find(
         threshold: a number in 0..1, or "otsu" for the map's own.
         top_k: classes that "topk" averages over.
         refine: goes from the map to the one that is used instead; not with the map "cam".
+        background_id: the class of pictures without any object: where it is the predicted one,
+            nothing is found; None: there is no such class.
 
     Raises:
         FloatingPointError: an output is NaN or infinite.
@@ -309,6 +313,18 @@ def find(
     if not (np.isfinite(logits).all() and np.isfinite(small).all()):
         raise FloatingPointError("the model's output is no finite number. Train it again.")
     exponents = np.exp(logits - logits.max())
+    probability = float(exponents[best] / exponents.sum())
+    if best == background_id:
+        nothing = np.zeros((height, width))
+        no_boxes = np.zeros((0, 4), np.float32)
+        return Found(
+            nothing.astype(np.float32),
+            nothing.astype(bool),
+            no_boxes,
+            None,
+            classes[best],
+            probability,
+        )
     if refine and kind != "cam":
         small = refine(small)
     score_map, mask, box = localize(small, height, width, threshold)
@@ -318,5 +334,5 @@ def find(
         component_boxes(mask),
         box,
         classes[best],
-        float(exponents[best] / exponents.sum()),
+        probability,
     )

@@ -82,7 +82,9 @@ def write_predictions(
                 lines.append(_line(path, image, found, name, kind=kind, threshold=threshold))
                 print(json.dumps(lines[-1], allow_nan=False), file=file, flush=True)
                 caption = _caption(found)
-                log(f"{path}: {caption}{', ' if caption else ''}box {lines[-1]['box']}")
+                box = lines[-1]["box"]
+                what = "nothing found" if box is None else f"box {box}"
+                log(f"{path}: {caption}{', ' if caption else ''}{what}")
     except BaseException as error:
         if not isinstance(error, ValueError):  # which is a sentence of its own
             done = len(lines) + len(skipped)
@@ -143,7 +145,7 @@ def _line(path, image, found, name, *, kind, threshold):
         "size": {"height": image.shape[0], "width": image.shape[1]},
         "class": found.class_name,
         "probability": found.probability,
-        "box": [round(float(edge), 2) for edge in found.box],
+        "box": None if found.box is None else [round(float(edge), 2) for edge in found.box],
         "map": kind,
         "threshold": threshold,
         "mask": f"{name}_mask.png",
