@@ -273,7 +273,7 @@ def test_terms_set_in_at_their_shares_of_the_run(step, localization, erasing, ps
     got = {name: float(weight) for name, weight in model.current_weights().items()}
     shares = {
         "cls": 1, "cls_fg": localization, "bas": localization, "ac": localization,
-        "ae": erasing, "ae_fg": erasing, "pseudo": pseudo,
+        "ae": erasing, "ae_fg": erasing, "pseudo": pseudo, "background": localization,
     }  # fmt: skip
     expected = {name: LOSS_WEIGHTS[name] * share for name, share in shares.items()}
     assert got == pytest.approx(expected, abs=1e-6)

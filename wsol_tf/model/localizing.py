@@ -92,8 +92,10 @@ class Localizing:
                     threshold=threshold,
                     top_k=top_k or self.top_k,
                     refine=refine and functools.partial(refine, picture=batch[i]),
-                    background_id=self.background_id,
                 )
                 for i, image in enumerate(part)
             ]
-        return found
+        return [
+            score_maps.without_object(each) if each.class_name == self.background_class else each
+            for each in found
+        ]

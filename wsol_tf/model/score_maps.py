@@ -22,12 +22,12 @@ class Found:
     """What a model finds in one picture of [height, width] pixels.
 
     Attributes:
-        score_map: float32 `[height, width]`, stretched to 0..1; zeros where there is no object.
+        score_map: float32 `[height, width]`, stretched to 0..1.
         mask: bool `[height, width]`, all positions above the score-map threshold.
         boxes: float32 `[N, 4]`, the box of every component of the mask, see `component_boxes`:
             x0, y0, x1, y1 edges in pixels, half-open, the largest component first.
         box: float32 `[4]`, the first of the boxes; the whole picture where there is none, and None
-            where the predicted class is that of pictures without any object.
+            where the predicted class says that there is no object, see `without_object`.
         class_name: the predicted class.
         probability: of that class, 0..1.
     """
@@ -38,6 +38,20 @@ class Found:
     box: np.ndarray | None
     class_name: str | None
     probability: float | None
+
+
+def without_object(found: Found) -> Found:
+    """Returns what is found where the predicted class is that of pictures without any object.
+
+    It has a score map of zeros, an empty mask, no boxes, and None as the box.
+    """
+    return dataclasses.replace(
+        found,
+        score_map=np.zeros_like(found.score_map),
+        mask=np.zeros_like(found.mask),
+        boxes=found.boxes[:0],
+        box=None,
+    )
 
 
 def averaged_channels(kind: str, channels: int, top_k: int) -> int | None:
@@ -286,7 +300,6 @@ def find(
     threshold: float | str,
     top_k: int = 5,
     refine: Callable[[np.ndarray], np.ndarray] | None = None,
-    background_id: int | None = None,
 ) -> Found:
     """Goes from what a model gives for one picture to what is in it.
 
@@ -300,8 +313,6 @@ def find(
         threshold: a number in 0..1, or "otsu" for the map's own.
         top_k: classes that "topk" averages over.
         refine: goes from the map to the one that is used instead; not with the map "cam".
-        background_id: the class of pictures without any object: where it is the predicted one,
-            nothing is found; None: there is no such class.
 
     Raises:
         FloatingPointError: an output is NaN or infinite.
@@ -313,18 +324,6 @@ def find(
     if not (np.isfinite(logits).all() and np.isfinite(small).all()):
         raise FloatingPointError("the model's output is no finite number. Train it again.")
     exponents = np.exp(logits - logits.max())
-    probability = float(exponents[best] / exponents.sum())
-    if best == background_id:
-        nothing = np.zeros((height, width))
-        no_boxes = np.zeros((0, 4), np.float32)
-        return Found(
-            nothing.astype(np.float32),
-            nothing.astype(bool),
-            no_boxes,
-            None,
-            classes[best],
-            probability,
-        )
     if refine and kind != "cam":
         small = refine(small)
     score_map, mask, box = localize(small, height, width, threshold)
@@ -334,5 +333,5 @@ def find(
         component_boxes(mask),
         box,
         classes[best],
-        probability,
+        float(exponents[best] / exponents.sum()),
     )
