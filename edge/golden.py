@@ -47,7 +47,7 @@ def write(
     values = {
         "asked_class": asked,
         "boxes": found.boxes.tolist(),
-        "box": found.box.tolist(),
+        "box": None if found.box is None else found.box.tolist(),
         "class": found.class_name,
         "probability": found.probability,
         "threshold": localizer.threshold,

@@ -222,7 +222,7 @@ class Config:
     bas_weight: float = _setting(1.0, "g5: weight of background activation suppression.")
     ac_weight: float = _setting(1.5, "g6: weight of the area constraint.")
     background_weight: float = _setting(
-        1.0, "Weight of the empty mask of pictures without any object; see background_class."
+        0.5, "Weight of the empty mask of pictures without any object; see background_class."
     )
     ae_threshold: float = _setting(0.7, "t1: score-map positions from here on are erased.")
     ae_fg_threshold: float = _setting(0.9, "t2: mask positions from here on are erased.")

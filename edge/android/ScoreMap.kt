@@ -8,9 +8,15 @@ import kotlin.math.max
  * Mask and boxes of a picture: x0, y0, x1, y1 edges in pixels, half-open, of each component of the
  * mask, the largest first.
  */
-class Found(val width: Int, val height: Int, val mask: BooleanArray, val boxes: List<IntArray>) {
-    /** The first of the boxes; the whole picture where there is none. */
-    val box: IntArray = boxes.firstOrNull() ?: intArrayOf(0, 0, width, height)
+class Found(
+    val width: Int, val height: Int, val mask: BooleanArray, val boxes: List<IntArray>,
+    private val hasObject: Boolean = true,
+) {
+    /** The first of the boxes; the whole picture where there is none, null where there is no object. */
+    val box: IntArray? = boxes.firstOrNull() ?: if (hasObject) intArrayOf(0, 0, width, height) else null
+
+    /** What is found where the predicted class is that of pictures without any object. */
+    fun withoutObject() = Found(width, height, BooleanArray(mask.size), emptyList(), hasObject = false)
 }
 
 class ScoreMap(val values: FloatArray, val width: Int, val height: Int) {

@@ -124,6 +124,8 @@ def export_graph(model: Localization, map_: ExportedMap, *, output_size: int = 0
         maps = model.localizer(features, training=False)
         if map_.kind == "mean" and maps.shape[-1] > 1:
             maps = ops.mean(maps, axis=-1, keepdims=True)
+    if model.background_class and "class_scores" not in outputs:  # it says where nothing is found
+        outputs["class_scores"] = ops.mean(model.classifier(features, training=False), axis=(1, 2))
     if output_size and output_size != side:
         maps = ops.image.resize(maps, (output_size, output_size), interpolation="bilinear")
     return keras.Model(image, {"foreground_mask": maps, **outputs}, name="localize")

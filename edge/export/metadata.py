@@ -38,6 +38,7 @@ def information_of(model: Localization, map_: ExportedMap, graph: keras.Model) -
         "top_k": min(model.top_k, len(model.classes)) if map_.kind == "topk" else None,
         "threshold": threshold_of(model, map_),
         "refine": model.refine,
+        "background_class": model.background_class,
         "normalization": {
             "scale": float(rescaling.scale),
             "offset": float(rescaling.offset),

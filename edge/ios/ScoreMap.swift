@@ -4,9 +4,16 @@
 /// mask, the largest first.
 struct Found {
   let width: Int, height: Int, mask: [Bool], boxes: [[Int]]
+  var hasObject = true
 
-  /// The first of the boxes; the whole picture where there is none.
-  var box: [Int] { boxes.first ?? [0, 0, width, height] }
+  /// The first of the boxes; the whole picture where there is none, nil where there is no object.
+  var box: [Int]? { boxes.first ?? (hasObject ? [0, 0, width, height] : nil) }
+
+  /// What is found where the predicted class is that of pictures without any object.
+  func withoutObject() -> Found {
+    Found(
+      width: width, height: height, mask: mask.map { _ in false }, boxes: [], hasObject: false)
+  }
 }
 
 struct ScoreMap {

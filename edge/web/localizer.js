@@ -48,7 +48,7 @@ export class Localizer {
    * @return {Promise<object>} map {values, width, height} stretched to 0..1, threshold, mask
    *     Uint8Array of 0 and 1 at the picture's size, boxes [x0, y0, x1, y1] of its components in
    *     pixels, half-open, the largest first, box: the first of them, or the whole picture where
-   *     there is none, className and probability or null, and milliseconds {resize, network, mask}
+   *     there is none, and null where the class is that of pictures without any object, className and probability or null, and milliseconds {resize, network, mask}
    */
   async localize(image, {className = null, threshold = this.metadata.threshold} = {}) {
     const started = performance.now();
@@ -65,9 +65,16 @@ export class Localizer {
     const mask = new Uint8Array(full.length);
     for (let i = 0; i < full.length; i++) mask[i] = full[i] > cut ? 1 : 0;
     const boxes = componentBoxes(mask, image.width, image.height);
+    const known = this.classify(outputs.class_scores, className);
+    const isEmpty = known.className !== null && known.className === this.metadata.background_class;
+    if (isEmpty) {  // of pictures without any object
+      map.values.fill(0);
+      mask.fill(0);
+      boxes.length = 0;
+    }
+    const whole = isEmpty ? null : [0, 0, image.width, image.height];
     return {
-      map, mask, boxes, box: boxes[0] ?? [0, 0, image.width, image.height], threshold: cut,
-      ...this.classify(outputs.class_scores, className),
+      map, mask, boxes, box: boxes[0] ?? whole, threshold: cut, ...known,
       milliseconds: {
         resize: resized - started, network: ran - resized, mask: performance.now() - ran,
       },
@@ -112,8 +119,13 @@ export class Localizer {
     // Bytes of int8 files stand for scale * (byte - zero point); softmax needs the scale alone.
     const [scale] = this.metadata.quantization.class_scores ?? [1];
     const best = scores.values.indexOf(scores.values.reduce((a, b) => Math.max(a, b)));
+    const label = this.metadata.labels[best];
+    if (label !== this.metadata.background_class) {  // else the class is the one whose map was taken
+      const name = map.startsWith('class:') ? map.slice('class:'.length) : className;
+      if (name !== null) return {className: name, probability: null};
+    }
     let sum = 0;
     for (const score of scores.values) sum += Math.exp((score - scores.values[best]) * scale);
-    return {className: this.metadata.labels[best], probability: 1 / sum};
+    return {className: label, probability: 1 / sum};
   }
 }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers import toy
+from helpers import AT_ONCE, toy
 from wsol_tf import config
 from wsol_tf.model import losses, objective
 from wsol_tf.model.objective import LOSS_SETTINGS, LOSS_TERMS, LOSS_WEIGHTS, OBSERVED, Objective
@@ -173,7 +173,7 @@ def test_steps_on_pictures_without_any_object_empty_every_map(channels):
     images = rng.integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
     model = toy(channels, background_class="emu")
     before = model.localizer(model.feature_extractor(images)).numpy().mean((0, 1, 2))
-    model.compile(total_steps=10, localization_start=0.0, run_eagerly=True)
+    model.compile(total_steps=10, **AT_ONCE, run_eagerly=True)
     for _ in range(5):
         model.train_on_batch(images, np.full(8, 2))
     after = model.localizer(model.feature_extractor(images)).numpy().mean((0, 1, 2))

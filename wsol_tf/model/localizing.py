@@ -12,6 +12,8 @@ from wsol_tf.model import inputs, refinement, score_maps
 class Localizing:
     """The part of a Localization that its users call on their pictures."""
 
+    background_class: str | None = None  # that of pictures without any object
+
     def localize(
         self,
         image: np.ndarray,

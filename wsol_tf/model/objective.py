@@ -85,6 +85,7 @@ LOSS_TERMS = (
         losses.background,
         "localization_map",
         start="localization_start",
+        ramp="warmup",
         pictures="background",
     ),
 )
