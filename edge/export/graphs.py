@@ -19,12 +19,12 @@ def in_float32(model: Localization) -> Localization:
     TFLite's converter has no convolutions in 16 bits. The weights are float32 in both.
     """
     config = model.get_config()
-    classes = config.pop("classes")  # may have any names
+    names = {name: config.pop(name) for name in ("classes", "background_class")}  # any names
     text = json.dumps(config)
     replaced = re.sub(r'"(mixed_)?b?float16"', '"float32"', text)
     if replaced == text:
         return model
-    copy = type(model).from_config({**json.loads(replaced), "classes": classes})
+    copy = type(model).from_config({**json.loads(replaced), **names})
     copy.set_weights(model.get_weights())
     return copy
 
