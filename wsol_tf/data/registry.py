@@ -93,20 +93,26 @@ def open_dataset(
         "classes": None if classes is None else tuple(classes),
         "image_size": image_size,
         "report": Report(on_bad_image),
+        **_options_of_lists(kind, files.expanded(image_dir), pictures_needed),
     }
-    if kind == "wsolevaluation":
-        options |= {"image_dir": files.expanded(image_dir), "pictures_needed": pictures_needed}
-    elif image_dir:
-        raise ValueError(
-            f"Data set '{kind}' has its pictures in `data_dir`; `image_dir` is for "
-            "'wsolevaluation' alone."
-        )
     if kind == "shapes":
         options |= {"seed": seed, "num_examples": num_examples}
     whole, fold = parse_split(split)
     source = _open_whole(kind, data_dir, whole, download, options)
     source = _chosen(source, single_class, num_examples, seed)
     return take_fold(source, fold) if fold else source
+
+
+def _options_of_lists(kind, image_dir, pictures_needed):
+    """What the lists of wsolevaluation need and nothing else takes."""
+    if kind == "wsolevaluation":
+        return {"image_dir": image_dir, "pictures_needed": pictures_needed}
+    if image_dir:
+        raise ValueError(
+            f"Data set '{kind}' has its pictures in `data_dir`; `image_dir` is for "
+            "'wsolevaluation' alone."
+        )
+    return {}
 
 
 def _open_whole(kind, data_dir, split, download, options):

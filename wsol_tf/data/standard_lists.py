@@ -103,39 +103,45 @@ def open_wsolevaluation(
     new_ids = new_class_ids(own_classes, classes)
     sizes = _read_sizes(folder, image_ids, report)
     truths = _read_localization(folder, image_ids, report)
-    has_masks = any(truth.masks for truth in truths.values())
-    if not image_dir and (pictures_needed or has_masks):
-        what = "pictures" if pictures_needed else "masks"
+    if not image_dir and (pictures_needed or any(truth.masks for truth in truths.values())):
         raise ValueError(
-            f"{folder} names its {what} without the folder that they lie in: set `image_dir`."
+            f"{folder} names pictures or masks, but not the folder that they lie in: set "
+            "`image_dir`."
         )
     find = Finder([image_dir]).find if image_dir else lambda name: None
     items = []
     for known in _known_pictures(image_ids, find, report, pictures_needed):
-        name = known.name
-        if name not in labels:
-            report.skip(name, "no class in class_labels.txt")
-        elif new_ids[labels[name]] < 0:
-            report.skip(name, f"class {own_classes[labels[name]]!r} is not in the list")
+        own = labels.get(known.name)
+        if own is None:
+            report.skip(known.name, "no class in class_labels.txt")
+        elif new_ids[own] < 0:
+            report.skip(known.name, f"class {own_classes[own]!r} is not in the list")
         elif known.path is None and pictures_needed:
-            full = os.path.join(image_dir, name)
-            report.bad_image(name, BadImage(full, "there is no such file"))
+            _report_missing(os.path.join(image_dir, known.name), known.name, report)
         else:
-            truth = truths.get(name, _Truth([], [], ""))
-            truth = _with_paths(truth, find, image_dir)
-            items.append(_item(known, int(new_ids[labels[name]]), truth, sizes, report))
+            truth = _with_paths(truths.get(known.name, _Truth([], [], "")), find, image_dir)
+            items.append(_item(known, int(new_ids[own]), truth, sizes, report))
     if not items:
         raise ValueError(f"{folder} has no usable picture.\n{report.summary()}")
+    name = f"wsolevaluation {data_dir} {split}"
     read_picture = functools.partial(
         _read_picture, image_size=image_size, report=report, pictures_needed=pictures_needed
     )
+    return _source(name, classes, items, read_picture, report)
+
+
+def _report_missing(path, image_id, report):
+    report.bad_image(image_id, BadImage(path, "there is no such file"))
+
+
+def _source(name, classes, items, read_picture, report):
     return Source(
-        name=f"wsolevaluation {data_dir} {split}",
+        name=name,
         classes=classes,
         image_ids=tuple(item.image_id for item in items),
         labels=tuple(item.annotation.labels for item in items),
         has_boxes=any(len(item.annotation.boxes) for item in items),
-        has_masks=has_masks,
+        has_masks=any(item.truth.masks for item in items),
         report=report,
         read_image=lambda position: read_picture(items[position])[0],
         read_example=lambda position: _read_example(items[position], read_picture, report),

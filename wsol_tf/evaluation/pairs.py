@@ -219,6 +219,7 @@ def predict_pairs(
         StopAtBadImage: a picture can't be read, and the source is to stop at such a one.
     """
     position_of = {source.image_ids[position]: int(position) for position in positions}
+    asked = dict(kinds=kinds, refine=refine, top_k=top_k, background_id=background_id)
     done = 0
     for batch in evaluation_batches(source, positions, view, batch_size):
         images = np.stack([example.image for example in batch])
@@ -236,10 +237,7 @@ def predict_pairs(
                 example,
                 {name: value[i] for name, value in outputs.items()},
                 logits=None if logits is None else logits[i],
-                kinds=kinds,
-                refine=refine,
-                top_k=top_k,
-                background_id=background_id,
+                **asked,
             )
         done += len(at)
         if progress:

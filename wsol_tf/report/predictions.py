@@ -81,10 +81,7 @@ def write_predictions(
                 _draw(image, found, os.path.join(output_dir, name))
                 lines.append(_line(path, image, found, name, kind=kind, threshold=threshold))
                 print(json.dumps(lines[-1], allow_nan=False), file=file, flush=True)
-                caption = _caption(found)
-                box = lines[-1]["box"]
-                what = "nothing found" if box is None else f"box {box}"
-                log(f"{path}: {caption}{', ' if caption else ''}{what}")
+                log(f"{path}: {_sentence(found, lines[-1]['box'])}")
     except BaseException as error:
         if not isinstance(error, ValueError):  # which is a sentence of its own
             done = len(lines) + len(skipped)
@@ -157,6 +154,11 @@ def _caption(found):
     """The class and its probability, or what of the two is known."""
     probability = None if found.probability is None else f"{found.probability:.0%}"
     return " ".join(filter(None, [found.class_name, probability]))
+
+
+def _sentence(found, box):
+    what = "nothing found" if box is None else f"box {box}"
+    return ", ".join(filter(None, [_caption(found), what]))
 
 
 def _draw(image, found, stem):
