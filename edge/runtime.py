@@ -143,7 +143,7 @@ class LocalizerRuntime:
         if self.refine == "guided":
             score_map = arrays.refine(score_map, small)
         height, width = image.shape[:2]
-        found = arrays.localize(score_map, height, width, threshold)
+        parts = arrays.localize(score_map, height, width, threshold)
         if self.metadata["map"].startswith("class:"):
             class_name = self.metadata["map"].removeprefix("class:")
         probability = None
@@ -154,7 +154,7 @@ class LocalizerRuntime:
             is_empty = best == self.metadata.get("background_class")
             if is_empty or class_name is None:  # else it is the one whose map was taken
                 class_name, probability = best, float(probabilities.max())
-        found = Found(*found, class_name, probability)
+        found = Found(*parts, class_name, probability)
         return _without_object(found) if is_empty else found
 
     def check_class(self, class_name: str | None) -> int:

@@ -47,14 +47,15 @@ class StandardMetrics:
             return
         pair, raw_map = localized.pair, localized.raw_map
         problem = wsolevaluation.problem_of(raw_map, raw=True)
-        boxes, mask, size = pair.standard_boxes, pair.standard_mask, (SIZE, SIZE)
+        boxes, mask, as_it_is = pair.standard_boxes, pair.standard_mask, False
+        size = SIZE, SIZE
         if self.view.kind != "whole" or (boxes is None and mask is None):
             size, mask, boxes = localized.view_size, pair.mask, pair.boxes
             if boxes is not None:
                 boxes = whole_pixel_boxes(boxes, pair.size, self.view)
         elif localized.kind == "stored" and _is_standard(raw_map):
-            size = None
-        score_map = raw_map if size is None else wsolevaluation.standard_map(raw_map, *size)
+            as_it_is = True
+        score_map = raw_map if as_it_is else wsolevaluation.standard_map(raw_map, *size)
         if self.boxes and boxes is not None:
             self.boxes.add(pair.image_id, score_map, boxes, problem=problem)
         if self.pixels and mask is not None:
