@@ -39,9 +39,16 @@ class Localization(Localizing, keras.Model):
             see `refinement`; the outputs of the network itself are as they are.
         top_k: classes that "topk" averages over.
         thresholds: kind of map -> score-map threshold chosen on training pictures.
+        presence_threshold: probability from which on a class counts as present, chosen on held-out
+            pictures; None: `localize` must be given one to find objects of several classes.
         resize_size: side in pixels that pictures were resized to before the crop of training;
             None: 8/7 of the input's side.
         background_class: which of the classes is that of pictures without any object; None: none.
+        offset: (down, right) by which F_cam lies beside the objects, in positions, see
+            `alignment.measure`. Its maps are moved back by it wherever they become a mask; the
+            outputs of the network itself are as they are.
+        mirror: average the outputs of the picture and of its mirror image: twice the network's
+            time. Training does not.
 
     Attributes:
         background_id: the id of `background_class`, or None.
@@ -64,8 +71,11 @@ class Localization(Localizing, keras.Model):
         refine: str = "none",
         top_k: int = 5,
         thresholds: Mapping[str, float] | None = None,
+        presence_threshold: float | None = None,
         resize_size: int | None = None,
         background_class: str | None = None,
+        offset: Sequence[float] = (0.0, 0.0),
+        mirror: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -76,7 +86,8 @@ class Localization(Localizing, keras.Model):
         self.background_id = inputs.background_id(background_class, self.classes)
         self.background_class = background_class
         thresholds = {} if thresholds is None else thresholds
-        inputs.check_parts(map, refine, top_k, thresholds, resize_size)
+        inputs.check_parts(map, refine, top_k, thresholds, presence_threshold, resize_size)
+        inputs.check_placement(offset, mirror)
         if classifier.output.shape[-1] != len(self.classes):
             raise ValueError(
                 f"The classifier has {classifier.output.shape[-1]} outputs, but "
@@ -85,7 +96,10 @@ class Localization(Localizing, keras.Model):
         self.map = map
         self.refine = refine
         self.top_k = top_k
+        self.mirror = mirror
         self.thresholds = dict(thresholds)
+        self.offset = (float(offset[0]), float(offset[1]))
+        self.presence_threshold = presence_threshold
         self.input_size = feature_extractor.input.shape[1]
         self.resize_size = resize_side(self.input_size, resize_size or 0)
         self.loaded_weights = ""
@@ -98,9 +112,13 @@ class Localization(Localizing, keras.Model):
 
     def call(self, images: Any, training: bool | None = None) -> dict[str, Any]:
         """Computes the outputs of a batch, see the class; images: raw RGB in 0..255."""
-        features = self.feature_extractor(images, training=training)
-        score_map = self.classifier(features, training=training)
-        localization_map = self.localizer(features, training=training)
+        score_map, localization_map = self._maps(images, training)
+        if self.mirror:
+            mirrored = self._maps(ops.flip(images, axis=2), training)
+            score_map, localization_map = (
+                (straight + ops.flip(other, axis=2)) / 2
+                for straight, other in zip((score_map, localization_map), mirrored, strict=True)
+            )
         logits = ops.mean(score_map, axis=(1, 2))
         return {
             "logits": logits,
@@ -108,6 +126,11 @@ class Localization(Localizing, keras.Model):
             "localization_map": localization_map,
             "foreground_mask": self.foreground_mask(localization_map, logits),
         }
+
+    def _maps(self, images, training):
+        features = self.feature_extractor(images, training=training)
+        score_map = self.classifier(features, training=training)
+        return score_map, self.localizer(features, training=training)
 
     def foreground_mask(self, localization_map: Any, logits: Any) -> Any:
         """The map `[batch, h, w]` that `map` and `top_k` ask for, see `score_maps`."""
@@ -314,7 +337,7 @@ class Localization(Localizing, keras.Model):
         if hasattr(labels, "numpy"):  # not in a graph, where `fit` checks what goes in
             inputs.check_labels(labels, len(self.classes))
         terms, logits, observed = self.objective.terms(
-            self, images, labels, allowed, training=training
+            self, images, labels, allowed, training=training, weights=weights
         )
         weighted = {f"weighted_{name}": weights[name] * ops.mean(terms[name]) for name in terms}
         if allowed is not None:
@@ -355,8 +378,11 @@ class Localization(Localizing, keras.Model):
             "refine": self.refine,
             "top_k": self.top_k,
             "thresholds": dict(self.thresholds),
+            "presence_threshold": self.presence_threshold,
             "resize_size": self.resize_size,
             "background_class": self.background_class,
+            "offset": list(self.offset),
+            "mirror": self.mirror,
         }
 
     @classmethod
