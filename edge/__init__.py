@@ -9,9 +9,9 @@ Input `image`, uint8 [1, H, W, 3], raw RGB 0..255: the whole picture resized to 
 Output `foreground_mask`, [1, h, w, 1], with map "all" [1, h, w, C]: the score map in 0..1.
     float32 in float32, float16 and dynamic files; uint8 in int8 and int8_qat files, where
     value = scale * (byte - zero_point) with the tensor's own quantization.
-Output `class_scores`, [1, C], only with map "predicted" or "topk": logits, since 8 bits of a
-    probability would lose the order of the classes; softmax gives probabilities. float32 or
-    uint8, as above.
+Output `class_scores`, [1, C], only with map "predicted" or "topk" or a background class: logits,
+    since 8 bits of a probability would lose the order of the classes; softmax gives
+    probabilities. float32 or uint8, as above.
 
 Take outputs by their names in the signature, not by their order.
 
@@ -25,6 +25,8 @@ An uncompressed zip follows the flatbuffer; `zipfile.ZipFile(path)` reads it:
          the trained model stores none,
      "refine": "guided" where a map is refined by the picture before the threshold cuts it, else
          "none", as in files that lack the key,
+     "background_class": the class of pictures without any object, or null: where it has the highest
+         of the class scores, nothing is found: an empty mask, no boxes, and no box,
      "map_offset": [down, right], in positions, by which the localizer's map lay beside the objects,
          "mirror": whether the map is the average with the mirror image's; for information, since
          the graph does both,

@@ -48,6 +48,7 @@ def method_of_file(
     # Maps of classes are scored as a model's are: by the map of the true class, beside it the mean.
     kinds = {"all": ("true", "mean"), "class": ("true",)}.get(map_.kind, (map_.kind,))
     stored = threshold == "stored"
+    empty = localizer.metadata.get("background_class")
     return Method(
         predict=batched(localizer.run),
         view=view,
@@ -55,6 +56,7 @@ def method_of_file(
         thresholds={kinds[0]: localizer.threshold if stored else threshold},
         threshold_from="stored in the file" if stored else "given",
         refine=localizer.refine,
+        background_id=None if empty is None else localizer.labels.index(empty),
     )
 
 

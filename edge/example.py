@@ -37,10 +37,13 @@ def main(model: str, picture: str, output: str) -> None:
 
     gray = image.mean(-1, keepdims=True) * 0.4
     shown = Image.fromarray(np.where(found.mask[..., None], image, gray).astype(np.uint8))
-    ImageDraw.Draw(shown).rectangle([*found.box[:2], *(found.box[2:] - 1)], outline=CYAN, width=3)
+    what = found.class_name or "object"
+    if found.box is not None:
+        edges = [*found.box[:2], *(found.box[2:] - 1)]
+        ImageDraw.Draw(shown).rectangle(edges, outline=CYAN, width=3)
+        what += f" in {found.box.astype(int).tolist()}"
     shown.save(output)
-    print(f"{output}: {found.class_name or 'object'} in {found.box.astype(int).tolist()}, "
-          f"{seconds * 1000:.0f} ms")  # fmt: skip
+    print(f"{output}: {what}, {seconds * 1000:.0f} ms")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def write(
         "boxes": found.boxes.tolist(),
         "scores": found.scores.tolist(),
         "areas": found.areas.tolist(),
-        "box": found.box.tolist(),
+        "box": None if found.box is None else found.box.tolist(),
         "class": found.class_name,
         "probability": found.probability,
         "threshold": localizer.threshold,

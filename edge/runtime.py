@@ -46,7 +46,8 @@ class Found:
             mask is empty.
         scores: float32 [N], the mean of the score map inside each component, 0..1.
         areas: int64 [N], the pixels of each component.
-        box: float32 [4], the first of the boxes; the whole picture where the mask is empty.
+        box: float32 [4], the first of the boxes; the whole picture where the mask is empty, and
+            None where the predicted class is that of pictures without any object.
         class_name: the predicted class, or else the map's; None where the file knows neither.
         probability: of the predicted class, 0..1; None where the file has no classifier.
     """
@@ -56,7 +57,7 @@ class Found:
     boxes: np.ndarray
     scores: np.ndarray
     areas: np.ndarray
-    box: np.ndarray
+    box: np.ndarray | None
     class_name: str | None
     probability: float | None
 
@@ -103,7 +104,8 @@ class LocalizerRuntime:
 
         Returns:
             dict name -> float32 array of real values: `foreground_mask` [h, w, channels] in 0..1
-            and, with maps "predicted" and "topk", `class_scores` [classes], logits.
+            and, with maps "predicted" and "topk" or a background class, `class_scores` [classes],
+            logits.
         """
         _check_image(image)
         if image.shape[:2] != self.input_size:
@@ -154,17 +156,21 @@ class LocalizerRuntime:
         if self.refine == "guided":
             score_map = arrays.refine(score_map, small)
         height, width = image.shape[:2]
-        found = arrays.localize(
+        parts = arrays.localize(
             score_map, height, width, threshold, min_area=min_area, max_objects=max_objects
         )
         if self.metadata["map"].startswith("class:"):
             class_name = self.metadata["map"].removeprefix("class:")
         probability = None
+        is_empty = False
         if "class_scores" in outputs:
             probabilities = arrays.softmax(outputs["class_scores"])
-            class_name = self.labels[int(probabilities.argmax())]
-            probability = float(probabilities.max())
-        return Found(*found, class_name, probability)
+            best = self.labels[int(probabilities.argmax())]
+            is_empty = best == self.metadata.get("background_class")
+            if is_empty or class_name is None:  # else it is the one whose map was taken
+                class_name, probability = best, float(probabilities.max())
+        found = Found(*parts, class_name, probability)
+        return _without_object(found) if is_empty else found
 
     def check_class(self, class_name: str | None) -> int:
         """Returns the channel of a class's map, or of the only map; a ValueError says why not."""
@@ -176,6 +182,19 @@ class LocalizerRuntime:
         names = ", ".join(self.labels)
         do = f"name one of {names}" if map_ == "all" else "no class can be chosen, so leave it out"
         raise ValueError(f"The file holds map '{map_}': {do}. Received: {class_name}.")
+
+
+def _without_object(found: Found) -> Found:
+    """What is found where the predicted class is that of pictures without any object."""
+    return dataclasses.replace(
+        found,
+        score_map=np.zeros_like(found.score_map),
+        mask=np.zeros_like(found.mask),
+        boxes=found.boxes[:0],
+        scores=found.scores[:0],
+        areas=found.areas[:0],
+        box=None,
+    )
 
 
 def _bad(path: str, text: str) -> ValueError:
@@ -230,12 +249,14 @@ def _check_metadata(path: str, known: dict[str, Any], inputs: Any, outputs: Any)
     scales = {n: list(t["quantization"]) for n, t in outputs.items() if t["quantization"][0]}
     labels = known["labels"] if isinstance(known["labels"], list) else []
     map_, cut, top_k = known["map"], known["threshold"], known.get("top_k")
+    empty = known.get("background_class")
     scaling = known.get("normalization", {"scale": 1.0, "offset": 0.0, "in_graph": True})
     fits = {
         "labels": labels != [] and all(isinstance(label, str) for label in labels),
         "map": map_ in ["mean", "topk", "predicted", "all", *(f"class:{x}" for x in labels)],
         "threshold": cut == "otsu" or (type(cut) in (int, float) and 0 <= cut <= 1),
         "refine": known.get("refine", "none") in ("none", "guided"),
+        "background_class": empty is None or empty in labels,
         "input_size": str(known["input_size"]) == str(image),  # whole numbers, not 32.0
         "output_size": str(known.get("output_size", mask)) == str(mask),
         "top_k": top_k is None or (type(top_k) is int and 0 < top_k <= len(labels)),
@@ -249,7 +270,8 @@ def _check_metadata(path: str, known: dict[str, Any], inputs: Any, outputs: Any)
     }  # fmt: skip
     for key in (key for key, fit in fits.items() if not fit):
         raise _bad(path, f"has metadata that can't be right: {key} is {str(known[key])[:100]!r}")
-    scores = {"class_scores": [1, len(labels)]} if map_ in ("predicted", "topk") else {}
+    has_scores = map_ in ("predicted", "topk") or empty is not None
+    scores = {"class_scores": [1, len(labels)]} if has_scores else {}
     channels = len(labels) if map_ == "all" else 1
     if shapes != {"image": [1, *image, 3], MASK: [1, *mask, channels], **scores}:
         raise _bad(path, f"has other tensors than its labels and map tell: {shapes}")

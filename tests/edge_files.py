@@ -13,14 +13,15 @@ LABELS = ("red", "green", "blue")
 def brightness(path, *, map_="mean", format_="float32", threshold=0.5, **changes):
     """Writes a file whose map is the brightness 0..1 of 4x4 pixels; logits are mean r, g, b / 16.
 
-    With map_ "all" the three maps are the three colours; only "predicted" has logits.
+    With map_ "all" the three maps are the three colours; only "predicted" and files with a
+    `background_class` have logits.
     """
     image = keras.Input(batch_shape=(1, SIDE, SIDE, 3), name="image")
     colours = ops.average_pool(image / 255.0, CELL)
     outputs = {"foreground_mask": colours}
     if map_ != "all":
         outputs = {"foreground_mask": ops.mean(colours, axis=-1, keepdims=True)}
-    if map_ == "predicted":
+    if map_ == "predicted" or "background_class" in changes:
         outputs["class_scores"] = ops.mean(image, axis=(1, 2)) / 16.0
     noise = np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)
     noise[0], noise[1] = 0, 255

@@ -199,7 +199,7 @@ def add_picture(folder, image_id, objects, *, size=(40, 30), mask=None):
 
 def add_map(
     scored, image_id, label, scores, score_map, boxes, view_size, *, mask=None, allowed=None,
-    activation=None,
+    activation=None, empty=False,
 ):  # fmt: skip
     """Adds the map of a class in a picture, the view being all of it, to a LocalizationMetrics."""
     height, width = np.broadcast_to(view_size, 2).tolist()
@@ -215,5 +215,6 @@ def add_map(
         logits=scores,
         maps={"own": score_map},
         activation=activation,
+        empty=empty,
     )
     scored.add(LocalizedMap(pair, "own", "otsu", scored.thresholds, scored.box_iou))

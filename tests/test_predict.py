@@ -401,3 +401,21 @@ def _dark_16_bits():
     buffer = io.BytesIO()
     Image.fromarray(np.full((40, 50), 4000, np.uint16)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def test_nothing_is_found_in_pictures_of_the_background_class(tmp_path, capsys):
+    keras.utils.set_random_seed(0)
+    made = tiny_model(("widget", "nothing"), background_class="nothing")
+    *_, last = made.classifier.layers
+    weights = last.get_weights()
+    weights[-1] = np.array([0, 100], np.float32)  # whatever the picture shows
+    last.set_weights(weights)
+    made.save(tmp_path / "model.keras")
+    picture = bright_square(tmp_path / "in" / "a.png")
+    out = tmp_path / "out"
+    arguments = (f"--model={tmp_path / 'model.keras'}", f"--output_dir={out}", picture)
+    assert run(predict, *arguments) == 0
+    assert "nothing 100%, nothing found" in capsys.readouterr().out
+    (line,) = map(json.loads, (out / "predictions.jsonl").read_text().splitlines())
+    assert (line["class"], line["box"]) == ("nothing", None)
+    assert not np.asarray(Image.open(out / line["mask"])).any()

@@ -202,6 +202,47 @@ def test_no_readable_picture_is_refused(voc, tmp_path, quick, capsys):
     assert "no picture can be read" in errors and "the file is empty" in errors
 
 
+@pytest.fixture
+def inspected(tmp_path):
+    """A table of drawn objects, all of one class, and of flat pictures that show none."""
+    rng = np.random.default_rng(0)
+    rows = ["path,label,xmin,ymin,xmax,ymax,split"]
+    for i in range(24):
+        split = "train" if i < 16 else "val"
+        image, label, box = rng.integers(0, 256, (80, 80, 3)).astype(np.uint8) // 8, "ok", ",,,"
+        if i % 2:
+            example = shapes.draw(i, size=80, split=split)
+            image, label = example.image, "fault"
+            box = ",".join(f"{edge:.0f}" for edge in example.boxes[0])
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{label},{box},{split}")
+    (tmp_path / "data.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_one_class_of_objects_beside_pictures_without_any(inspected, quick, capsys):
+    folder = inspected / "run"
+    data = ("--dataset=csv", f"--data_dir={inspected}", "--background_class=ok")
+    arguments = (*TINY, *data, "--epochs=2", "--batch_size=8", "--localizer=agnostic")
+    assert run(train, *arguments, f"--output_dir={folder}") == 0
+    output = capsys.readouterr().out
+    assert "4 without any object" in output and "background" in output
+    figures = metrics_of(folder)
+    assert (figures["num_empty"], figures["num_images"]) == (4, 8)
+    assert 0 <= figures["false_area"] <= 1 and not undefined_names(figures)
+    assert sum(figures["outcomes"].values()) == 4  # those with an object
+    assert figures["per_class"]["classes"]["ok"]["gt_known_loc"] is None
+    assert figures["num_threshold_images"] == 8
+    assert all(float(row["background"]) > 0 for row in history_of(folder))
+    assert load_model(folder / "model.keras").background_class == "ok"
+
+
+def test_a_background_class_that_is_not_there_is_refused(inspected, quick, capsys):
+    arguments = (*TINY, "--dataset=csv", f"--data_dir={inspected}", "--background_class=good")
+    assert run(train, *arguments, "--batch_size=8", f"--output_dir={inspected / 'run'}") == 1
+    assert "--background_class 'good' is none of the classes: fault, ok" in capsys.readouterr().err
+
+
 # --- what is refused up front --------------------------------------------------------------------
 
 

@@ -137,12 +137,17 @@ class Config:
     dataset: str = _setting(
         "shapes",
         "Data set: drawn, of your own files, or a public one.",
-        choices=("shapes", "image_folder", "csv", "coco", "voc_folder", "voc", "voc2007",
-                 "caltech_birds2011", "imagenet2012", "oxford_iiit_pet"),
+        choices=("shapes", "image_folder", "csv", "coco", "voc_folder", "wsolevaluation", "voc",
+                 "voc2007", "caltech_birds2011", "imagenet2012", "oxford_iiit_pet"),
     )  # fmt: skip
     data_dir: str = _setting(
         "",
         "Folder of the data set; for public ones that of tensorflow_datasets. 'shapes': none.",
+        path=True,
+    )
+    image_dir: str = _setting(
+        "",
+        "Folder of the pictures and masks that the lists of 'wsolevaluation' name.",
         path=True,
     )
     download: bool = _setting(True, "Download a public data set that is not there.")
@@ -167,6 +172,11 @@ class Config:
         within="[-1, inf]",
     )
     single_class: bool = _setting(False, "Leave out pictures with several classes.")
+    background_class: str = _setting(
+        "",
+        "Class of pictures without any object, such as 'empty' or 'ok': their mask is known to be "
+        "empty, and predict finds nothing in such pictures. Empty: there is none.",
+    )
     on_bad_image: str = _setting(
         "skip",
         "Pictures that can't be read: 'skip' and name them, or 'fail' at the first.",
@@ -247,6 +257,9 @@ class Config:
     pseudo_weight: float = _setting(1.0, "g4: weight of the pseudo-label loss.")
     bas_weight: float = _setting(1.0, "g5: weight of background activation suppression.")
     ac_weight: float = _setting(1.5, "g6: weight of the area constraint.")
+    background_weight: float = _setting(
+        0.5, "Weight of the empty mask of pictures without any object; see background_class."
+    )
     ae_threshold: float = _setting(0.7, "t1: score-map positions from here on are erased.")
     ae_fg_threshold: float = _setting(0.9, "t2: mask positions from here on are erased.")
     pseudo_high: float = _setting(0.5, "t3: mask positions above are pseudo foreground.")
@@ -458,8 +471,8 @@ class Config:
 
 # Settings that may differ when a run is resumed: none of them changes what is learned.
 CHANGEABLE_ON_RESUME = (
-    *("output_dir", "resume", "data_dir", "cache", "val_split", "strategy", "jit_compile"),
-    *("steps_per_execution", "checkpoint_every_minutes", "checkpoint_every_steps"),
+    *("output_dir", "resume", "data_dir", "image_dir", "cache", "val_split", "strategy"),
+    *("jit_compile", "steps_per_execution", "checkpoint_every_minutes", "checkpoint_every_steps"),
     *("keep_checkpoints", "deterministic"),
 )
 

@@ -28,6 +28,7 @@ def define_flags():
     legal = config.choices("dataset")
     flags.DEFINE_enum("dataset", None, legal, "Data set.", required=True)
     programs.define_path("data_dir", "", "Folder of the data set, as for training.")
+    programs.define_path("image_dir", "", "Folder of the pictures that lists name, as above.")
     flags.DEFINE_list("splits", "train,val,test", "Splits; those that are not there are named.")
     flags.DEFINE_bool("download", True, "Download a public data set that is not there.")
     flags.DEFINE_bool("single_class", False, "Leave out pictures with several classes.")
@@ -77,6 +78,7 @@ def _open_split(values, split, classes):
         values.dataset,
         values.data_dir,
         split,
+        image_dir=values.image_dir,
         classes=classes,
         image_size=IMAGE_SIZE,
         num_examples=values.num_examples or None,

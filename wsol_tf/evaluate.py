@@ -47,6 +47,7 @@ Scored = tuple[Method, Source, dict[str, StoredArrays]]
 DATA = (
     "dataset",
     "data_dir",
+    "image_dir",
     "download",
     "split",
     "output_dir",
@@ -315,7 +316,7 @@ def _scored_classifier(values, threshold):
 def _scored_maps(values, threshold):
     """Score maps that another program made."""
     resize_size = resize_side(values.input_size, values.resize_size)
-    source = open_scored(values, None, resize_size)
+    source = open_scored(values, None, resize_size, pictures_needed=False)
     stored = {"score_maps": stored_maps.open_maps(values.score_maps, source)}
     if values.class_scores:
         stored["class_scores"] = stored_maps.open_scores(values.class_scores, source)
@@ -328,18 +329,26 @@ def _scored_maps(values, threshold):
     return method, source, stored
 
 
-def open_scored(values: flags.FlagValues, classes: Sequence[str] | None, image_size: int) -> Source:
+def open_scored(
+    values: flags.FlagValues,
+    classes: Sequence[str] | None,
+    image_size: int,
+    *,
+    pictures_needed: bool = True,
+) -> Source:
     """Opens the data set that the flags of `define_data_flags` name.
 
     Args:
         values: parsed flags.
         classes: the classes of what is scored; None: those of the data set.
         image_size: side in pixels of drawn pictures.
+        pictures_needed: see `open_dataset`.
     """
     return open_dataset(
         values.dataset,
         values.data_dir,
         values.split,
+        image_dir=values.image_dir,
         classes=classes,
         seed=values.seed,
         image_size=image_size,
@@ -347,6 +356,7 @@ def open_scored(values: flags.FlagValues, classes: Sequence[str] | None, image_s
         download=values.download,
         single_class=values.single_class,
         on_bad_image=values.on_bad_image,
+        pictures_needed=pictures_needed,
     )
 
 

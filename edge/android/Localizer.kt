@@ -16,6 +16,7 @@ class Metadata(file: ByteArray) {
     val height = json.getJSONArray("input_size").getInt(0)
     val width = json.getJSONArray("input_size").getInt(1)
     val threshold = (json.get("threshold") as? Number)?.toFloat()
+    val backgroundClass = json.opt("background_class") as? String  // of pictures without any object
     private val refine = json.optString("refine", "none").also {  // files of version 0.1.0 don't say it
         require(it == "none" || it == "guided") { "The file is of another version: its refine is '$it'." }
     }
@@ -53,7 +54,13 @@ class Localizer(file: ByteArray, numThreads: Int = 2) : AutoCloseable {
             ?: return Localization(found, className ?: metadata.map.substringAfter("class:", "").ifEmpty { null }, null)
         val probabilities = softmax(scores)
         val best = probabilities.indices.maxBy { probabilities[it] }
-        return Localization(found, metadata.labels[best], probabilities[best])
+        val label = metadata.labels[best]
+        val asked = className ?: metadata.map.substringAfter("class:", "").ifEmpty { null }
+        return when {
+            label == metadata.backgroundClass -> Localization(found.withoutObject(), label, probabilities[best])
+            asked != null -> Localization(found, asked, null)
+            else -> Localization(found, label, probabilities[best])
+        }
     }
 
     /** Real values of each output by name, for RGB bytes of the network's own input size. */

@@ -11,11 +11,17 @@ import kotlin.math.max
 class FoundObject(val box: IntArray, val score: Float, val area: Int)
 
 /** Mask of a picture, and its components that count as objects, the largest first. */
-class Found(val width: Int, val height: Int, val mask: BooleanArray, val objects: List<FoundObject>) {
+class Found(
+    val width: Int, val height: Int, val mask: BooleanArray, val objects: List<FoundObject>,
+    private val hasObject: Boolean = true,
+) {
     val boxes: List<IntArray> = objects.map { it.box }
 
-    /** The first of the boxes; the whole picture where there is none. */
-    val box: IntArray = boxes.firstOrNull() ?: intArrayOf(0, 0, width, height)
+    /** The first of the boxes; the whole picture where there is none, null where there is no object. */
+    val box: IntArray? = boxes.firstOrNull() ?: if (hasObject) intArrayOf(0, 0, width, height) else null
+
+    /** What is found where the predicted class is that of pictures without any object. */
+    fun withoutObject() = Found(width, height, BooleanArray(mask.size), emptyList(), hasObject = false)
 }
 
 class ScoreMap(val values: FloatArray, val width: Int, val height: Int) {

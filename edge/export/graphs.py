@@ -20,12 +20,12 @@ def in_float32(model: Localization) -> Localization:
     TFLite's converter has no convolutions in 16 bits. The weights are float32 in both.
     """
     config = model.get_config()
-    classes = config.pop("classes")  # may have any names
+    names = {name: config.pop(name) for name in ("classes", "background_class")}  # any names
     text = json.dumps(config)
     replaced = re.sub(r'"(mixed_)?b?float16"', '"float32"', text)
     if replaced == text:
         return model
-    copy = type(model).from_config({**json.loads(replaced), "classes": classes})
+    copy = type(model).from_config({**json.loads(replaced), **names})
     copy.set_weights(model.get_weights())
     return copy
 
@@ -151,7 +151,7 @@ def export_graph(
     seen = ops.concatenate([image, ops.flip(image, axis=2)]) if mirror else image
     features = model.feature_extractor(seen, training=False)
     outputs = {}
-    if map_.needs_classifier:
+    if map_.needs_classifier or model.background_class:  # which says where nothing is found
         logits = ops.mean(model.classifier(features, training=False), axis=(1, 2))
         outputs["class_scores"] = ops.mean(logits, axis=0, keepdims=True) if mirror else logits
     maps = _maps(model, map_, features, outputs.get("class_scores"))

@@ -96,6 +96,11 @@ def train(
         ValueError: see `check` and `twin_of`.
     """
     check(map_)
+    if model.background_class:
+        raise ValueError(
+            "int8_qat, int8_pruned and int8_clustered have no classifier, which tells pictures of "
+            f"'{model.background_class}' from those with an object. Use `formats=int8`."
+        )
     targets = masks(run, pictures)
     with optimization() as (tf_keras, tfmot):
         student = twin_of(model, map_, tf_keras)

@@ -144,10 +144,13 @@ def compare_files(
         ValueError: no picture can be read, or the model's map shows nothing.
         FloatingPointError: the model's output is not finite.
     """
-    positions: Sequence[int] = range(len(source))
-    if 0 < num_pictures < len(source):
+    # Where there is no object, a map is noise stretched to 0..1: nothing to compare.
+    positions: Sequence[int] = [
+        i for i, own in enumerate(source.labels) if not labelled or model.background_id not in own
+    ]
+    if 0 < num_pictures < len(positions):
         rng = np.random.default_rng(seed)
-        positions = sorted(rng.choice(len(source), num_pictures, replace=False).tolist())
+        positions = sorted(rng.choice(positions, num_pictures, replace=False).tolist())
     figures = parity.compare(
         {parity.REFERENCE: keras_runner(graph)}
         | {name: tflite_runner(data) for name, data in made.items()},

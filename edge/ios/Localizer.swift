@@ -6,6 +6,7 @@ import TensorFlowLite
 /// What stands in the file behind the network; threshold: 0..1, or nil for each map's own (Otsu).
 struct Metadata {
   let map: String, labels: [String], width: Int, height: Int, threshold: Float?
+  let backgroundClass: String?  // of pictures without any object
   private let refine: String
 
   init(_ path: String) throws {
@@ -15,6 +16,7 @@ struct Metadata {
     else { throw LocalizerError(message: "The metadata is of another version: export again.") }
     (self.map, self.labels, height, width) = (map, labels, size[0], size[1])
     threshold = (json["threshold"] as? NSNumber)?.floatValue
+    backgroundClass = json["background_class"] as? String
     let given: Any = json["refine"] ?? "none"  // files of version 0.1.0 don't say it
     guard let refine = given as? String, ["none", "guided"].contains(refine) else {
       throw LocalizerError(message: "The file is of another version: its refine is \(given).")
@@ -68,13 +70,18 @@ final class Localizer {
       .localize(
         picture.width, picture.height, threshold: metadata.threshold, minArea: minArea,
         maxObjects: maxObjects)
-    guard ["predicted", "topk"].contains(metadata.map) else {
-      let one = metadata.map.hasPrefix("class:") ? String(metadata.map.dropFirst(6)) : nil
-      return Localization(found: found, className: className ?? one, probability: nil)
+    let asked = className ?? (metadata.map.hasPrefix("class:") ? String(metadata.map.dropFirst(6)) : nil)
+    guard ["predicted", "topk"].contains(metadata.map) || metadata.backgroundClass != nil else {
+      return Localization(found: found, className: asked, probability: nil)
     }
     let probabilities = softmax(real(try runner.output(named: "class_scores")))
     let best = probabilities.indices.max { probabilities[$0] < probabilities[$1] }!
-    return Localization(found: found, className: metadata.labels[best], probability: probabilities[best])
+    let label = metadata.labels[best]
+    if label == metadata.backgroundClass {
+      return Localization(found: found.withoutObject(), className: label, probability: probabilities[best])
+    }
+    if let asked { return Localization(found: found, className: asked, probability: nil) }
+    return Localization(found: found, className: label, probability: probabilities[best])
   }
 
   private func real(_ tensor: Tensor) -> [Float] {

@@ -7,11 +7,18 @@ struct FoundObject { let box: [Int], score: Float, area: Int }
 /// Mask of a picture, and its components that count as objects, the largest first.
 struct Found {
   let width: Int, height: Int, mask: [Bool], objects: [FoundObject]
+  var hasObject = true
 
   var boxes: [[Int]] { objects.map { $0.box } }
 
-  /// The first of the boxes; the whole picture where there is none.
-  var box: [Int] { boxes.first ?? [0, 0, width, height] }
+  /// The first of the boxes; the whole picture where there is none, nil where there is no object.
+  var box: [Int]? { boxes.first ?? (hasObject ? [0, 0, width, height] : nil) }
+
+  /// What is found where the predicted class is that of pictures without any object.
+  func withoutObject() -> Found {
+    Found(
+      width: width, height: height, mask: mask.map { _ in false }, objects: [], hasObject: false)
+  }
 }
 
 struct ScoreMap {

@@ -143,6 +143,7 @@ function draw(image, found) {
   }
   context.putImageData(pixels, 0, 0);
 
+  if (found.box === null) return;  // a picture without any object
   for (const box of found.boxes.length ? [...found.boxes].reverse() : [found.box]) {
     const [x0, y0, x1, y1] = box.map(
         (edge, i) => edge * (i % 2 ? height / image.height : width / image.width));
@@ -162,7 +163,7 @@ function showFigures({box, mask, className, probability, milliseconds}) {
   $('found').textContent =
       [className, probability === null ? '' : `${Math.round(probability * 100)} %`].join(' ');
   $('known').hidden = className === null;
-  $('box').textContent = box.join(', ');
+  $('box').textContent = box === null ? 'nothing found' : box.join(', ');
   $('area').textContent = `${Math.round(100 * mask.reduce((a, b) => a + b, 0) / mask.length)} %`;
   const {resize, network, mask: cut} = milliseconds;
   $('time').textContent = `${(resize + network + cut).toFixed(0)} ms`;

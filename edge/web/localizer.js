@@ -50,8 +50,9 @@ export class Localizer {
    * @return {Promise<object>} map {values, width, height} stretched to 0..1, threshold, mask
    *     Uint8Array of 0 and 1 at the picture's size, boxes [x0, y0, x1, y1] of the objects in
    *     pixels, half-open, the largest first, with their scores and areas, box: the first of them,
-   *     or the whole picture where there is none, className and probability or null, and
-   *     milliseconds {resize, network, mask}
+   *     or the whole picture where there is none, and null where the class is that of pictures
+   *     without any object, className and probability or null, and milliseconds {resize, network,
+   *     mask}
    */
   async localize(image, {
     className = null, threshold = this.metadata.threshold, minArea = 0, maxObjects = 0,
@@ -69,13 +70,20 @@ export class Localizer {
     const cut = Math.fround(threshold === 'otsu' ? otsu(full) : threshold);
     const mask = new Uint8Array(full.length);
     for (let i = 0; i < full.length; i++) mask[i] = full[i] > cut ? 1 : 0;
-    const objects = components(mask, full, image.width, image.height, {minArea, maxObjects});
+    let objects = components(mask, full, image.width, image.height, {minArea, maxObjects});
+    const known = this.classify(outputs.class_scores, className);
+    const isEmpty = known.className !== null && known.className === this.metadata.background_class;
+    if (isEmpty) {  // of pictures without any object
+      map.values.fill(0);
+      mask.fill(0);
+      objects = [];
+    }
+    const whole = isEmpty ? null : [0, 0, image.width, image.height];
     return {
       map, mask, threshold: cut,
       boxes: objects.map(({box}) => box), scores: objects.map(({score}) => score),
       areas: objects.map(({area}) => area),
-      box: objects[0]?.box ?? [0, 0, image.width, image.height],
-      ...this.classify(outputs.class_scores, className),
+      box: objects[0]?.box ?? whole, ...known,
       milliseconds: {
         resize: resized - started, network: ran - resized, mask: performance.now() - ran,
       },
@@ -120,8 +128,13 @@ export class Localizer {
     // Bytes of int8 files stand for scale * (byte - zero point); softmax needs the scale alone.
     const [scale] = this.metadata.quantization.class_scores ?? [1];
     const best = scores.values.indexOf(scores.values.reduce((a, b) => Math.max(a, b)));
+    const label = this.metadata.labels[best];
+    if (label !== this.metadata.background_class) {  // else the class is the one whose map was taken
+      const name = map.startsWith('class:') ? map.slice('class:'.length) : className;
+      if (name !== null) return {className: name, probability: null};
+    }
     let sum = 0;
     for (const score of scores.values) sum += Math.exp((score - scores.values[best]) * scale);
-    return {className: this.metadata.labels[best], probability: 1 / sum};
+    return {className: label, probability: 1 / sum};
   }
 }

@@ -98,6 +98,18 @@ def test_the_file_of_one_class_names_it(tmp_path):
     np.testing.assert_allclose(found.box, [0, 0, 32, 64], atol=4)
 
 
+@pytest.mark.parametrize(("map_", "asked"), [("mean", None), ("predicted", None), ("all", "red")])
+def test_nothing_is_found_where_the_background_class_is_predicted(map_, asked, tmp_path):
+    path = brightness(tmp_path / "x.tflite", map_=map_, background_class="green")
+    localizer = runtime.LocalizerRuntime(path)
+    nothing = localizer.localize(rectangle(50, 40, (5, 5, 30, 30), (90, 200, 0)), class_name=asked)
+    assert not nothing.mask.any() and not nothing.score_map.any()
+    assert nothing.boxes.shape == (0, 4) and nothing.box is None
+    assert nothing.class_name == "green" and nothing.probability > 0.5
+    found = localizer.localize(rectangle(50, 40, (5, 5, 30, 30), (200, 90, 0)), class_name=asked)
+    assert found.mask.any() and len(found.boxes) and found.class_name == "red"
+
+
 def test_the_threshold_can_be_given(files):
     localizer = runtime.LocalizerRuntime(files["mean"])
     image = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2).repeat(64, axis=1)
@@ -295,7 +307,7 @@ def test_a_file_of_before_there_were_digests_is_run_and_noted(files, tmp_path, c
         ("normalization", {"scale": "1", "offset": 0.0, "in_graph": True}),
         ("normalization", {"scale": 1.0, "offset": 0.0, "in_graph": False}),
         ("quantization", {"foreground_mask": [0.5, 0]}), ("quantization", []),
-        ("format", 8), ("versions", "0.1.0"), ("versions", None),
+        ("format", 8), ("background_class", "none"), ("versions", "0.1.0"), ("versions", None),
     ],
 )  # fmt: skip
 def test_each_key_of_the_metadata_is_checked(key, value, tmp_path):
@@ -315,6 +327,7 @@ def test_each_key_of_the_metadata_is_checked(key, value, tmp_path):
         ("all", {"labels": ["red", "green"]}),
         ("predicted", {"map": "mean"}),
         ("predicted", {"labels": ["red", "green"]}),
+        ("mean", {"background_class": "red"}),  # there are no class scores
     ],
 )
 def test_metadata_of_another_network_are_refused(name, changes, files, tmp_path):

@@ -322,6 +322,28 @@ def test_pairs_with_and_without_boxes_mix():
     assert figures["per_class"]["classes"]["1"]["gt_known_loc"] is None
 
 
+def test_pictures_without_any_object_are_left_out_of_localization_and_reported_apart():
+    scored, plain = LocalizationMetrics(), LocalizationMetrics()
+    for metrics_ in (scored, plain):
+        add_map(metrics_, "a", 0, [2.0, 1.0], _map_of([2, 2, 6, 6]), [[2, 2, 6, 6]], VIEW)
+        add_map(metrics_, "b", 0, [2.0, 1.0], _map_of([0, 0, 2, 2]), [[8, 8, 10, 10]], VIEW)
+    area = _map_of([0, 0, 5, 2], faint=[0, 0, 10, 2])  # 10 of 100 pixels, 20 below 0.5
+    add_map(scored, "c", 1, [1.0, 2.0], area, None, VIEW, empty=True)  # its class is predicted
+    add_map(scored, "d", 1, [2.0, 1.0], area, None, VIEW, empty=True)
+    add_map(scored, "e", 1, [2.0, 1.0], np.full((2, 2), 0.3), None, VIEW, empty=True)
+    figures, without = scored.result(0.3), plain.result(0.3)
+    assert figures["num_empty"] == 3
+    assert figures["false_area"] == pytest.approx((0 + 0.2 + 0) / 3)
+    assert figures["found_nothing"] == pytest.approx(2 / 3)
+    assert scored.result(0.6)["false_area"] == pytest.approx(0.1 / 3)
+    assert not {"num_empty", "false_area", "found_nothing"} & set(without)
+    for name in ("gt_known_loc", "miou_box", "outcomes", "baselines", "gt_known_loc_oracle"):
+        assert figures[name] == without[name]
+    assert figures["constant_maps"] == []  # nothing is wrong with a flat map where nothing is
+    assert figures["top1_cls"] == 3 / 5
+    json.dumps(figures, allow_nan=False)
+
+
 def test_duplicates_are_named_and_counted_once():
     scored = LocalizationMetrics()
     for box in ([2, 2, 6, 6], [0, 0, 2, 2]):

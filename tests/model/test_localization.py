@@ -124,8 +124,8 @@ def test_a_step_passes_the_classifier_twice_and_no_more(monkeypatch, weight, pas
 
 
 def test_total_is_the_weighted_sum_of_the_terms():
-    weights = dict(zip(losses.TERMS, (1.0, 0.5, 0.1, 0.2, 0.7, 3.0, 1.5), strict=True))
-    logs = train_on(toy(), batch(), loss_weights=weights)
+    weights = dict(zip(losses.TERMS, (1.0, 0.5, 0.1, 0.2, 0.7, 3.0, 1.5, 2.0), strict=True))
+    logs = train_on(toy(background_class="emu"), batch(), loss_weights=weights)
     assert logs["loss"] == pytest.approx(sum(weights[n] * logs[n] for n in losses.TERMS), rel=1e-5)
     assert all(logs[name] > 0 for name in losses.TERMS), "a term that is 0 proves nothing here"
 
@@ -271,9 +271,10 @@ def test_terms_set_in_at_their_shares_of_the_run(step, localization, erasing, ps
     model.compile(total_steps=100)
     model.optimizer.iterations.assign(step)
     got = {name: float(weight) for name, weight in model.current_weights().items()}
+    background = erasing  # which starts as localization does, and grows as erasing does
     shares = {
         "cls": 1, "cls_fg": localization, "bas": localization, "ac": localization,
-        "ae": erasing, "ae_fg": erasing, "pseudo": pseudo,
+        "ae": erasing, "ae_fg": erasing, "pseudo": pseudo, "background": background,
     }  # fmt: skip
     expected = {name: LOSS_WEIGHTS[name] * share for name, share in shares.items()}
     assert got == pytest.approx(expected, abs=1e-6)

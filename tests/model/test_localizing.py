@@ -243,3 +243,25 @@ def test_a_model_that_refines_finds_what_its_refined_map_says(pictures, tmp_path
 def test_an_unknown_refinement_is_refused():
     with pytest.raises(ValueError, match="Unknown `refine` 'crf'. Legal: none, guided."):
         toy(refine="crf")
+
+
+def test_nothing_is_found_where_the_background_class_is_predicted(pictures, tmp_path):
+    plain = varied(toy(thresholds={"mean": 0.4}))
+    name = plain.localize(pictures[0]).class_name
+    made = varied(toy(thresholds={"mean": 0.4}, background_class=name))
+    made.save(tmp_path / "model.keras")
+    made = wsol_tf.load(tmp_path / "model.keras")
+    assert made.background_class == name
+    nothing = made.localize(pictures[0])
+    assert (nothing.class_name, nothing.box) == (name, None)
+    assert nothing.score_map.shape == nothing.mask.shape == SIZES[0]
+    assert not nothing.mask.any() and not nothing.score_map.any()
+    assert nothing.boxes.shape == (0, 4)
+    other = next(other for other in CLASSES if other != name)
+    made = varied(toy(thresholds={"mean": 0.4}, background_class=other))
+    assert_found(made.localize(pictures[0]), plain.localize(pictures[0]))
+
+
+def test_a_background_class_is_one_of_the_classes():
+    with pytest.raises(ValueError, match="`background_class` 'sky' is none of the classes: cat"):
+        toy(background_class="sky")

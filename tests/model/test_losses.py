@@ -58,7 +58,7 @@ def maps(rng):
 
 
 def every_term(score_map, mask, labels, allowed=None):
-    """All seven by name; the erased features' score map is replaced by half of the other."""
+    """All by name; the erased features' score map is replaced by half of the other."""
     return {
         "cls": losses.classification(score_map, labels, allowed),
         "cls_fg": losses.foreground_classification(score_map, mask, labels, allowed),
@@ -70,10 +70,11 @@ def every_term(score_map, mask, labels, allowed=None):
             losses.class_activation(score_map, labels) * 0.5,
         ),
         "ac": losses.area_constraint(mask),
+        "background": losses.background(mask[..., None]),
     }
 
 
-def test_terms_names_all_seven(maps):
+def test_terms_names_all(maps):
     assert tuple(every_term(*maps)) == losses.TERMS
 
 
@@ -290,6 +291,34 @@ def test_pseudo_label_without_a_confident_position_is_zero_with_zero_gradient():
 
     np.testing.assert_array_equal(value(loss(mask)), [0, 0])
     np.testing.assert_array_equal(gradient(loss, mask)[0], np.zeros_like(mask))
+
+
+def test_background_by_hand():
+    # -log(1 - 0) is 0 and -log(1 - 1/2) is log 2: at one of four positions, then at one of eight.
+    half = np.array([[[[0.5], [0]], [[0], [0]]]], np.float32)
+    np.testing.assert_allclose(value(losses.background(half)), [math.log(2) / 4], rtol=1e-6)
+    two_maps = np.concatenate([half, np.zeros_like(half)], axis=-1)
+    np.testing.assert_allclose(value(losses.background(two_maps)), [math.log(2) / 8], rtol=1e-6)
+    empty = value(losses.background(np.zeros((1, 2, 2, 1), np.float32)))
+    np.testing.assert_array_equal(empty, [0])
+
+
+def test_background_of_a_full_mask_is_finite_and_pushes_every_position_down():
+    full = np.ones((1, 2, 2, 1), np.float32)
+    np.testing.assert_allclose(value(losses.background(full)), [-math.log(1e-7)], rtol=1e-6)
+    near = np.full((1, 2, 2, 1), 0.9, np.float32)
+    (down,) = gradient(losses.background, near)
+    np.testing.assert_allclose(down, np.full((1, 2, 2, 1), 10 / 4), rtol=1e-5)
+
+
+def test_the_mean_over_a_batch_is_that_over_the_images_a_value_applies_to():
+    values = np.array([1, np.inf, 3, 5], np.float32)
+    got = value(losses.over(np.array([True, False, True, False]), values))
+    np.testing.assert_allclose(got, [2, 0, 6, 0])
+    assert got.mean() == (1 + 3) / 2
+    np.testing.assert_array_equal(value(losses.over(np.zeros(4, bool), values)), [0] * 4)
+    ones = np.ones(3, np.float32)
+    np.testing.assert_array_equal(value(losses.over(np.ones(3, bool), ones)), ones)
 
 
 def test_zeros_everywhere_give_finite_values_and_gradients():

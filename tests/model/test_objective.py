@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers import toy
+from helpers import AT_ONCE, toy
 from wsol_tf import config
 from wsol_tf.model import losses, objective
 from wsol_tf.model.objective import LOSS_SETTINGS, LOSS_TERMS, LOSS_WEIGHTS, OBSERVED, Objective
@@ -16,7 +16,7 @@ from wsol_tf.model.schedule import RateDrops, Span
 
 
 def test_the_table_has_every_term_that_has_a_weight():
-    assert losses.TERMS == ("cls", "cls_fg", "ae", "ae_fg", "pseudo", "bas", "ac")
+    assert losses.TERMS == ("cls", "cls_fg", "ae", "ae_fg", "pseudo", "bas", "ac", "background")
     assert tuple(term.name for term in LOSS_TERMS) == losses.TERMS
     assert OBSERVED == ("ae_left", "ae_fg_left", "pseudo_coverage")
 
@@ -166,3 +166,45 @@ def test_the_erased_pass_is_left_out_until_its_term_sets_in():
         np.testing.assert_allclose(bas, expected_bas if sees_it else np.zeros(2), rtol=1e-5)
         for gradient, other in zip(gradients, expected, strict=True):
             np.testing.assert_allclose(gradient, other, rtol=1e-5, atol=1e-7)
+
+
+def test_pictures_without_any_object_learn_their_class_and_an_empty_mask_alone():
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    labels = np.array([0, 2, 1, 2])
+    plain, _, _ = Objective().terms(toy(), images, labels, training=False)
+    own, _, _ = Objective().terms(toy(background_class="emu"), images, labels, training=False)
+    assert list(plain) == list(own) == list(losses.TERMS)
+    np.testing.assert_array_equal(plain["background"], np.zeros(4))
+    np.testing.assert_array_equal(own["cls"], plain["cls"])
+    for name in ("cls_fg", "ae", "ae_fg", "pseudo", "bas", "ac"):
+        # The mean over the batch is that over the two pictures with an object.
+        np.testing.assert_allclose(own[name], plain[name] * np.array([2.0, 0, 2, 0]), rtol=1e-6)
+        assert np.asarray(plain[name]).all(), name
+    maps = toy()(images)["localization_map"]
+    np.testing.assert_allclose(
+        own["background"], losses.background(maps) * np.array([0.0, 2, 0, 2]), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("label", [0, 2])
+def test_a_batch_of_one_kind_has_zeros_and_no_nan_in_the_terms_of_the_other(label):
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    model = toy(background_class="emu")
+    values, _, _ = Objective().terms(model, images, np.full(2, label), training=True)
+    silent = ("background",) if label == 0 else ("cls_fg", "ae", "ae_fg", "pseudo", "bas", "ac")
+    for name in losses.TERMS:
+        assert np.isfinite(values[name]).all()
+        assert (name in silent) == (not np.asarray(values[name]).any()), name
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_steps_on_pictures_without_any_object_empty_every_map(channels):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
+    model = toy(channels, background_class="emu")
+    before = model.localizer(model.feature_extractor(images)).numpy().mean((0, 1, 2))
+    model.compile(total_steps=10, **AT_ONCE, run_eagerly=True)
+    for _ in range(5):
+        model.train_on_batch(images, np.full(8, 2))
+    after = model.localizer(model.feature_extractor(images)).numpy().mean((0, 1, 2))
+    assert (after < before).all()

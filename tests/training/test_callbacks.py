@@ -60,11 +60,11 @@ def test_the_ledger_tells_writes_and_logs_each_epoch(tmp_path):
         "Epoch 1/2, step 4/8: loss 3.000, top1_cls 0.500, area 2.000, rate 0.01; "
         "20.0 images/s, 2 s left.",
         "  cls 2.000 (8%), cls_fg 2.000 (8%), ae 2.000 (8%), ae_fg 2.000 (8%), "
-        "pseudo 2.000 (8%), bas 2.000 (8%), ac 2.000 (8%)",
+        "pseudo 2.000 (8%), bas 2.000 (8%), ac 2.000 (8%), background 2.000 (8%)",
         "Epoch 2/2, step 8/8: loss 1.000, top1_cls 0.500, area 2.000, rate 0.01, "
         "held-out gt_known 0.750; 10.0 images/s, 0 s left.",
         "  cls 2.000 (25%), cls_fg 2.000 (25%), ae 2.000 (25%), ae_fg 2.000 (25%), "
-        "pseudo 2.000 (25%), bas 2.000 (25%), ac 2.000 (25%)",
+        "pseudo 2.000 (25%), bas 2.000 (25%), ac 2.000 (25%), background 2.000 (25%)",
     ]
     rows = history_of(tmp_path)
     assert [row["loss"] for row in rows] == ["3.0", "1.0"]

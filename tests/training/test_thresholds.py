@@ -130,3 +130,17 @@ def test_presence_is_chosen_on_held_out_pictures_alone(model, pictures):
         present = np.zeros(logits.shape, bool)
         present[np.arange(len(logits)), [pairs[i].label for i in positions]] = True
         assert found.presence == choose_presence_threshold(logits, present)
+
+
+def test_pictures_without_any_object_say_nothing_of_a_threshold(model, pictures):
+    empty = pictures.classes[0]
+    (label,) = pictures.labels[0]
+    assert label == 0
+    with_empty = tiny_model(pictures.classes, background_class=empty)
+    with_empty.compile(run_eagerly=True, total_steps=1)
+    others = [i for i, own in enumerate(pictures.labels) if 0 not in own]
+    chosen = choose_by_rule(with_empty, pictures, [0, others[0]], "mean")
+    expected = choose_by_rule(model, subset(pictures, others), [0], "mean")
+    assert chosen.by_rule == expected.by_rule and chosen.quartiles == expected.quartiles
+    assert chosen.num_images == {"maps": len(others), "boxes": 1}
+    assert chosen.held.tolist() == [0, others[0]]  # the first is scored all the same

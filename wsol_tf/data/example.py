@@ -9,6 +9,22 @@ from numpy.typing import ArrayLike
 IGNORE = 255  # the mask value of pixels that count neither as object nor as background
 
 
+class StandardTruth(NamedTuple):
+    """What wsolevaluation's own lists say of a picture, as they say it; see `Example.standard`.
+
+    Attributes:
+        boxes: int64 [num_boxes, 4], x0, y0, x1, y1 in whole pixels, the last ones inclusive.
+        size: height and width that the lists give the picture; None where they give none.
+        masks: of each instance bool [height, width], of any size.
+        ignored: bool [height, width], pixels that are not judged unless they are object, or None.
+    """
+
+    boxes: np.ndarray
+    size: tuple[int, int] | None
+    masks: tuple[np.ndarray, ...] = ()
+    ignored: np.ndarray | None = None
+
+
 class Example(NamedTuple):
     """One picture with what is known about it, as numpy arrays.
 
@@ -21,6 +37,8 @@ class Example(NamedTuple):
         mask: uint8 [height, width], 0 background, 1 + class id, 255 ignore; [0, 0] means none.
         image_id: string, unique in the data set.
         size: int32 [2], height and width of the picture as it was stored.
+        standard: what the lists of wsolevaluation say, which stays as it is when the picture is
+            resized or cropped; None for every other kind of data.
     """
 
     image: np.ndarray
@@ -30,6 +48,7 @@ class Example(NamedTuple):
     mask: np.ndarray
     image_id: str
     size: np.ndarray
+    standard: StandardTruth | None = None
 
 
 def make_example(

@@ -15,6 +15,7 @@ from wsol_tf.data.image_folder import open_image_folder
 from wsol_tf.data.parts import parse_split, take_fold, unite
 from wsol_tf.data.shapes import open_shapes
 from wsol_tf.data.source import Report, Source, StopAtBadImage, subset
+from wsol_tf.data.standard_lists import open_wsolevaluation
 from wsol_tf.data.voc_folder import open_voc_folder
 
 # What is read from files of the user's own; a slice of a split is made here.
@@ -23,6 +24,7 @@ FILE_KINDS: dict[str, Callable[..., Source]] = {
     "csv": open_csv,
     "coco": open_coco,
     "voc_folder": open_voc_folder,
+    "wsolevaluation": open_wsolevaluation,
 }
 # The other ones but the drawn pictures are public: prepared and sliced by tfds.
 PUBLIC = tuple(name for name in config.choices("dataset") if name not in ("shapes", *FILE_KINDS))
@@ -36,6 +38,7 @@ def open_dataset(
     data_dir: str | os.PathLike = "",
     split: str = "train",
     *,
+    image_dir: str | os.PathLike = "",
     classes: Sequence[str] | None = None,
     seed: int = 0,
     image_size: int = 256,
@@ -43,6 +46,7 @@ def open_dataset(
     download: bool = True,
     single_class: bool = False,
     on_bad_image: str = "skip",
+    pictures_needed: bool = True,
 ) -> Source:
     """Opens one split of a data set; pictures are read later, when they are asked for.
 
@@ -51,12 +55,14 @@ def open_dataset(
 
     Args:
         kind: `shapes` (drawn), `image_folder`, `csv`, `coco`, `voc_folder` (your own files),
-            `voc`, `voc2007`, `caltech_birds2011`, `imagenet2012`, `oxford_iiit_pet` (public), or
-            what `register_dataset` made known; docs/data.md describes each.
+            `wsolevaluation` (its lists), `voc`, `voc2007`, `caltech_birds2011`, `imagenet2012`,
+            `oxford_iiit_pet` (public), or what `register_dataset` made known; docs/data.md
+            describes each.
         data_dir: its folder (`shapes` has none); of public ones that of tensorflow_datasets or ''.
         split: such as `train`; a slice, `train[:90%]`; a sum, `train+val`; or one of five folds
             and all but it, `train+val[fold=2/5]` and `train+val[fold!=2/5]`; see docs/data.md.
             Where your own files have no `val`, `valid`, `validation` and `dev` are looked for.
+        image_dir: where the pictures and masks are that the lists of `wsolevaluation` name.
         classes: class names that fix the ids, such as a trained model's; None: the data set's.
         seed: fixes drawn pictures, and the choice that `num_examples` makes.
         image_size: side in pixels that crops are cut from, 8/7 of the network's input. Pictures
@@ -66,6 +72,8 @@ def open_dataset(
         single_class: leave out pictures with several classes.
         on_bad_image: `skip` pictures that cannot be read and name them in `source.report`, or
             `fail` with StopAtBadImage, a ValueError, at the first.
+        pictures_needed: `wsolevaluation` alone: whether a picture has to be there; otherwise a gray
+            one stands for it, which is enough where stored score maps are scored.
 
     Returns:
         A Source with at least one picture. Images are uint8 [height, width, 3], RGB in 0..255;
@@ -85,6 +93,7 @@ def open_dataset(
         "classes": None if classes is None else tuple(classes),
         "image_size": image_size,
         "report": Report(on_bad_image),
+        **_options_of_lists(kind, files.expanded(image_dir), pictures_needed),
     }
     if kind == "shapes":
         options |= {"seed": seed, "num_examples": num_examples}
@@ -92,6 +101,18 @@ def open_dataset(
     source = _open_whole(kind, data_dir, whole, download, options)
     source = _chosen(source, single_class, num_examples, seed)
     return take_fold(source, fold) if fold else source
+
+
+def _options_of_lists(kind, image_dir, pictures_needed):
+    """What the lists of wsolevaluation need and nothing else takes."""
+    if kind == "wsolevaluation":
+        return {"image_dir": image_dir, "pictures_needed": pictures_needed}
+    if image_dir:
+        raise ValueError(
+            f"Data set '{kind}' has its pictures in `data_dir`; `image_dir` is for "
+            "'wsolevaluation' alone."
+        )
+    return {}
 
 
 def _open_whole(kind, data_dir, split, download, options):

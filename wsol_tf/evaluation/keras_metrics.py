@@ -212,6 +212,7 @@ class LocalizationScores(keras.callbacks.Callback):
             offset=model.offset,
             refine=model.refine,
             top_k=model.top_k,
+            background_id=model.background_id,
         )
         scored = accumulate(pairs, [model.map], thresholds=[self.threshold])[model.map]
         figures = scored.result(self.threshold)

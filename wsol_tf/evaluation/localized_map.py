@@ -226,6 +226,20 @@ class LocalizedMap:
         return mask_ious_at(self.score_map, mask, self.cuts) * self.is_finite
 
     @functools.cached_property
+    def false_areas(self) -> np.ndarray | None:
+        """Share of the view that the mask at each of `cuts` takes in a picture without any object.
+
+        float64 `[num_thresholds + 1]`; 0 where that class is predicted, for then nothing is found.
+        None where the picture may have an object.
+        """
+        if not self.pair.empty:
+            return None
+        if self.class_rank[0] == 0:
+            return np.zeros(len(self.cuts))
+        masks = (score_maps.threshold_mask(self.score_map, cut) for cut in self.cuts)
+        return np.array([mask.mean() for mask in masks])
+
+    @functools.cached_property
     def class_rank(self) -> tuple[float, bool]:
         """Rank of the pair's class and whether the scores are finite, see `rank_of`.
 

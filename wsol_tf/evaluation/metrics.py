@@ -32,6 +32,7 @@ class ScoredPair:
         num_boxes: true boxes in the view; None where the data has none.
         box_ious, outcomes, mask_ious: at each threshold and then at Otsu's, see `LocalizedMap`.
         centered_ious: IoUs of the centred boxes of CENTERED_AREAS; None without boxes.
+        false_areas: see `LocalizedMap`; None where the picture may have an object.
     """
 
     rank: float
@@ -44,6 +45,7 @@ class ScoredPair:
     outcomes: np.ndarray | None
     mask_ious: np.ndarray | None
     centered_ious: np.ndarray | None
+    false_areas: np.ndarray | None = None
 
 
 def _scored(localized: LocalizedMap) -> ScoredPair:
@@ -56,13 +58,14 @@ def _scored(localized: LocalizedMap) -> ScoredPair:
         rank=rank,
         suggested_threshold=localized.suggested_threshold,
         bad_map=not localized.is_finite,
-        constant_map=localized.is_constant,
+        constant_map=localized.is_constant and not localized.pair.empty,
         bad_scores=not finite_scores,
         num_boxes=None if true_boxes is None else len(true_boxes),
         box_ious=localized.box_ious,
         outcomes=localized.outcomes,
         mask_ious=localized.mask_ious,
         centered_ious=centered,
+        false_areas=localized.false_areas,
     )
 
 
@@ -241,6 +244,7 @@ class LocalizationMetrics:
             **self._oracles(),
             "outcomes": self._count_outcomes(column),
             "baselines": self._baselines(),
+            **self._empty_pictures(column),
             "num_images": len({image_id for image_id, _ in keys}),
             "num_pairs": len(pairs),
             "pairs_without_box": self._named(lambda pair: pair.num_boxes == 0),
@@ -310,6 +314,17 @@ class LocalizationMetrics:
             return None
         counts = np.bincount(found[:, column], minlength=len(OUTCOMES))
         return dict(zip(OUTCOMES, counts.tolist(), strict=True))
+
+    def _empty_pictures(self, column):
+        """What is found in the pictures without any object, where the data have some."""
+        areas = [p.false_areas[column] for p in self._pairs.values() if p.false_areas is not None]
+        if not areas:
+            return {}
+        return {
+            "num_empty": len(areas),
+            "false_area": float(np.mean(areas)),
+            "found_nothing": float(np.mean(np.equal(areas, 0))),
+        }
 
     def _baselines(self):
         """Scores boxes that look at no picture: the whole view, and the best centred box."""

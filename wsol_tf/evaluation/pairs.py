@@ -15,6 +15,7 @@ from wsol_tf.data.images import BadImage
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
 from wsol_tf.evaluation.suggestion import colours_of
+from wsol_tf.evaluation.wsolevaluation import combine_masks, resize_boxes
 from wsol_tf.model import alignment, refinement
 from wsol_tf.model.score_maps import PLAIN, map_of
 
@@ -42,6 +43,13 @@ class Pair:
         activation: positive part of the class's score map F_c, `[h, w]`, or None.
         colours: the view as `suggestion.colours_of` gives it, with an activation; else None.
         present: whether the class is in the picture; False for one that is only found there.
+        empty: whether the class is that of pictures without any object: there are no boxes and no
+            mask to compare with.
+        standard_boxes: int64 `[num_boxes, 4]`, the boxes that wsolevaluation's own lists have, in
+            pixels of the 224 x 224 that it scores in, see `wsolevaluation.resize_boxes`; None for
+            other data.
+        standard_mask: uint8 `[224, 224]`, its mask there, see `wsolevaluation.combine_masks`, or
+            None.
     """
 
     position: int
@@ -57,6 +65,9 @@ class Pair:
     activation: np.ndarray | None = None
     colours: np.ndarray | None = None
     present: bool = True
+    empty: bool = False
+    standard_boxes: np.ndarray | None = None
+    standard_mask: np.ndarray | None = None
 
     @property
     def probabilities(self) -> np.ndarray | None:
@@ -92,6 +103,7 @@ class Method:
         top_k: classes that the map "topk" averages over.
         own_maps: gives maps that `predict` does not.
         ten_crop: whether the class comes from ten crops together.
+        background_id: id of the class of pictures without any object, or None.
         presence: probability from which on a class counts as found in a picture, as its
             highest-ranked one always does; None: which classes are there can't be said.
         min_area: which components of a mask are objects, see `score_maps.components`.
@@ -108,6 +120,7 @@ class Method:
     top_k: int = 5
     own_maps: Callable[[list[Example]], dict[str, Any]] | None = None
     ten_crop: bool = False
+    background_id: int | None = None
     presence: float | None = None
     min_area: float = 0.0
     max_objects: int = 0
@@ -139,6 +152,7 @@ class Method:
             top_k=self.top_k,
             own_maps=self.own_maps,
             ten_crop=self.ten_crop,
+            background_id=self.background_id,
             **options,
         )
 
@@ -189,6 +203,7 @@ def method_of(
         refine=model.refine,
         top_k=top_k or model.top_k,
         ten_crop=ten_crop,
+        background_id=model.background_id,
         presence=1.0 if model.presence_threshold is None else model.presence_threshold,
     )
 
@@ -218,6 +233,7 @@ def predict_pairs(
     top_k: int = 5,
     own_maps: Callable[[list[Example]], dict[str, Any]] | None = None,
     ten_crop: bool = False,
+    background_id: int | None = None,
     presence: float | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> Iterator[Pair]:
@@ -238,6 +254,7 @@ def predict_pairs(
         own_maps: function of a batch (Examples) that returns a dict kind -> one map per picture:
             `[h, w]`, `[h, w, classes]`, or a dict label -> `[h, w]`; or "logits".
         ten_crop: whether logits are of ten crops, see `transforms.ten_crop_probabilities`.
+        background_id: id of the class of pictures without any object, or None.
         presence: yield pairs that are not `present` as well, with one map, see `own_kind`: of each
             class that is not in the picture and has this probability or more, or the highest.
         progress: called with the number of pictures done, after each batch.
@@ -247,6 +264,7 @@ def predict_pairs(
     """
     position_of = {source.image_ids[position]: int(position) for position in positions}
     options = {"kinds": kinds, "offset": offset, "refine": refine, "top_k": top_k}
+    options |= {"presence": presence, "background_id": background_id}
     done = 0
     for batch in evaluation_batches(source, positions, view, batch_size):
         images = np.stack([example.image for example in batch])
@@ -259,9 +277,7 @@ def predict_pairs(
         for i, example in enumerate(batch):
             own = {name: value[i] for name, value in outputs.items()}
             own_logits = None if logits is None else logits[i]
-            yield from _pairs_of_picture(
-                source, at[i], example, own, own_logits, presence=presence, **options
-            )
+            yield from _pairs_of_picture(source, at[i], example, own, own_logits, **options)
         done += len(at)
         if progress:
             progress(done)
@@ -286,13 +302,25 @@ def _ten_crop_logits(predict, source, positions, batch, view):
 
 
 def _pairs_of_picture(
-    source, position, example, outputs, logits, *, kinds, offset, refine, top_k, presence
+    source,
+    position,
+    example,
+    outputs,
+    logits,
+    *,
+    kinds,
+    offset,
+    refine,
+    top_k,
+    presence,
+    background_id,
 ):
     """Yields the pairs of one picture; `outputs` are its rows of a batch."""
     colours = colours_of(example.image) if "score_map" in outputs else None
     of_localizer = [kind for kind in kinds if kind not in ("cam", *outputs)]
     present = example.labels.tolist()
-    for label in [*present, *_only_found(present, logits, presence)]:
+    found = _only_found(present, logits, presence)
+    for label in [*present, *(label for label in found if label != background_id)]:
         allowed = competing_classes(example.labels, label, len(source.classes))
         maps = {}
         for kind in kinds if label in present else (own_kind(kinds),):
@@ -302,21 +330,38 @@ def _pairs_of_picture(
                 maps[kind] = alignment.placed(maps[kind], offset)
                 if refine == "guided" and kind != PLAIN:
                     maps[kind] = refinement.refine(maps[kind], example.image)
+        empty = label == background_id
+        has_boxes, has_mask = source.has_boxes and not empty, example.mask.size and not empty
         yield Pair(
             position=position,
             image=example.image,
             image_id=example.image_id,
             size=tuple(example.size.tolist()),
             label=label,
-            boxes=example.boxes[example.box_labels == label] if source.has_boxes else None,
-            mask=_class_mask(example.mask, label) if example.mask.size else None,
+            boxes=example.boxes[example.box_labels == label] if has_boxes else None,
+            mask=_class_mask(example.mask, label) if has_mask else None,
             present=label in present,
             allowed=allowed,
             logits=logits,
             maps=maps,
             activation=_activation(outputs, label),
             colours=colours,
+            empty=empty,
+            **({} if empty else _standard_truth(example.standard)),
         )
+
+
+def _standard_truth(standard):
+    """What the lists of wsolevaluation say of a picture, as its code makes it to be scored."""
+    if standard is None:
+        return {}
+    found = {}
+    if standard.size is not None and len(standard.boxes):
+        height, width = standard.size
+        found["standard_boxes"] = resize_boxes(standard.boxes, (width, height))
+    if standard.masks:
+        found["standard_mask"] = combine_masks(standard.masks, standard.ignored)
+    return found
 
 
 def _only_found(present, logits, presence):

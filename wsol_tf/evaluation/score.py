@@ -261,6 +261,9 @@ def prediction(localized: LocalizedMap, view: View, class_names: Sequence[str]) 
         "threshold": localized.threshold,
         "box": _rounded(view.to_picture(localized.box, *pair.size)),
     }
+    if (areas := localized.false_areas) is not None:
+        line["false_area"] = float(areas[localized.column])
+        line["box"] = line["box"] if line["false_area"] else None
     boxes, ious, outcomes = pair.boxes, localized.box_ious, localized.outcomes
     if boxes is not None and ious is not None and outcomes is not None:  # all or none are there
         line["true_boxes"] = [_rounded(view.to_picture(box, *pair.size)) for box in boxes]

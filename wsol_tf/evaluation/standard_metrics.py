@@ -8,7 +8,13 @@ import numpy as np
 from wsol_tf.data.transforms import View
 from wsol_tf.evaluation import wsolevaluation
 from wsol_tf.evaluation.localized_map import LocalizedMap
-from wsol_tf.evaluation.wsolevaluation import CONTOURS, METRICS, BoxAccuracy, PixelPrecision
+from wsol_tf.evaluation.wsolevaluation import (
+    CONTOURS,
+    METRICS,
+    SIZE,
+    BoxAccuracy,
+    PixelPrecision,
+)
 
 
 class StandardMetrics:
@@ -32,17 +38,28 @@ class StandardMetrics:
         self.pixels = PixelPrecision() if {*metrics} - {*CONTOURS} else None
 
     def add(self, localized: LocalizedMap) -> None:
-        """Scores the raw map of a pair; boxes and masks count where the pair has them."""
+        """Scores the raw map of a pair; boxes and masks count where the pair has them.
+
+        Of a whole picture of wsolevaluation's own lists, their boxes and masks are used as they
+        stand, and a stored map that is as that code wants it is not stretched.
+        """
         if not self.metrics:
             return
         pair, raw_map = localized.pair, localized.raw_map
         problem = wsolevaluation.problem_of(raw_map, raw=True)
-        score_map = wsolevaluation.standard_map(raw_map, *localized.view_size)
-        if self.boxes and pair.boxes is not None:
-            boxes = whole_pixel_boxes(pair.boxes, pair.size, self.view)
+        boxes, mask, as_it_is = pair.standard_boxes, pair.standard_mask, False
+        size = SIZE, SIZE
+        if self.view.kind != "whole" or (boxes is None and mask is None):
+            size, mask, boxes = localized.view_size, pair.mask, pair.boxes
+            if boxes is not None:
+                boxes = whole_pixel_boxes(boxes, pair.size, self.view)
+        elif localized.kind == "stored" and _is_standard(raw_map):
+            as_it_is = True
+        score_map = raw_map if as_it_is else wsolevaluation.standard_map(raw_map, *size)
+        if self.boxes and boxes is not None:
             self.boxes.add(pair.image_id, score_map, boxes, problem=problem)
-        if self.pixels and pair.mask is not None:
-            self.pixels.add(pair.image_id, score_map, pair.mask, problem=problem)
+        if self.pixels and mask is not None:
+            self.pixels.add(pair.image_id, score_map, mask, problem=problem)
 
     def merge(self, other: "StandardMetrics") -> None:
         """Adds the pairs of another accumulator of the same metrics."""
@@ -58,6 +75,12 @@ class StandardMetrics:
             if accumulator and accumulator.num_images:
                 figures |= accumulator.result()
         return {name: figures.get(name, {"value": None}) for name in self.metrics}
+
+
+def _is_standard(raw_map):
+    """Whether wsolevaluation's command scores a map as it stands: it is 224 x 224, in 0..1."""
+    problem = wsolevaluation.problem_of(raw_map, shape=(SIZE, SIZE))
+    return problem in (None, "constant")
 
 
 def whole_pixel_boxes(boxes: np.ndarray, size: tuple[int, int], view: View) -> np.ndarray:

@@ -95,6 +95,7 @@ def _build_parts(config, classes, backbone, preprocessing):
         mirror=config.mirror,
         top_k=config.top_k,
         resize_size=config.crop_from,
+        background_class=config.background_class or None,
     )
     model.loaded_weights = loaded
     return model
@@ -153,7 +154,8 @@ def compile_model(
         ),
         loss_weights={
             name: getattr(config, f"{name}_weight") for name in losses.TERMS if name != "cls"
-        },
+        }
+        | ({} if config.background_class else {"background": 0.0}),
         total_steps=math.ceil(config.epochs * steps_per_epoch) if steps_per_epoch else None,
         jit_compile={"auto": "auto", "on": True, "off": False}[config.jit_compile],
         **{name: getattr(config, name) for name in LOSS_SETTINGS},

@@ -40,6 +40,22 @@ def class_names(classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(classes)
 
 
+def background_id(name: str | None, classes: Sequence[str]) -> int | None:
+    """Returns the id of the class of pictures without any object; None where none is named.
+
+    Raises:
+        ValueError: it is not one of the classes.
+    """
+    if name is None:
+        return None
+    if name not in classes:
+        raise ValueError(
+            f"`background_class` '{name}' is none of the classes: {', '.join(classes)}. Name the "
+            "class of the pictures without any object, or leave it empty."
+        )
+    return tuple(classes).index(name)
+
+
 def check_batch(labels: Any, allowed: Any) -> None:
     """Refuses training batches that would fail later with an error that explains nothing.
 

@@ -1,4 +1,4 @@
-"""The model: feature extractor, classifier and localizer trained together with seven losses."""
+"""The model: feature extractor, classifier and localizer, trained together."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -43,6 +43,7 @@ class Localization(Localizing, keras.Model):
             pictures; None: `localize` must be given one to find objects of several classes.
         resize_size: side in pixels that pictures were resized to before the crop of training;
             None: 8/7 of the input's side.
+        background_class: which of the classes is that of pictures without any object; None: none.
         offset: (down, right) by which F_cam lies beside the objects, in positions, see
             `alignment.measure`. Its maps are moved back by it wherever they become a mask; the
             outputs of the network itself are as they are.
@@ -50,6 +51,7 @@ class Localization(Localizing, keras.Model):
             time. Training does not.
 
     Attributes:
+        background_id: the id of `background_class`, or None.
         input_size: side of the network's input in pixels.
         objective: the Objective that it is trained on.
         loaded_weights: a sentence on the weights that `build_model` started from; else empty.
@@ -71,6 +73,7 @@ class Localization(Localizing, keras.Model):
         thresholds: Mapping[str, float] | None = None,
         presence_threshold: float | None = None,
         resize_size: int | None = None,
+        background_class: str | None = None,
         offset: Sequence[float] = (0.0, 0.0),
         mirror: bool = False,
         **kwargs: Any,
@@ -80,6 +83,8 @@ class Localization(Localizing, keras.Model):
         self.classifier = classifier
         self.localizer = localizer
         self.classes = inputs.class_names(classes)
+        self.background_id = inputs.background_id(background_class, self.classes)
+        self.background_class = background_class
         thresholds = {} if thresholds is None else thresholds
         inputs.check_parts(map, refine, top_k, thresholds, presence_threshold, resize_size)
         inputs.check_placement(offset, mirror)
@@ -155,7 +160,7 @@ class Localization(Localizing, keras.Model):
         Args:
             optimizer: a Keras optimizer; None takes `group_sgd()` for this model. A schedule of
                 kind RateDrops follows the steps below.
-            loss_weights: term -> weight for some of the seven terms (losses.TERMS); the others
+            loss_weights: term -> weight for some of the terms (losses.TERMS); the others
                 keep objective.LOSS_WEIGHTS.
             total_steps: steps of the whole training, of which the starts and the ramps are shares;
                 None: those of each call of `fit`.
@@ -375,6 +380,7 @@ class Localization(Localizing, keras.Model):
             "thresholds": dict(self.thresholds),
             "presence_threshold": self.presence_threshold,
             "resize_size": self.resize_size,
+            "background_class": self.background_class,
             "offset": list(self.offset),
             "mirror": self.mirror,
         }

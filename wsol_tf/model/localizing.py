@@ -11,6 +11,8 @@ from wsol_tf.model import alignment, inputs, refinement, score_maps
 class Localizing:
     """The part of a Localization that its users call on their pictures."""
 
+    background_class: str | None = None  # that of pictures without any object
+
     def localize(
         self,
         image: np.ndarray,
@@ -45,7 +47,8 @@ class Localizing:
 
         Returns:
             score_maps.Found: score map, mask and boxes in pixels of the picture; predicted class
-            and its probability; the other classes in `others`.
+            and its probability; the other classes in `others`. Where the predicted class is the
+            `background_class`, the mask is empty and there is no box.
 
         Raises:
             ValueError: the picture has another dtype or shape, the map is unknown, the threshold is
@@ -119,7 +122,7 @@ class Localizing:
                 )
                 for i, image in enumerate(part)
             ]
-        return found
+        return [score_maps.without_background(each, self.background_class) for each in found]
 
     def _preparing(self, picture):
         """What is done to the localizer's map of a picture before the threshold cuts it."""

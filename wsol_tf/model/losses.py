@@ -1,4 +1,4 @@
-"""The seven losses of arXiv 2404.09475: pure functions, one value per image.
+"""The seven losses of arXiv 2404.09475 and one of our own: pure functions, a value per image.
 
 Shapes: logits `[batch, classes]`; score_map F_c `[batch, h, w, classes]`; foreground_mask F_fg
 `[batch, height, width]` in 0..1, at a whole multiple of the score map's resolution (2 in the
@@ -139,6 +139,34 @@ def background_activation_suppression(activation: Tensor, background_activation:
 def area_constraint(foreground_mask: Tensor) -> Tensor:
     """`ac`: mean of the foreground mask over all positions (equation 7)."""
     return ops.mean(_float(foreground_mask), axis=(1, 2))
+
+
+def background(localization_map: Tensor) -> Tensor:
+    """`background`: -mean log(1 - F_cam), the cross entropy of all maps with an empty mask.
+
+    For pictures that are known to show no object (our choice; no source). A value of 1 counts as
+    1 - 1e-7, whose logarithm is finite.
+
+    Args:
+        localization_map: F_cam `[batch, h, w, channels]` in 0..1.
+    """
+    return ops.mean(-ops.log(ops.maximum(1.0 - _float(localization_map), 1e-7)), axis=(1, 2, 3))
+
+
+def over(applies: Tensor, values: Tensor) -> Tensor:
+    """Values whose mean over the batch is that over the images they apply to; 0 for the others.
+
+    Args:
+        applies: bool `[batch]`.
+        values: float32 `[batch]`.
+
+    Returns:
+        float32 `[batch]`; all 0 where they apply to none.
+    """
+    # Chosen before anything is multiplied: 0 times an infinity would be no number.
+    chosen = ops.where(applies, values, 0.0)
+    applied = _float(applies)
+    return chosen * (ops.sum(ops.ones_like(applied)) / ops.maximum(ops.sum(applied), 1.0))
 
 
 def left_by_erasing(maps: Tensor, threshold: float, absolute: bool = False) -> Tensor:

@@ -24,6 +24,7 @@ class Term:
         start: setting for the share of the training before which the loss is off; empty: none.
         ramp: setting for the share of the training over which it grows to its weight; empty: at
             once.
+        pictures: "all"; "object", all but those of the background class; "background", those alone.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Term:
     arguments: str
     start: str = ""
     ramp: str = ""
+    pictures: str = "object"
 
     @property
     def needs_erased(self) -> bool:
@@ -43,7 +45,7 @@ class Term:
 
 
 LOSS_TERMS = (
-    Term("cls", losses.classification, "score_map labels allowed"),
+    Term("cls", losses.classification, "score_map labels allowed", pictures="all"),
     Term(
         "cls_fg",
         losses.foreground_classification,
@@ -78,6 +80,14 @@ LOSS_TERMS = (
         start="localization_start",
     ),
     Term("ac", losses.area_constraint, "mask", start="localization_start"),
+    Term(
+        "background",
+        losses.background,
+        "localization_map",
+        start="localization_start",
+        ramp="warmup",
+        pictures="background",
+    ),
 )
 OBSERVATIONS = (
     Term("ae_left", losses.left_by_erasing, "class_map ae_threshold"),
@@ -145,8 +155,8 @@ class Objective:
         """Passes a batch through a model, and computes its losses and what is observed besides.
 
         Args:
-            model: a Localization, or anything with `feature_extractor`, `classifier` and
-                `localizer`.
+            model: a Localization, or anything with `feature_extractor`, `classifier`, `localizer`
+                and `background_id`: the class of pictures without any object, or None.
             images: raw RGB in 0..255, `[batch, height, width, 3]`.
             labels: int `[batch]`.
             allowed: bool `[batch, classes]` or None, see `losses.cross_entropy`.
@@ -156,7 +166,8 @@ class Objective:
         Returns:
             (losses, logits, observations): name -> float32 `[batch]`, `[batch, classes]`, and name
             -> float32 `[batch]`. Losses that need the erased pass are 0 where they weigh nothing,
-            or nothing yet, for that pass would be wasted.
+            or nothing yet, for that pass would be wasted. Where a loss applies to some pictures
+            alone, its mean over the batch is that over these, see `losses.over`.
         """
         features = model.feature_extractor(images, training=training)
         score_map = model.classifier(features, training=training)
@@ -164,6 +175,7 @@ class Objective:
         mask = losses.of_class(localization_map, labels)
         offered = self.settings | {
             "score_map": score_map,
+            "localization_map": localization_map,
             "mask": mask,
             "labels": labels,
             "allowed": allowed,
@@ -173,6 +185,7 @@ class Objective:
             offered["refined_mask"] = refine_batch(ops.stop_gradient(mask), images)
         values = {term.name: term.of(offered) for term in LOSS_TERMS if not term.needs_erased}
         values |= self._erasing_terms(model, features, offered, weights, training=training)
+        values = _of_their_pictures(values, labels, model.background_id)
         offered["class_map"] = losses.of_class(score_map, labels)
         observed = {term.name: term.of(offered) for term in OBSERVATIONS}
         return values, ops.mean(score_map, axis=(1, 2)), observed
@@ -225,6 +238,19 @@ class Objective:
             return ops.clip((progress - start) / length, 0.0, 1.0)
 
         return {term.name: self.weights[term.name] * ramp(term) for term in LOSS_TERMS}
+
+
+def _of_their_pictures(values, labels, background_id):
+    """The values of each term on the pictures that it applies to, in the order of the table."""
+    if background_id is None:
+        values = values | {"background": ops.zeros_like(values["cls"])}
+    else:
+        is_background = ops.equal(ops.cast(labels, "int32"), background_id)
+        applies = {"object": ops.logical_not(is_background), "background": is_background}
+        for term in LOSS_TERMS:
+            if term.pictures != "all":
+                values[term.name] = losses.over(applies[term.pictures], values[term.name])
+    return {term.name: values[term.name] for term in LOSS_TERMS}
 
 
 def _classify_erased(classifier, features, mask, batch_statistics):

@@ -43,7 +43,8 @@ class Found:
             see `components`: x0, y0, x1, y1 edges in pixels, half-open, the largest first.
         scores: float32 `[N]`, the mean of the score map inside each component, 0..1.
         areas: int64 `[N]`, the pixels of each component.
-        box: float32 `[4]`, the first of the boxes; the whole picture where there is none.
+        box: float32 `[4]`, the first of the boxes; the whole picture where there is none, and None
+            where the predicted class says that there is no object, see `without_background`.
         class_name: the class of these objects: the predicted one, but for those in `others`.
         probability: of that class, 0..1.
         others: where all classes present were asked for, a Found for each of the others, the most
@@ -55,10 +56,38 @@ class Found:
     boxes: np.ndarray
     scores: np.ndarray
     areas: np.ndarray
-    box: np.ndarray
+    box: np.ndarray | None
     class_name: str | None
     probability: float | None
     others: tuple["Found", ...] = ()
+
+
+def without_background(found: Found, background_class: str | None) -> Found:
+    """Returns what is found of objects, where one class is that of pictures without any.
+
+    Args:
+        found: what is found of all classes.
+        background_class: that class; None: there is none.
+
+    Returns:
+        The same without that class among `others`. Where it is the predicted one, nothing is found:
+        a score map of zeros, an empty mask, no boxes, and None as the box.
+    """
+    if background_class is None:
+        return found
+    if found.class_name != background_class:
+        others = [each for each in found.others if each.class_name != background_class]
+        return dataclasses.replace(found, others=tuple(others))
+    return dataclasses.replace(
+        found,
+        score_map=np.zeros_like(found.score_map),
+        mask=np.zeros_like(found.mask),
+        boxes=found.boxes[:0],
+        scores=found.scores[:0],
+        areas=found.areas[:0],
+        box=None,
+        others=(),
+    )
 
 
 def averaged_channels(kind: str, channels: int, top_k: int) -> int | None:

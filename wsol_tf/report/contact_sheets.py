@@ -71,6 +71,14 @@ def examples_of_errors(
     return found
 
 
+def empty_pictures(predictions: Sequence[Prediction], each: int = 6) -> dict[str, list[Prediction]]:
+    """Picks pictures without any object, those in which most is found first; {} without such."""
+    ranked = sorted(
+        (line for line in predictions if "false_area" in line), key=lambda line: -line["false_area"]
+    )
+    return {"without object, most found first": ranked[:each]} if ranked else {}
+
+
 def draw_tiles(method: Method, source: Source, predictions: Sequence[Prediction]) -> Tiles:
     """Draws examples: the best, the median and the worst, and some of each kind of error.
 
@@ -82,7 +90,8 @@ def draw_tiles(method: Method, source: Source, predictions: Sequence[Prediction]
     Returns:
         dict heading -> list of (uint8 `[height, width, 3]`, caption).
     """
-    return draw(method, source, best_median_worst(predictions) | examples_of_errors(predictions))
+    chosen = best_median_worst(predictions) | empty_pictures(predictions)
+    return draw(method, source, chosen | examples_of_errors(predictions))
 
 
 def draw(method: Method, source: Source, sections: Mapping[str, Sequence[Prediction]]) -> Tiles:
@@ -106,11 +115,12 @@ def draw(method: Method, source: Source, sections: Mapping[str, Sequence[Predict
     drawn = {}
     for pair in method.pairs(kept, positions, kinds=[kind], batch_size=8):
         localized = LocalizedMap(pair, kind, threshold, measured)
+        nothing = pair.empty and localized.class_rank[0] == 0
         drawn[pair.image_id, source.classes[pair.label]] = pictures.triptych(
             pair.image,
             localized.score_map,
-            localized.mask,
-            localized.box,
+            np.zeros_like(localized.mask) if nothing else localized.mask,
+            None if nothing else localized.box,
             true_boxes=() if pair.boxes is None else pair.boxes,
             side=200,
         )
@@ -134,6 +144,9 @@ def caption(line: Prediction) -> str:
         text = line["label"]
     elif line["class"] != line["label"]:
         text += f" (true: {line['label']})"
+    if "false_area" in line:
+        found = "nothing found" if line["box"] is None else f"{line['false_area']:.0%} found"
+        text = f"{found}, {text}"
     if "iou" in line:
         # Cut, not rounded: 0.50 stands under what is right, 0.49 under what is not.
         text = f"IoU {np.floor(line['iou'] * 100 + 1e-9) / 100:.2f}, {text}"

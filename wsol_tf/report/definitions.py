@@ -58,6 +58,11 @@ DEFINITIONS = {
     "threshold_from": "Where the threshold comes from.",
     "gt_known_loc_otsu": "gt_known_loc with Otsu's threshold of each map instead of a fixed one; "
     "it needs no boxes.",
+    "num_empty": "Pictures of the class that stands for no object (background_class): they have no "
+    "box and are left out of every figure of localization.",
+    "false_area": "Mean over these pictures of the share that the mask takes; 0 where their class "
+    "is predicted, for then nothing is found.",
+    "found_nothing": "Share of these pictures in which nothing is found.",
     # figures whose threshold or box is the best on these pictures
     "gt_known_loc_oracle": "Highest gt_known_loc that any single threshold reaches on these very "
     "pictures: an upper bound, not a result.",

@@ -81,8 +81,7 @@ def write_predictions(
                 _draw(image, found, os.path.join(output_dir, name))
                 lines.append(_line(path, image, found, name, kind=kind, threshold=threshold))
                 print(json.dumps(lines[-1], allow_nan=False), file=file, flush=True)
-                caption = _caption(found)
-                log(f"{path}: {caption}{', ' if caption else ''}box {lines[-1]['box']}")
+                log(f"{path}: {_sentence(found, lines[-1]['box'])}")
     except BaseException as error:
         if not isinstance(error, ValueError):  # which is a sentence of its own
             done = len(lines) + len(skipped)
@@ -143,7 +142,7 @@ def _line(path, image, found, name, *, kind, threshold):
         "size": {"height": image.shape[0], "width": image.shape[1]},
         "class": found.class_name,
         "probability": found.probability,
-        "box": [round(float(edge), 2) for edge in found.box],
+        "box": None if found.box is None else [round(float(edge), 2) for edge in found.box],
         "objects": [_object(part, i) for part in _parts(found) for i in range(len(part.boxes))],
         "map": kind,
         "threshold": threshold,
@@ -177,6 +176,11 @@ def _caption(found):
             probability = "<1%"
         captions.append(" ".join(filter(None, [part.class_name, probability])))
     return ", ".join(captions)
+
+
+def _sentence(found, box):
+    what = "nothing found" if box is None else f"box {box}"
+    return ", ".join(filter(None, [_caption(found), what]))
 
 
 def _draw(image, found, stem):

@@ -51,6 +51,12 @@ def _further_lines(figures):
         values = [single[name] for name in ("gt_known_loc", "top1_loc", "miou_box", "miou_mask")]
         label = f"{single['num_pairs']} with a single class"
         lines.append(f"{label:26}" + "".join(f"{_number(value):>12}" for value in values))
+    if "num_empty" in figures:
+        label = f"{figures['num_empty']} without any object"
+        lines.append(
+            f"{label:26}  nothing found in "
+            f"{figures['found_nothing']:.1%}, mask over {figures['false_area']:.1%} on average"
+        )
     for name in METRICS:
         found = figures.get(name)
         if found and found["value"] is not None:

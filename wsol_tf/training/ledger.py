@@ -144,7 +144,9 @@ def format_terms(row: dict[str, float]) -> str:
     """Returns a line with each term's mean, and its share of the total loss as it was weighted."""
     total = row["loss"] or 1.0
     return ", ".join(
-        f"{name} {row[name]:.3f} ({row[f'weighted_{name}'] / total:.0%})" for name in losses.TERMS
+        f"{name} {row[name]:.3f} ({row[f'weighted_{name}'] / total:.0%})"
+        for name in losses.TERMS
+        if row[name] or name != "background"  # most data have no such class
     )
 
 
@@ -162,4 +164,7 @@ def write_curves(path: str, history: Sequence[dict[str, float]], weights: dict[s
     columns = {new: [row.get(name, np.nan) for row in history] for name, new in shown.items()}
     columns = {name: values for name, values in columns.items() if np.isfinite(values).any()}
     terms = {name: weights[name] for name in losses.TERMS}
+    if not weights["background"]:
+        del terms["background"]
+        columns.pop("background", None)
     files.write(path, pictures.as_png(charts.training_curves(columns, terms)))

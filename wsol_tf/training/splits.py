@@ -147,6 +147,7 @@ def open_split(config: Config, split: str, classes: Sequence[str] | None = None)
         config.dataset,
         config.data_dir,
         split,
+        image_dir=config.image_dir,
         classes=classes,
         seed=config.seed if config.data_seed < 0 else config.data_seed,
         image_size=resize_side(config.input_size, config.resize_size),

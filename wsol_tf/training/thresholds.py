@@ -28,7 +28,8 @@ class Chosen:
         num_images: rule -> number of pictures that it looked at.
         quartiles: of the thresholds that the pictures suggest one by one by the rule "maps", for
             the kind of map that is scored: the first, the median and the third.
-        held: positions of the held-out pictures that could be read.
+        held: positions of the held-out pictures that could be read, and of those without any
+            object, which say nothing of a threshold and were not read.
         presence: the probability from which on a class counts as present, see
             `choose_presence_threshold`.
     """
@@ -61,7 +62,10 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
     if model.refine != "none":
         kinds.append(PLAIN)
     view = transforms.View(model.input_size, model.resize_size)
-    positions = np.union1d(spread(source.labels, MAX_IMAGES), held).astype(np.int64)
+    usable = [i for i, labels in enumerate(source.labels) if model.background_id not in labels]
+    spread_out = spread([source.labels[i] for i in usable], MAX_IMAGES)
+    positions = np.union1d(np.array(usable)[spread_out], np.intersect1d(usable, held))
+    positions = positions.astype(np.int64)
     pairs = predict_pairs(
         model.predict_on_batch,
         source,
@@ -93,7 +97,9 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
             "boxes": len(of_held[kind].image_ids),
         },
         quartiles=all_of_them[kind].suggested_quartiles(),
-        held=np.array([i for i in held if source.image_ids[i] in read], np.int64),
+        held=np.array(
+            [i for i in held if source.image_ids[i] in read or i not in usable], np.int64
+        ),
         presence=choose_presence_threshold(
             np.stack([logits[source.image_ids[i]] for i in looked_at]), present
         ),

@@ -90,13 +90,16 @@ class Validation(keras.callbacks.Callback):
                     offset=self.model.offset,
                     refine=self.model.refine,
                     top_k=self.model.top_k,
+                    background_id=self.model.background_id,
                 )
             )
         if not scored:  # none of the pictures can be read
             return
         accumulators = accumulate(scored, [self.kind])
+        ids = [pair.image_id for pair in scored if not pair.empty]
+        with_object = {kind: metrics.subset(ids) for kind, metrics in accumulators.items()}
         try:
-            thresholds = choose_thresholds(accumulators, self.rule)
+            thresholds = choose_thresholds(with_object, self.rule)
         except ValueError:  # no box in view, or no finite map: no reason to end a long run
             thresholds = {self.kind: "otsu"}
         figures = accumulators[self.kind].result(thresholds[self.kind])

@@ -72,6 +72,16 @@ def test_files_of_moved_and_mirrored_maps_have_builtin_operations_alone(image):
         assert found.shape == (32, 32, 1)
 
 
+@pytest.mark.parametrize("map_", ["mean", "class:cat", "all"])
+def test_a_model_with_a_background_class_says_the_class_with_every_map(model, image, map_):
+    own = varied(tiny_model(CLASSES, top_k=3, background_class="bee"))
+    outputs = graphs.export_graph(own, ExportedMap.parse(map_)).predict_on_batch(image)
+    plain = graphs.export_graph(model, ExportedMap.parse(map_)).predict_on_batch(image)
+    np.testing.assert_array_equal(outputs["foreground_mask"], plain["foreground_mask"])
+    expected = model.predict_on_batch(image)["logits"]
+    np.testing.assert_allclose(outputs["class_scores"], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_a_model_of_mixed_precision_is_exported_in_float32(image, policy):
     trained = varied(tiny_model(("float16", "bee"), mixed_precision=policy))
