@@ -50,6 +50,9 @@ BACKBONES = {
         ),
     ),
 }
+# Features of `wsol_tf.pretrain`, made of drawn pictures: they come with the package.
+DRAWN_WEIGHTS = os.path.join(os.path.dirname(__file__), "drawn.weights.h5")
+DRAWN_NETWORK = ("mobilenet_v1", 0.25)
 _REGISTERED: dict[str, Callable[..., tuple[keras.Model, keras.Model]]] = {}
 
 
@@ -99,8 +102,9 @@ def build_extractor(
         input_size: side of the square input in pixels, a multiple of 32.
         output_stride: pixels of the input per position of F_f: 8 gives 28x28 from 224.
         dilation: whether the convolutions behind a removed stride are dilated.
-        weights: "imagenet" (downloaded by keras.applications), "none", or the path of a
-            `.weights.h5` or `.h5` file of the same keras.applications model.
+        weights: "imagenet" (downloaded by keras.applications), "drawn" (pretrained on drawn
+            pictures, for MobileNetV1 of width 0.25 and the data set `shapes`), "none", or the
+            path of a `.weights.h5` or `.h5` file of the same keras.applications model.
         bn_momentum: share of the old moving average that each training batch keeps.
 
     Returns:
@@ -127,7 +131,7 @@ def build_extractor(
     elif weights == "none":
         loaded = f"{name}: random weights"
     else:
-        matched = load_weights(clone, weights)
+        matched = load_weights(clone, DRAWN_WEIGHTS if weights == "drawn" else weights)
         loaded = f"{name}: {weights}, {matched} of {matched} layers matched"
 
     features = clone.get_layer(backbone.cut).output
@@ -232,10 +236,15 @@ def _application(name, width, input_size, weights):
             "ImageNet weights exist for widths 0.25, 0.5, 0.75 and 1.0. "
             f"Received: width={width}; take one of these, or `extractor_weights=none`."
         )
-    if weights not in ("imagenet", "none") and not os.path.isfile(weights):
+    if weights == "drawn" and (name, width) != DRAWN_NETWORK:
         raise ValueError(
-            f"`extractor_weights` must be 'imagenet', 'none' or the path of a weights file. "
-            f"Received: '{weights}', which is no file."
+            "The weights 'drawn' are those of mobilenet_v1 with `width=0.25`. "
+            f"Received: {name} with width={width}."
+        )
+    if weights not in ("imagenet", "drawn", "none") and not os.path.isfile(weights):
+        raise ValueError(
+            "`extractor_weights` must be 'imagenet', 'drawn', 'none' or the path of a weights "
+            f"file. Received: '{weights}', which is no file."
         )
     backbone = BACKBONES[name]
     image = keras.Input((input_size, input_size, 3), name="image")
