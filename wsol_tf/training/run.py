@@ -194,11 +194,6 @@ class Run:
             )
         if self.arrays is None:
             self.log(f"Feature extractor {self.model.loaded_weights}.")
-            if self.config.extractor_weights == "drawn" and self.source.name.split()[0] != "shapes":
-                self.log(
-                    "Warning: `extractor_weights=drawn` knows nothing but drawn textures. It is "
-                    "for the data set shapes; on photographs take imagenet."
-                )
         else:
             loop.restore(self.model, self.arrays)
             self.arrays = None
