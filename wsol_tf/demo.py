@@ -149,7 +149,7 @@ def verdict(metrics: dict[str, Any], quick: bool) -> str:
 
 def say_opening(output_dir: str, quick: bool) -> None:
     """Says what will happen, how long it takes, and what the features were made of."""
-    count, time_ = ("96", "a minute") if quick else ("600", "three to four minutes")
+    count, time_ = ("96", "a minute") if quick else ("600", "two minutes")
     programs.say(
         f"In about {time_} on two CPU cores, a network learns from {count} drawn pictures with one "
         "label each where\nthe objects are, is scored on others, and becomes a file for a phone.\n"
@@ -198,27 +198,27 @@ def demonstrate(output_dir: str, quick: bool) -> None:
     say_opening(output_dir, quick)
     files.write(log, "")
     run_stage(
-        "Train: one label per picture", 120, log, "wsol_tf.train", f"--flagfile={CONFIG}",
+        "Train: one label per picture", 70, log, "wsol_tf.train", f"--flagfile={CONFIG}",
         f"--output_dir={run_dir}", "--resume=false",
         *(["--num_examples=96", "--epochs=3"] if quick else []),
     )  # fmt: skip
     run_stage(
-        "Score on pictures that it never saw", 20, log, "wsol_tf.evaluate", f"--model={model}",
+        "Score on pictures that it never saw", 15, log, "wsol_tf.evaluate", f"--model={model}",
         "--dataset=shapes", f"--output_dir={scored}", *(["--num_examples=48"] if quick else []),
     )  # fmt: skip
     # On the 200 drawn pictures the usual limit of 0.01 can't be told from chance; 0.03 can.
     run_stage(
-        "Export: an int8 file, beside Keras", 40, log, "edge.export", f"--model={model}",
+        "Export: an int8 file, beside Keras", 25, log, "edge.export", f"--model={model}",
         f"--output_dir={edge}", "--formats=float32,int8", "--calibration_data=shapes",
         *(["--num_calibration=16", "--num_parity=16", "--max_drop=1", "--min_mask_iou=0"]
           if quick else ["--max_drop=0.03"]),
     )  # fmt: skip
     run_stage(
-        "Draw 12 pictures", 2, log, "wsol_tf.data.shapes", f"--output_dir={drawn}",
+        "Draw 12 pictures", 1, log, "wsol_tf.data.shapes", f"--output_dir={drawn}",
         "--num_images=12", "--size=224", "--split=test",
     )  # fmt: skip
     run_stage(
-        "Find the objects in them with that file", 10, log, "edge.predict",
+        "Find the objects in them with that file", 3, log, "edge.predict",
         f"--model={os.path.join(edge, 'localizer_int8.tflite')}", f"--output_dir={found}",
         os.path.join(drawn, "JPEGImages"),
     )  # fmt: skip
