@@ -7,7 +7,7 @@ arXiv 2101.08515; the formulas here are our own.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -15,8 +15,6 @@ import numpy as np
 SIDE = 320  # pixels of a tile: enough for a picture of 160 that is turned and shrunk
 TILES = 3  # tiles of each family
 MOST = 2.5  # values of a tile lie in -MOST..MOST
-
-Polygon = Sequence[tuple[float, float]]
 
 
 @functools.cache
@@ -77,7 +75,7 @@ def _waves(rng, degrees, periods, form):
             return np.tanh(1.6 * waves[0] * (waves[1] > 0))
 
 
-def _motifs(rng, polygons: Sequence[Polygon], lattice, jitter):
+def _motifs(rng, polygons, lattice, jitter):
     """A motif at every point of a lattice; where the points are jittered, turned at random."""
     canvas = np.zeros((SIDE, SIDE), np.uint8)
     steps = np.array(lattice, float)
