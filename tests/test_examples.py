@@ -13,6 +13,7 @@ from wsol_tf.data import shapes
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
+PYTHONPATH = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 LITTLE = ("--width=0.25", "--input_size=64", "--head_width=8", "--extractor_weights=none",
           "--epochs=1", "--validate_every=0")  # fmt: skip
 
@@ -21,7 +22,7 @@ def run(name, *arguments):
     """Runs an example as a user does; returns what it printed."""
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": PYTHONPATH}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
@@ -62,7 +63,8 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     for cell in notebook.cells:
         for old, new in (("EPOCHS = 8", "EPOCHS = 1"), ("PICTURES = 600", "PICTURES = 16")):
             cell.source = cell.source.replace(old, new)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # a notebook shows its figures
     client = nbclient.NotebookClient(
         notebook, timeout=600, resources={"metadata": {"path": tmp_path}}
     )
