@@ -25,7 +25,11 @@ An uncompressed zip follows the flatbuffer; `zipfile.ZipFile(path)` reads it:
          the trained model stores none,
      "refine": "guided" where a map is refined by the picture before the threshold cuts it, else
          "none", as in files that lack the key,
-     "normalization": {"scale": s, "offset": o, "in_graph": true},
+     "map_offset": [down, right], in positions, by which the localizer's map lay beside the objects,
+         "mirror": whether the map is the average with the mirror image's; for information, since
+         the graph does both,
+     "normalization": {"scale": s, "offset": o, "in_graph": true}: what the network itself does to
+         the bytes, numbers or one for each channel; "channels": "BGR" where it reverses them first,
      "input_size": [H, W], "output_size": [h, w], "format": "int8",
      "quantization": {output: [scale, zero_point]} of outputs in bytes,
      "versions": {"wsol_tf": ..., "tensorflow": ..., "keras": ...},
@@ -37,7 +41,7 @@ digest.
 
 From the map to mask and boxes: with "refine": "guided" first as `wsol_tf.model.refinement.refine`
 (a guided filter; its guide are the bytes that the network saw), then as
-`wsol_tf.model.score_maps.localize` and `component_boxes` (min-max to 0..1, bilinear to the
+`wsol_tf.model.score_maps.localize` and `components` (min-max to 0..1, bilinear to the
 picture's size, `> threshold`, the tight box of each 8-connected component, the largest first). The
 threshold is that of the refined map: without refinement it gives another mask.
 

@@ -136,17 +136,24 @@ def _window_means(side: int) -> np.ndarray:
 
 
 def localize(
-    score_map: np.ndarray, height: int, width: int, threshold: float | str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Goes from a map [h, w] to the map, mask, boxes and box of a picture, as in `Found`.
+    score_map: np.ndarray,
+    height: int,
+    width: int,
+    threshold: float | str,
+    *,
+    min_area: float = 0.0,
+    max_objects: int = 0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Goes from a map [h, w] to what `Found` has of a picture: map, mask, three of objects, box.
 
-    The threshold is 0..1, or "otsu" for the map's own. A constant map gives an empty mask.
+    The threshold is 0..1, or "otsu" for the map's own. A constant map gives an empty mask. See
+    `components` for the other two.
     """
     resized = resize_map(stretch(score_map), height, width)
     mask = resized > np.float32(otsu(resized) if threshold == "otsu" else threshold)
-    boxes = component_boxes(mask)
-    box = boxes[0] if len(boxes) else np.array([0, 0, width, height], np.float32)
-    return resized, mask, boxes, box
+    objects = components(mask, resized, min_area=min_area, max_objects=max_objects)
+    box = objects[0][0] if len(objects[0]) else np.array([0, 0, width, height], np.float32)
+    return resized, mask, *objects, box
 
 
 def stretch(score_map: np.ndarray) -> np.ndarray:
@@ -200,11 +207,16 @@ def otsu(score_map: np.ndarray) -> float:
     return float((best[0] + best[-1] + 2) / 512)
 
 
-def component_boxes(mask: np.ndarray) -> np.ndarray:
-    """Finds the tight box of each 8-connected component of a bool mask [height, width].
+def components(
+    mask: np.ndarray, score_map: np.ndarray, *, min_area: float = 0.0, max_objects: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Finds the 8-connected components of a bool mask [height, width] that count as objects.
 
-    As `wsol_tf.model.score_maps.component_boxes`: float32 [N, 4], x0, y0, x1, y1 edges in pixels,
-    half-open; the most pixels first, equally many in the order of first pixels, row by row.
+    As `wsol_tf.model.score_maps.components`: (boxes, scores, areas), the most pixels first,
+    equally many in the order of first pixels, row by row. boxes: float32 [N, 4], x0, y0, x1, y1
+    edges in pixels, half-open; scores: float32 [N], the mean of the map inside; areas: int64 [N],
+    pixels. Those with fewer pixels than the share `min_area` of the largest one's are left out; at
+    most `max_objects` are kept, 0: all.
     """
     # Runs of True along the rows; a column of False between rows ends each run in its row.
     stride = mask.shape[1] + 1
@@ -212,7 +224,7 @@ def component_boxes(mask: np.ndarray) -> np.ndarray:
     edges = np.flatnonzero(np.diff(padded.ravel(), prepend=False))
     starts, ends = edges[::2], edges[1::2]
     if not len(starts):
-        return np.zeros((0, 4), np.float32)
+        return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
     # Runs of the row below that touch a run, corners included, stand side by side in the list.
     touching = np.searchsorted(ends, starts + stride, "left")
     counts = np.searchsorted(starts, ends + stride, "right") - touching
@@ -224,7 +236,14 @@ def component_boxes(mask: np.ndarray) -> np.ndarray:
     lengths, rows, left = (ends - starts)[runs], starts[runs] // stride, starts[runs] % stride
     x0, x1 = np.minimum.reduceat(left, first), np.maximum.reduceat(left + lengths, first)
     boxes = np.stack([x0, rows[first], x1, np.maximum.reduceat(rows, first) + 1], axis=1)
-    return boxes[np.argsort(-np.add.reduceat(lengths, first), kind="stable")].astype(np.float32)
+    areas = np.add.reduceat(lengths, first)
+    of_runs = np.add.reduceat(
+        score_map[mask], np.cumsum(ends - starts) - (ends - starts), dtype=float
+    )
+    scores = np.add.reduceat(of_runs[runs], first) / areas
+    order = np.argsort(-areas, kind="stable")
+    order = order[areas[order] >= min_area * areas[order[0]]][: max_objects or None]
+    return boxes[order].astype(np.float32), scores[order].astype(np.float32), areas[order]
 
 
 def _roots(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ has medians, and ratios to the first file with the same threads. `network` is th
 ai_edge_litert and absl-py do: TensorFlow is not needed.
 """
 
+import contextlib
 import os
 import statistics
 import sys
@@ -109,10 +110,14 @@ def parse_threads(texts: Sequence[str]) -> list[int]:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
+    with contextlib.suppress(ImportError):  # this file runs where wsol_tf is not installed
+        from wsol_tf import quiet
+
+        quiet.hush()
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     values = flags.FLAGS
-    try:  # not programs.main: this file runs where wsol_tf is not installed
+    try:  # not programs.main, which may not be there
         if not values.models:
             raise ValueError("--models is empty: name .tflite files, with commas between them.")
         threads = parse_threads(values.threads)

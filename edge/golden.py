@@ -4,8 +4,8 @@
 
 writes golden.png (a drawn picture of 320 x 240, so that resizing and aspect are tested too, or the
 one that --image names), golden_mask.png (0 and 255, at the picture's size) and golden.json (the
-class that was asked for, boxes, box, class, probability, threshold, and how much a runtime may
-differ).
+class that was asked for, boxes with their scores and areas, box, class, probability, threshold, and
+how much a runtime may differ).
 """
 
 import json
@@ -47,6 +47,8 @@ def write(
     values = {
         "asked_class": asked,
         "boxes": found.boxes.tolist(),
+        "scores": found.scores.tolist(),
+        "areas": found.areas.tolist(),
         "box": found.box.tolist(),
         "class": found.class_name,
         "probability": found.probability,

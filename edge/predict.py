@@ -17,6 +17,7 @@ from edge.export.exported_map import ExportedMap
 from edge.runtime import LocalizerRuntime
 from wsol_tf import programs
 from wsol_tf.data.images import find_images
+from wsol_tf.predict import define_object_flags
 from wsol_tf.report.predictions import summary, to_stderr, write_predictions
 
 
@@ -28,6 +29,7 @@ def define_flags() -> None:
     flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
     flags.DEFINE_integer("num_threads", 2, "Threads of the interpreter.", lower_bound=1)
     programs.define_flags(["on_bad_image"])
+    define_object_flags()
 
 
 def predict(
@@ -37,6 +39,8 @@ def predict(
     *,
     class_name: str | None = None,
     threshold: float | str = "stored",
+    min_area: float = 0.0,
+    max_objects: int = 1,
     on_bad_image: str = "skip",
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Writes an overlay and a mask for each picture.
@@ -47,6 +51,8 @@ def predict(
         output_dir: folder to write to; it is made.
         class_name: with map "all", whose map is shown.
         threshold: a number in 0..1, "otsu", or "stored" for the one in the file.
+        min_area: see `LocalizerRuntime.localize`.
+        max_objects: see `LocalizerRuntime.localize`.
         on_bad_image: "skip" pictures that can't be read and name them, or "fail" at the first.
 
     Returns:
@@ -61,7 +67,13 @@ def predict(
     threshold = localizer.threshold if threshold == "stored" else threshold
     programs.make_output_dir(output_dir)
     return write_predictions(
-        functools.partial(localizer.localize, class_name=class_name, threshold=threshold),
+        functools.partial(
+            localizer.localize,
+            class_name=class_name,
+            threshold=threshold,
+            min_area=min_area,
+            max_objects=max_objects,
+        ),
         paths,
         output_dir,
         kind=str(shown),
@@ -78,6 +90,8 @@ def run(values: flags.FlagValues, *names: str) -> int:
         values.output_dir,
         class_name=values.class_name,
         threshold=programs.parse_threshold(values.threshold),
+        min_area=values.min_area,
+        max_objects=values.max_objects,
         on_bad_image=values.on_bad_image,
     )
     programs.say(summary(lines, skipped, values.output_dir))

@@ -4,7 +4,7 @@
 
     localizer = LocalizerRuntime("localizer_int8.tflite", num_threads=2)
     found = localizer.localize(image)  # uint8 [height, width, 3] RGB, any size
-    found.mask, found.boxes, found.box, found.class_name, found.probability
+    found.mask, found.boxes, found.scores, found.box, found.class_name, found.probability
 
 `edge/arrays.py` has what is done to arrays before and after the network. The two files stand alone:
 copy them side by side into any project, together with requirements-edge.txt.
@@ -42,7 +42,10 @@ class Found:
         score_map: float32 [height, width], stretched to 0..1.
         mask: bool [height, width], all positions above the threshold.
         boxes: float32 [N, 4], x0, y0, x1, y1 edges in pixels, half-open, of each 8-connected
-            component of the mask, the largest first; [0, 4] where the mask is empty.
+            component of the mask that counts as an object, the largest first; [0, 4] where the
+            mask is empty.
+        scores: float32 [N], the mean of the score map inside each component, 0..1.
+        areas: int64 [N], the pixels of each component.
         box: float32 [4], the first of the boxes; the whole picture where the mask is empty.
         class_name: the predicted class, or else the map's; None where the file knows neither.
         probability: of the predicted class, 0..1; None where the file has no classifier.
@@ -51,6 +54,8 @@ class Found:
     score_map: np.ndarray
     mask: np.ndarray
     boxes: np.ndarray
+    scores: np.ndarray
+    areas: np.ndarray
     box: np.ndarray
     class_name: str | None
     probability: float | None
@@ -114,18 +119,21 @@ class LocalizerRuntime:
 
     def localize(
         self, image: np.ndarray, *, class_name: str | None = None,
-        threshold: float | str | None = None,
+        threshold: float | str | None = None, min_area: float = 0.0, max_objects: int = 0,
     ) -> Found:  # fmt: skip
-        """Finds the object in a picture.
+        """Finds the objects in a picture.
 
         Args:
             image: uint8 [height, width, 3] RGB, any size.
             class_name: the class whose map is taken, with map "all"; else None.
             threshold: 0..1 or "otsu"; None takes the one stored in the file.
+            min_area: components of the mask with fewer pixels than this share of the largest one's
+                are no objects, 0..1.
+            max_objects: at most so many objects, the largest; 0: all.
 
         Raises:
-            ValueError: the image is no such array; the threshold is out of range; the class has no
-                map, or each class has one and none was chosen.
+            ValueError: the image is no such array; a number is out of range; the class has no map,
+                or each class has one and none was chosen.
             FloatingPointError: the network's output is not finite.
         """
         _check_image(image)
@@ -133,6 +141,11 @@ class LocalizerRuntime:
         threshold = self.threshold if threshold is None else threshold
         if not (threshold == "otsu" if isinstance(threshold, str) else 0 <= threshold <= 1):
             raise ValueError(f"A threshold must be in 0..1 or 'otsu'. Received: {threshold}.")
+        if not 0 <= min_area <= 1 or max_objects < 0:
+            raise ValueError(
+                "`min_area` must be in 0..1, and `max_objects` at least 0. "
+                f"Received: {min_area} and {max_objects}."
+            )
         small = arrays.resize_image(image, *self.input_size)
         outputs = self.run(small)
         if not all(np.isfinite(values).all() for values in outputs.values()):
@@ -141,7 +154,9 @@ class LocalizerRuntime:
         if self.refine == "guided":
             score_map = arrays.refine(score_map, small)
         height, width = image.shape[:2]
-        found = arrays.localize(score_map, height, width, threshold)
+        found = arrays.localize(
+            score_map, height, width, threshold, min_area=min_area, max_objects=max_objects
+        )
         if self.metadata["map"].startswith("class:"):
             class_name = self.metadata["map"].removeprefix("class:")
         probability = None
@@ -225,7 +240,8 @@ def _check_metadata(path: str, known: dict[str, Any], inputs: Any, outputs: Any)
         "output_size": str(known.get("output_size", mask)) == str(mask),
         "top_k": top_k is None or (type(top_k) is int and 0 < top_k <= len(labels)),
         "normalization": isinstance(scaling, dict)
-        and [type(scaling.get(key)) for key in ("scale", "offset")] == [float, float]
+        and all(_is_scaling(scaling.get(key)) for key in ("scale", "offset"))
+        and scaling.get("channels", "RGB") in ("RGB", "BGR")
         and scaling.get("in_graph") is True,
         "quantization": known.get("quantization", scales) == scales,
         "format": isinstance(known.get("format", ""), str),
@@ -237,6 +253,12 @@ def _check_metadata(path: str, known: dict[str, Any], inputs: Any, outputs: Any)
     channels = len(labels) if map_ == "all" else 1
     if shapes != {"image": [1, *image, 3], MASK: [1, *mask, channels], **scores}:
         raise _bad(path, f"has other tensors than its labels and map tell: {shapes}")
+
+
+def _is_scaling(value: Any) -> bool:
+    """Whether it is a number, or one for each of three channels."""
+    values = value if isinstance(value, list) and len(value) == 3 else [value]
+    return all(type(number) is float for number in values)
 
 
 def _check_image(image: Any) -> None:

@@ -29,7 +29,8 @@ AT_ONCE = {"localization_start": 0.0, "erasing_start": 0.0, "pseudo_start": 0.0,
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ("--width=0.25", "--input_size=64", "--head_width=8", "--extractor_weights=none")
 RUN_FILES = {"run.flags", "model.keras", "history.csv", "curves.png", "metrics.json", "logs",
-             "outcomes.jsonl", "contact_sheet.png", "checkpoints", "validation"}  # fmt: skip
+             "outcomes.jsonl", "contact_sheet.png", "report.html", "model_card.md", "checkpoints",
+             "validation"}  # fmt: skip
 
 
 def run(program, *arguments):
@@ -94,6 +95,8 @@ KEYED_BY_DATA = (
     "thresholds",
     "other_maps",
     "unreadable",
+    "recall_by_number",
+    "iou",
 )
 
 

@@ -17,6 +17,7 @@ from wsol_tf.evaluation import baselines, pairs, wsolevaluation
 from wsol_tf.evaluation import score as scoring
 from wsol_tf.evaluation.standard_metrics import whole_pixel_boxes
 from wsol_tf.model.build import load_model
+from wsol_tf.report import page
 
 KEYS = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls", "miou_box", "threshold",
         "gt_known_loc_oracle", "oracle_threshold", "num_images")  # fmt: skip
@@ -90,6 +91,23 @@ def test_files_and_keys_of_the_contract(score, tmp_path, capsys):
     output = capsys.readouterr().out
     for text in ("GT-known", "CAM of the classifier", "whole view as box", "best centred box"):
         assert text in output
+
+
+def test_objects_and_classes_as_pixels_are_in_the_files(score, tmp_path, capsys):
+    _, figures, _ = score("--min_area=0.1", "--max_objects=2", "--metrics=none")
+    for key, kind in (("objects", "mean"), ("detection", "true")):
+        found = figures[key]
+        assert (found["min_area"], found["max_objects"], found["map"]) == (0.1, 2, kind)
+        assert 0 <= found["ap"] <= found["ap50"] <= 1 and 0 <= found["recall"] <= 1
+    assert figures["objects"]["num_boxes"] <= 2 * 6
+    # The model stores no presence threshold, so that its first class alone is found.
+    assert figures["detection"]["presence"] == 1.0
+    assert figures["detection"]["num_boxes"] <= 2 * 6
+    assert 0 < figures["segmentation"]["given"]["miou"] < 1
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<h2>Several objects</h2>" in page and "<h2>Classes as pixels</h2>" in page
+    assert f'<data value="{figures["segmentation"]["given"]["miou"]}">' in page
+    assert "mIoU with the background, classes given" in capsys.readouterr().out
 
 
 def test_map_threshold_and_view_are_what_was_asked_for(score):
@@ -270,7 +288,7 @@ def test_thresholds_are_read(text, value):
 
 def test_the_command_of_a_run_is_quoted_and_complete(model_path, voc, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(evaluate, "write_report", lambda *_, command, **__: written.append(command))
+    monkeypatch.setattr(page, "write_report", lambda *_, command, **__: written.append(command))
     out = tmp_path / "a b"
     assert run(
         evaluate, f"--model={model_path}", "--dataset=voc_folder", f"--data_dir={voc}",

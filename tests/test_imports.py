@@ -15,14 +15,17 @@ GROUND = (
     "wsol_tf.files",
     "wsol_tf.lazy",
     "wsol_tf.keras_settings",
+    "wsol_tf.progress",
 )  # what everything may stand on
 ROOMS = {
     "wsol_tf.config": ("wsol_tf.files",),
     "wsol_tf.files": (),
     "wsol_tf.keras_settings": (),
     "wsol_tf.lazy": (),
+    "wsol_tf.progress": ("wsol_tf.files",),
+    "wsol_tf.quiet": (),
     "wsol_tf.signals": (),
-    "wsol_tf.programs": (*GROUND, "wsol_tf.signals"),
+    "wsol_tf.programs": (*GROUND, "wsol_tf.quiet", "wsol_tf.signals"),
     "wsol_tf.data": GROUND,
     # What the network needs of the data: how a picture is resized to what it sees.
     "wsol_tf.model": (*GROUND, "wsol_tf.data.transforms"),

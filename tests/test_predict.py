@@ -18,6 +18,7 @@ from helpers import run, tiny_model
 from wsol_tf import predict
 from wsol_tf.data import images, shapes
 from wsol_tf.model.localizing import Localizing
+from wsol_tf.report import pictures
 
 CLASSES = ("bright", "dark")
 ROOT = pathlib.Path(__file__).parent.parent
@@ -39,6 +40,7 @@ def fake_model(size=100, **changes):
     settings = dict(
         input_size=size, classes=CLASSES, map="mean", refine="none", top_k=5,
         thresholds={"mean": 0.5, "predicted": 0.25}, predict_on_batch=predict_on_batch,
+        presence_threshold=None, localizer=SimpleNamespace(output=np.zeros((1, size, size, 2))),
     )  # fmt: skip
     return FakeModel(**settings | changes)
 
@@ -125,6 +127,33 @@ def test_kinds_of_map_and_thresholds(tmp_path):
     assert (line["map"], line["threshold"]) == ("cam", "otsu")
     with pytest.raises(ValueError, match="stores no threshold for map 'cam'. Pass `threshold"):
         predict.predict(fake_model(), [path], out, kind="cam")
+
+
+def test_objects_of_all_classes_are_listed_and_drawn(tmp_path):
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[10:40, 10:50] = image[60:80, 60:90] = image[92:94, 20:22] = 255
+    Image.fromarray(image).save(tmp_path / "several.png")
+    path, out = str(tmp_path / "several.png"), tmp_path / "out"
+    model = fake_model(presence_threshold=0.1)  # the second class has a probability of 0.12
+    boxes = [[10, 10, 50, 40], [60, 60, 90, 80], [20, 92, 22, 94]]
+    ((line,), _) = predict.predict(model, [path], str(out), max_objects=0)
+    assert [each["box"] for each in line["objects"]] == boxes and line["box"] == boxes[0]
+    assert [each["area"] for each in line["objects"]] == [1200, 600, 4]
+    assert {each["score"] for each in line["objects"]} == {1.0}
+    overlay = np.asarray(Image.open(out / line["overlay"]))
+    scale = overlay.shape[1] / 100
+    for x0, y0, x1, _ in boxes[:2]:  # the box's colour stands in the middle of its upper edge
+        top = overlay[round(y0 * scale) + np.arange(-3, 4), round((x0 + x1) / 2 * scale)]
+        assert (top == pictures.PREDICTED).all(-1).any()
+    ((line,), _) = predict.predict(
+        model, [path], str(out), classes="present", max_objects=0, min_area=0.1
+    )
+    assert line["map"] == "predicted"
+    assert [(each["class"], each["box"]) for each in line["objects"]] == [
+        (name, box) for name in CLASSES for box in boxes[:2]
+    ]
+    ((line,), _) = predict.predict(model, [path], str(out))
+    assert [each["box"] for each in line["objects"]] == boxes[:1]
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):

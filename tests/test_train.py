@@ -95,6 +95,7 @@ def test_model_carries_classes_thresholds_and_size(finished):
     assert model.classes == shapes.CLASSES
     assert model.thresholds == metrics_of(finished)["thresholds"]
     assert set(model.thresholds) == set(MAPS)
+    assert 0 < model.presence_threshold == metrics_of(finished)["presence_threshold"] <= 1
     assert (model.input_size, model.resize_size, model.map) == (64, 73, "mean")
 
 

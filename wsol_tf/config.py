@@ -9,6 +9,17 @@ from typing import Any
 
 from wsol_tf import files
 
+# Networks of keras.applications that can be feature extractors, by family: docs/backbones.md.
+EXTRACTORS = {
+    "MobileNet": ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
+    "EfficientNet": ("efficientnet_b0", "efficientnet_v2_b0"),
+    "ResNet": ("resnet50", "resnet101", "resnet50_v2"),
+    "VGG": ("vgg16", "vgg19"),
+    "DenseNet": ("densenet121",),
+    "Inception": ("inception_v3", "xception"),
+    "NASNet": ("nasnet_mobile",),
+    "ConvNeXt": ("convnext_tiny",),
+}
 PUBLISHED_CLASSES = 200  # BAS's learning rates were tuned on CUB-200
 
 
@@ -31,6 +42,15 @@ def choices(name: str) -> tuple:
         where the setting has no list.
     """
     return (*Config.__dataclass_fields__[name].metadata["choices"], *_REGISTERED.get(name, ()))
+
+
+def legal(name: str) -> str:
+    """The legal values of a setting as a sentence shows them; extractors by family."""
+    values = choices(name)
+    if name != "extractor":
+        return ", ".join(map(str, values))
+    families = [*EXTRACTORS.values(), tuple(_REGISTERED.get(name, ()))]
+    return "; ".join(", ".join(family) for family in families if family)
 
 
 def register_choice(name: str, value: str) -> None:
@@ -58,13 +78,13 @@ def check(settings: Mapping[str, Any]) -> None:
     """
     for name, value in settings.items():
         field = Config.__dataclass_fields__[name]
-        legal = choices(name)
-        if legal and value not in legal:
-            raise ValueError(f"Unknown `{name}` '{value}'. Legal: {', '.join(map(str, legal))}.")
+        listed = choices(name)
+        if listed and value not in listed:
+            raise ValueError(f"Unknown `{name}` '{value}'. Legal: {legal(name)}.")
         kind, what = _KINDS[field.type]
         if not isinstance(value, kind) or (isinstance(value, bool) and field.type is not bool):
             raise ValueError(f"`{name}` must be {what}. Received: {value!r}.")
-        if not legal and field.type in (int, float):
+        if not listed and field.type in (int, float):
             _check_range(name, value, field.metadata["within"])
     low, high = settings.get("pseudo_low"), settings.get("pseudo_high")
     if low is not None and high is not None and low >= high:
@@ -161,9 +181,13 @@ class Config:
 
     # Network
     extractor: str = _setting(
-        "mobilenet_v1", "Feature extractor.", choices=("mobilenet_v1", "inception_v3")
+        "mobilenet_v1",
+        "Feature extractor: docs/backbones.md helps to choose.",
+        choices=sum(EXTRACTORS.values(), ()),
     )
-    width: float = _setting(1.0, "Width multiplier of MobileNetV1, 0.25 to 1.0.")
+    width: float = _setting(
+        1.0, "Width multiplier of a MobileNet, in (0, 2]; the others have 1.0 alone."
+    )
     input_size: int = _setting(
         224, "Side of the network's input in pixels, a multiple of 32.", within="[1, 1000000]"
     )
@@ -174,8 +198,14 @@ class Config:
     )
     output_stride: int = _setting(
         8,
-        "Pixels per position of the localization map, 4, 8 or 16: 8 gives 28x28.",
-        choices=(4, 8, 16),
+        "Pixels per position of the localization map, 4, 8, 16 or 32: 8 gives 28x28.",
+        choices=(4, 8, 16, 32),
+    )
+    levels: str = _setting(
+        "",
+        "Features of several strides for the localizer, such as 8,16: the coarser ones are "
+        "enlarged and joined to those of output_stride, and no stride is removed. Empty: those "
+        "of the cut alone.",
     )
     dilation: bool = _setting(
         True, "Dilate the convolutions behind a removed stride; off: as BAS does."
@@ -185,6 +215,12 @@ class Config:
         "'imagenet' (downloaded), 'drawn' (of drawn pictures, for the demo), 'none', or the path "
         "of a .weights.h5 file.",
         path=True,
+    )
+    freeze: float = _setting(
+        0.0,
+        "Share of the backbone's layers, counted from the picture, that keep their weights; for "
+        "few pictures. 1: only the heads are trained.",
+        within="[0, 1]",
     )
     bn_momentum: float = _setting(
         0.9, "Share of the moving average that a batch keeps.", within="[0, 1]"
@@ -249,6 +285,9 @@ class Config:
 
     # Optimizer
     epochs: int = _setting(30, "Passes over the training pictures.", within="[1, 1000000]")
+    min_steps: int = _setting(
+        0, "Least steps of a training: where pictures are few, epochs are added until it has them."
+    )
     batch_size: int = _setting(
         32, "Pictures per step, over all devices together.", within="[1, 1000000]"
     )
@@ -302,6 +341,16 @@ class Config:
         "Refine the localizer's score map by the picture: 'guided' (a guided filter) ends it where "
         "the picture has an edge; kept with the model.",
         choices=("none", "guided"),
+    )
+    align: bool = _setting(
+        True,
+        "Measure at the end by how much the localizer's maps lie beside the objects, from the "
+        "training pictures and their mirror images, and move them back; kept with the model.",
+    )
+    mirror: bool = _setting(
+        False,
+        "Average the maps and the class of each picture with those of its mirror image: twice the "
+        "network's time; kept with the model.",
     )
     top_k: int = _setting(5, "Classes that the map 'topk' averages over.", within="[1, 1000000]")
 

@@ -110,6 +110,7 @@ def draw_side_by_side(model_path: str, output_path: str) -> None:
         range(SHOWN),
         kinds=list(tiles),
         view=view,
+        offset=model.offset,
         refine=model.refine,
     ):
         for kind, row in tiles.items():

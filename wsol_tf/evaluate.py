@@ -12,6 +12,7 @@ takes `--score_maps=DIR` (or .npz) from any program, and as a baseline `--model=
 `wsol_tf.evaluation.evaluate` gives the same figures from code.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from wsol_tf.config import MAPS, resize_side
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
-from wsol_tf.evaluation import baselines, outcomes, stored_maps, workers, wsolevaluation
+from wsol_tf.evaluation import outcomes, stored_maps, workers, wsolevaluation
 from wsol_tf.evaluation.methods import (
     BASELINES,
     method_of_classifier,
@@ -35,9 +36,9 @@ from wsol_tf.evaluation.methods import (
 from wsol_tf.evaluation.pairs import Method, method_of
 from wsol_tf.evaluation.score import score
 from wsol_tf.evaluation.stored_maps import StoredArrays
-from wsol_tf.model.build import load_model
+from wsol_tf.predict import define_object_flags
+from wsol_tf.progress import Progress
 from wsol_tf.report import contact_sheets, definitions, pictures, terminal
-from wsol_tf.report.page import draw_charts, write_report
 
 # What a function returns that makes what is scored of (parsed flags, threshold): the method, the
 # data set, and stored arrays by the name that their findings have in metrics.json.
@@ -66,11 +67,12 @@ def define_data_flags():
         "Metrics of wsolevaluation to compute besides GT-known and Top-1 Loc: a list of "
         f"{', '.join(wsolevaluation.METRICS)}; 'all' or 'none'.",
     )
+    define_object_flags(max_objects=0)
     flags.DEFINE_integer(
         "workers",
         0,
         "Processes that score beside the one that predicts, such as one for each core; for many "
-        "pictures, since each takes some seconds to start. 0: none.",
+        "pictures, since each has to start. 0: none.",
         lower_bound=0,
     )
 
@@ -161,13 +163,15 @@ def evaluate(
     make_scored = make_scored or _named(values)
     programs.make_output_dir(values.output_dir)
     method, source, stored = make_scored(values, threshold)
+    limits = {"min_area": values.min_area, "max_objects": values.max_objects}
+    method = dataclasses.replace(method, **limits)
     with workers.mapper(values.workers) as map_chunks:
         figures, predictions, accumulators = score(
             method,
             source,
             metrics=metrics,
             map_chunks=map_chunks,
-            progress=terminal.progress_bar(len(source)),
+            progress=Progress(len(source), log=programs.say),
         )
     programs.say(terminal.figures_table(figures))
     if source.report.skipped or source.report.noted:
@@ -201,6 +205,8 @@ def _write(values, program, figures, predictions, method, source):
 
     def path(name):
         return os.path.join(values.output_dir, name)
+
+    from wsol_tf.report.page import draw_charts, write_report  # with Matplotlib
 
     programs.keep_output_dir(values.output_dir)
     title = contact_sheets.sheet_title(values.dataset, values.data_dir, values.split)
@@ -247,7 +253,10 @@ def _named(values):
 
 def _scored_model(values, threshold):
     """A trained model of ours."""
-    model = load_model(values.model)
+    programs.import_keras()
+    from wsol_tf.model.build import load_model
+
+    model = load_model(values.model, to_train=False)
     own_map = None if values.map in BASELINES else values.map
     method = method_of(
         model,
@@ -267,6 +276,9 @@ def _scored_model(values, threshold):
 
 def _scored_classifier(values, threshold):
     """A classifier of keras.applications as it was trained on ImageNet."""
+    programs.import_keras()
+    from wsol_tf.evaluation import baselines
+
     resize_size = resize_side(values.input_size, values.resize_size)
     source = open_scored(values, None, resize_size)
     try:

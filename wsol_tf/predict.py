@@ -1,23 +1,25 @@
-"""Shows where the object is in pictures: an overlay, a mask and a line of JSON for each.
+"""Shows where the objects are in pictures: an overlay, a mask and a line of JSON for each.
 
     python -m wsol_tf.predict --model=RUN/model.keras --output_dir=OUT IMAGE_OR_FOLDER...
 
 writes OUT/NAME_overlay.png, OUT/NAME_mask.png (white object, at the picture's size) and
-OUT/predictions.jsonl. Pictures that can't be read are named and skipped.
+OUT/predictions.jsonl. Pictures that can't be read are named and skipped. One box is given for each
+picture; --max_objects=0 gives one for each object, and --classes=present those of all classes.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from wsol_tf import programs
 from wsol_tf.config import MAPS
 from wsol_tf.data.images import find_images
-from wsol_tf.model.build import load_model
-from wsol_tf.model.localization import Localization
 from wsol_tf.report.predictions import summary, to_stderr, write_predictions
+
+if TYPE_CHECKING:
+    from wsol_tf.model.localization import Localization
 
 
 def define_flags() -> None:
@@ -32,16 +34,47 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("threshold", "stored", "A number in 0..1, 'stored' or 'otsu'.")
     programs.define_flags(["on_bad_image"])
+    define_object_flags()
+    flags.DEFINE_string(
+        "classes",
+        "predicted",
+        "Whose objects: of the 'predicted' class, of all classes that are 'present' (of at least "
+        "the probability that is stored with the model), or that probability, 0..1.",
+    )
+
+
+def define_object_flags(max_objects: int = 1) -> None:
+    """Defines the flags that say which components of a mask are objects.
+
+    Args:
+        max_objects: default of the flag of this name.
+    """
+    flags.DEFINE_integer(
+        "max_objects",
+        max_objects,
+        "At most so many objects of a class, the largest; 0: all.",
+        lower_bound=0,
+    )
+    flags.DEFINE_float(
+        "min_area",
+        0.0,
+        "Parts of the mask with fewer pixels than this share of the largest one's are no objects.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
 
 
 def predict(
-    model: Localization,
+    model: "Localization",
     paths: Sequence[str],
     output_dir: str,
     *,
     kind: str | None = None,
     threshold: float | str = "stored",
     top_k: int | None = None,
+    classes: float | str = "predicted",
+    min_area: float = 0.0,
+    max_objects: int = 1,
     on_bad_image: str = "skip",
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Writes an overlay and a mask for each picture.
@@ -53,28 +86,35 @@ def predict(
         kind: kind of map, see `score_maps.map_of`; None takes the model's own.
         threshold: a number in 0..1, "otsu", or "stored" for the one in the model.
         top_k: classes of the map "topk"; None takes the model's.
+        classes: whose objects are found, see `Localization.localize`.
+        min_area: see `Localization.localize`.
+        max_objects: see `Localization.localize`.
         on_bad_image: "skip" pictures that can't be read and name them, or "fail" at the first.
 
     Returns:
         (lines, skipped), see `write_predictions`.
 
     Raises:
-        ValueError: the model stores no threshold for this map, or a picture can't be read and
-            `on_bad_image` is "fail".
+        ValueError: the model stores no threshold for this map, the classes can't be told apart in
+            it, or a picture can't be read and `on_bad_image` is "fail".
     """
-    kind = kind or model.map
-    if kind == "true":  # nobody knows the true class here
-        kind = "predicted"
-    if threshold == "stored":
-        if kind not in model.thresholds:
-            raise ValueError(
-                f"The model stores no threshold for map '{kind}'. Pass `threshold=otsu` or a "
-                "number in 0..1."
-            )
-        threshold = model.thresholds[kind]
+    from wsol_tf.model import inputs  # with TensorFlow, which the help needs none of
+
+    kind, present = model.objects_asked_for(classes, kind)
+    threshold = inputs.threshold_of(
+        kind, None if threshold == "stored" else threshold, model.thresholds
+    )
     programs.make_output_dir(output_dir)
     return write_predictions(
-        functools.partial(model.localize, map=kind, threshold=threshold, top_k=top_k),
+        functools.partial(
+            model.localize,
+            map=kind,
+            threshold=threshold,
+            top_k=top_k,
+            classes="predicted" if present is None else present,
+            min_area=min_area,
+            max_objects=max_objects,
+        ),
         paths,
         output_dir,
         kind=kind,
@@ -83,17 +123,31 @@ def predict(
     )
 
 
+def parse_classes(text: str) -> float | str:
+    """Reads --classes: 'predicted', 'present' or a probability; else text as it is."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def run(values: flags.FlagValues, *names: str) -> int:
     """Localizes the pictures and folders that are named; returns the exit status."""
     threshold = programs.parse_threshold(values.threshold)
     paths = find_images(names, warn=to_stderr, log=print)
+    programs.import_keras()
+    from wsol_tf.model.build import load_model
+
     lines, skipped = predict(
-        load_model(values.model),
+        load_model(values.model, to_train=False),
         paths,
         values.output_dir,
         kind=values.map,
         threshold=threshold,
         top_k=values.top_k,
+        classes=parse_classes(values.classes),
+        min_area=values.min_area,
+        max_objects=values.max_objects,
         on_bad_image=values.on_bad_image,
     )
     programs.say(summary(lines, skipped, values.output_dir))

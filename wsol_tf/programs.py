@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import gc
+import importlib
 import inspect
 import io
 import os
@@ -11,9 +13,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
-from wsol_tf import files, signals
+from wsol_tf import files, progress, quiet, signals
 from wsol_tf.config import CHANGEABLE_ON_RESUME, RECIPES, Config
 
 # Flags that a program has made here are its own: --help lists them.
@@ -34,7 +36,18 @@ def main(define_flags: Callable[[], None], run: Callable[..., int | None]) -> No
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     define_flags()
-    app.run(lambda argv: call(run, argv))
+    app.run(lambda argv: _call_quietly(run, argv), with_packaged_flagfiles(sys.argv))
+
+
+def _call_quietly(run, argv):
+    """Calls a program; libraries say no more than --verbosity asks for, which is warnings."""
+    verbosity = flags.FLAGS["verbosity"]
+    level = verbosity.value if verbosity.present else logging.WARNING
+    logging.set_verbosity(level)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", str(min(max(-level, 0), 3)))
+    if level < logging.INFO:
+        quiet.hush()
+    call(run, argv)
 
 
 def call(run: Callable[..., int | None], argv: Sequence[str]) -> None:
@@ -73,8 +86,10 @@ def plain_ending() -> Iterator[None]:
         try:
             yield
         except OSError as error:
+            progress.clear()
             sys.exit(f"Error: {shown(_sentence(error))}")
         except (ValueError, FloatingPointError) as error:
+            progress.clear()
             sys.exit(f"Error: {shown(str(error))}")
         except signals.Preempted as error:
             say_error(str(error))
@@ -94,6 +109,29 @@ def _sentence(error):
     if error.filename is None:
         return f"{error.strerror}, while a file was read or written."
     return f"'{os.fsdecode(error.filename)}' can't be read or written: {error.strerror}."
+
+
+def import_keras() -> None:
+    """Imports Keras and with it TensorFlow, in half of the time that `import keras` takes.
+
+    A program calls it before it imports what needs them, and not before it has read its flags.
+    None of the million objects that they make is garbage: Python is kept from looking for some
+    among them, now and when the program ends. Keras would import all of Matplotlib for functions
+    that are not used here, and does without where that isn't to be had.
+    """
+    if "keras" in sys.modules:
+        return
+    gc.disable()
+    own = sys.modules.get("matplotlib")
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]  # how Python notes what isn't there
+    try:
+        importlib.import_module("keras")
+    finally:
+        del sys.modules["matplotlib"]
+        if own is not None:
+            sys.modules["matplotlib"] = own
+        gc.freeze()
+        gc.enable()
 
 
 # --- what programs print and take ----------------------------------------------------------------
@@ -124,11 +162,13 @@ def shown(text: str) -> str:
 
 def say(text: str) -> None:
     """Prints a line of a library for the user of a program, see `shown`."""
+    progress.clear()
     print(shown(text), flush=True)
 
 
 def say_error(text: str) -> None:
     """Prints a line apart from what a program is asked for, see `shown`."""
+    progress.clear()
     print(shown(text), file=sys.stderr, flush=True)
 
 
@@ -194,6 +234,35 @@ def parse_threshold(text: str) -> float | str:
             f"`threshold` must be a number in 0..1, 'stored' or 'otsu'. Received: '{text}'."
         )
     return value
+
+
+# --- files of settings ---------------------------------------------------------------------------
+
+CONFIGS = os.path.join(os.path.dirname(__file__), "configs")
+
+
+def find_config(path: str) -> str:
+    """Returns the path of a file of settings: the one that is named, or else the package's own.
+
+    Args:
+        path: such as `my.flags`; where no such file is, `voc.flags`, `configs/voc.flags` and
+            `studies/parts.study` are those of the package.
+    """
+    own = os.path.join(CONFIGS, path.removeprefix("configs/"))
+    return path if os.path.exists(path) or not os.path.isfile(own) else own
+
+
+def with_packaged_flagfiles(argv: Sequence[str]) -> list[str]:
+    """Returns a command line in which every --flagfile is a path, see `find_config`."""
+    found = []
+    for before, argument in zip(["", *argv], argv, strict=False):
+        flag, is_value, path = argument.partition("=")
+        if is_value and flag.lstrip("-") == "flagfile":
+            argument = f"{flag}={find_config(path)}"
+        elif before in ("--flagfile", "-flagfile"):
+            argument = find_config(argument)
+        found.append(argument)
+    return found
 
 
 # --- settings as flags ---------------------------------------------------------------------------
@@ -281,7 +350,7 @@ def from_flagfile(path: str | os.PathLike, *arguments: str) -> Config:
     """Makes a Config from a flagfile and further arguments (`--name=value`), as train does."""
     flag_values = flags.FlagValues()
     define_flags(flag_values=flag_values)
-    flag_values(["", f"--flagfile={path}", *arguments])
+    flag_values(["", f"--flagfile={find_config(os.fspath(path))}", *arguments])
     return from_flags(flag_values)
 
 

@@ -11,13 +11,15 @@ one. `--study=configs/studies/NAME.study` reads all of this from a small file; s
 
 import dataclasses
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from wsol_tf import programs, signals
 from wsol_tf.config import Config
-from wsol_tf.studies.run import Plan, run_study
+
+if TYPE_CHECKING:
+    from wsol_tf.studies.run import Plan
 
 CLOSED = ("output_dir", "resume")
 
@@ -57,12 +59,14 @@ def define_flags():
     flags.DEFINE_bool("report_only", False, "Train nothing; report on what is finished.")
 
 
-def plan_of(values: flags.FlagValues) -> Plan:
+def plan_of(values: flags.FlagValues) -> "Plan":
     """Makes the plan of a study from parsed flags.
 
     Raises:
         ValueError: a setting is not legal, or the .study file can't be read.
     """
+    from wsol_tf.studies.run import Plan  # with Matplotlib and more: --help does without
+
     names = [field.name for field in dataclasses.fields(Config) if field.name not in CLOSED]
     given = [values[name].serialize() for name in names if values[name].present]
     own: dict[str, Any] = {
@@ -71,7 +75,7 @@ def plan_of(values: flags.FlagValues) -> Plan:
     return Plan.make(
         values.output_dir,
         given,
-        study=values.study,
+        study=values.study and programs.find_config(values.study),
         parallel=values.parallel,
         search=values.search,
         storage=values.storage,
@@ -83,6 +87,8 @@ def plan_of(values: flags.FlagValues) -> Plan:
 
 def run(values: flags.FlagValues) -> int:
     """Runs a study; returns the exit status: 1 where a trial failed."""
+    from wsol_tf.studies.run import run_study
+
     before = signal.signal(signal.SIGTERM, signals.preempt)
     try:
         failed = run_study(plan_of(values), log=programs.say)

@@ -2,8 +2,9 @@
 
     python -m wsol_tf.train --flagfile=configs/voc.flags --data_dir=D --output_dir=RUN
 
-writes RUN/run.flags (repeats the run), model.keras, history.csv, curves.png, metrics.json,
-contact_sheet.png, validation/ (held-out pictures after each epoch) and logs/ for TensorBoard.
+writes RUN/report.html (the run in one page), model_card.md, run.flags (repeats the run),
+model.keras, history.csv, curves.png, metrics.json, contact_sheet.png, validation/ (held-out
+pictures after each epoch) and logs/ for TensorBoard.
 Ctrl-C ends training and still writes all of them. SIGTERM saves and ends with status 75. The same
 command resumes a run, however it was interrupted; see docs/training.md.
 """
@@ -13,11 +14,13 @@ import signal
 from absl import flags
 
 from wsol_tf import programs, signals
-from wsol_tf.training.run import train
 
 
 def run(values: flags.FlagValues) -> int:
     """Trains with the settings of the command line; returns the exit status."""
+    programs.import_keras()
+    from wsol_tf.training.run import train
+
     before = signal.signal(signal.SIGTERM, signals.preempt)
     try:
         _, figures = train(programs.from_flags(values), log=programs.say)

@@ -33,10 +33,15 @@ class GoldenTest {
         fun near(box: JSONArray, found: IntArray) = (0..3).all { abs(box.getDouble(it) - found[it]) <= 4 }
         assertTrue("the box", near(golden.getJSONArray("box"), result.found.box))
         val boxes = golden.getJSONArray("boxes")
-        for (box in List(boxes.length()) { boxes.getJSONArray(it) }) {
+        val scores = golden.getJSONArray("scores")
+        for (i in 0 until boxes.length()) {
+            val box = boxes.getJSONArray(i)
             val side = minOf(box.getDouble(2) - box.getDouble(0), box.getDouble(3) - box.getDouble(1))
             // A few pixels may differ between runtimes, and smaller components come and go with them.
-            if (side > 8) assertTrue("$box of the boxes", result.found.boxes.any { near(box, it) })
+            if (side <= 8) continue
+            val same = result.found.objects.filter { near(box, it.box) }
+            assertTrue("$box of the boxes", same.isNotEmpty())
+            assertTrue("score of $box", same.any { abs(it.score - scores.getDouble(i)) <= 0.05 })
         }
         if (!golden.isNull("class")) assertEquals(golden.getString("class"), result.className)
     }

@@ -36,8 +36,10 @@ class Localizer(file: ByteArray, numThreads: Int = 2) : AutoCloseable {
     val metadata = Metadata(file)
     private val interpreter = Interpreter(direct(file), Interpreter.Options().setNumThreads(numThreads))
 
-    /** picture: upright, any size; className: with map "all", whose map is taken. */
-    fun localize(picture: Bitmap, className: String? = null): Localization {
+    /** picture: upright, any size; className: with map "all", whose map is taken; the others: see components. */
+    fun localize(
+        picture: Bitmap, className: String? = null, minArea: Double = 0.0, maxObjects: Int = 0,
+    ): Localization {
         val rgb = resizeImage(rgbOf(picture), picture.width, picture.height, metadata.width, metadata.height)
         val outputs = run(rgb)
         val tensor = interpreter.getOutputTensorFromSignature("foreground_mask", "localize")
@@ -45,7 +47,8 @@ class Localizer(file: ByteArray, numThreads: Int = 2) : AutoCloseable {
         val values = outputs.getValue("foreground_mask")
         val channel = metadata.channelOf(className)
         val map = ScoreMap(FloatArray(height * width) { values[it * channels + channel] }, width, height)
-        val found = metadata.refined(map, rgb).localize(picture.width, picture.height, metadata.threshold)
+        val found = metadata.refined(map, rgb)
+            .localize(picture.width, picture.height, metadata.threshold, minArea, maxObjects)
         val scores = outputs["class_scores"]
             ?: return Localization(found, className ?: metadata.map.substringAfter("class:", "").ifEmpty { null }, null)
         val probabilities = softmax(scores)

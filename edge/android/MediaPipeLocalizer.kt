@@ -24,7 +24,9 @@ class MediaPipeLocalizer(context: Context, asset: String) : AutoCloseable {
     )
 
     /** As Localizer.localize. */
-    fun localize(picture: Bitmap, className: String? = null): Found {
+    fun localize(
+        picture: Bitmap, className: String? = null, minArea: Double = 0.0, maxObjects: Int = 0,
+    ): Found {
         // Resized here, for MediaPipe's own resizing does not average over what it leaves out.
         val rgb = resizeImage(rgbOf(picture), picture.width, picture.height, metadata.width, metadata.height)
         val pixels = IntArray(rgb.size / 3) {
@@ -37,7 +39,7 @@ class MediaPipeLocalizer(context: Context, asset: String) : AutoCloseable {
         val values = FloatArray(mask.width * mask.height)
         ByteBufferExtractor.extract(mask).order(ByteOrder.nativeOrder()).asFloatBuffer().get(values)
         return metadata.refined(ScoreMap(values, mask.width, mask.height), rgb)
-            .localize(picture.width, picture.height, metadata.threshold)
+            .localize(picture.width, picture.height, metadata.threshold, minArea, maxObjects)
     }
 
     override fun close() = segmenter.close()

@@ -5,21 +5,32 @@ import kotlin.math.floor
 import kotlin.math.max
 
 /**
- * Mask and boxes of a picture: x0, y0, x1, y1 edges in pixels, half-open, of each component of the
- * mask, the largest first.
+ * A component of a mask: box x0, y0, x1, y1 edges in pixels, half-open; score: the mean of the map inside,
+ * 0..1; area: pixels.
  */
-class Found(val width: Int, val height: Int, val mask: BooleanArray, val boxes: List<IntArray>) {
+class FoundObject(val box: IntArray, val score: Float, val area: Int)
+
+/** Mask of a picture, and its components that count as objects, the largest first. */
+class Found(val width: Int, val height: Int, val mask: BooleanArray, val objects: List<FoundObject>) {
+    val boxes: List<IntArray> = objects.map { it.box }
+
     /** The first of the boxes; the whole picture where there is none. */
     val box: IntArray = boxes.firstOrNull() ?: intArrayOf(0, 0, width, height)
 }
 
 class ScoreMap(val values: FloatArray, val width: Int, val height: Int) {
-    /** threshold: 0..1 after the stretch, or null for the map's own (Otsu). */
-    fun localize(toWidth: Int, toHeight: Int, threshold: Float?): Found {
+    /**
+     * threshold: 0..1 after the stretch, or null for the map's own (Otsu); minArea and maxObjects: see
+     * components.
+     */
+    fun localize(
+        toWidth: Int, toHeight: Int, threshold: Float?, minArea: Double = 0.0, maxObjects: Int = 0,
+    ): Found {
         val map = stretched().resized(toWidth, toHeight)
         val cut = threshold ?: map.otsu()
         val mask = BooleanArray(map.values.size) { map.values[it] > cut }
-        return Found(toWidth, toHeight, mask, componentBoxes(mask, toWidth, toHeight))
+        val objects = components(mask, map.values, toWidth, toHeight, minArea, maxObjects)
+        return Found(toWidth, toHeight, mask, objects)
     }
 
     /** By the map's own minimum and maximum to 0..1; a constant map becomes zeros. */
@@ -98,19 +109,27 @@ class ScoreMap(val values: FloatArray, val width: Int, val height: Int) {
     }
 }
 
-/** Boxes of the 8-connected components: most pixels first, equal ones by their first pixel, row by row. */
-fun componentBoxes(mask: BooleanArray, width: Int, height: Int): List<IntArray> {
+/**
+ * The 8-connected components of a mask: most pixels first, equal ones by their first pixel, row by row.
+ * Those with fewer pixels than the share minArea of the largest one's are left out, and at most
+ * maxObjects are kept (0: all).
+ */
+fun components(
+    mask: BooleanArray, map: FloatArray, width: Int, height: Int, minArea: Double = 0.0, maxObjects: Int = 0,
+): List<FoundObject> {
     val seen = BooleanArray(mask.size)
     val queue = IntArray(mask.size)
-    val found = mutableListOf<Pair<Int, IntArray>>()  // number of pixels, box
+    val found = mutableListOf<FoundObject>()
     for (start in mask.indices) {
         if (!mask[start] || seen[start]) continue
         var end = 1
         var next = 0
+        var sum = 0.0
         queue[0] = start
         seen[start] = true
         val own = intArrayOf(width, height, 0, 0)
         while (next < end) {
+            sum += map[queue[next]]
             val x = queue[next] % width
             val y = queue[next++] / width
             own[0] = minOf(own[0], x); own[1] = minOf(own[1], y)
@@ -120,7 +139,9 @@ fun componentBoxes(mask: BooleanArray, width: Int, height: Int): List<IntArray> 
                 if (mask[i] && !seen[i]) { seen[i] = true; queue[end++] = i }
             }
         }
-        found.add(end to own)
+        found.add(FoundObject(own, (sum / end).toFloat(), end))
     }
-    return found.sortedByDescending { it.first }.map { it.second }  // stable
+    val sorted = found.sortedByDescending { it.area }  // stable
+    val objects = sorted.filter { it.area >= minArea * sorted[0].area }
+    return if (maxObjects == 0) objects else objects.take(maxObjects)
 }

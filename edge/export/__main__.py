@@ -7,12 +7,14 @@ parity.json and parity.md. A file that differs too much from the Keras model is 
 localizer_<format>.failed.tflite, and the command fails with the figures.
 """
 
+import os
+
 from absl import flags
 
-from edge.export import calibration, convert, exported_map, graphs, metadata, parity, steps
+from edge.export import calibration, exported_map
 from edge.export.exported_map import ExportedMap
+from edge.export.formats import FORMATS
 from wsol_tf import programs
-from wsol_tf.model.build import load_model
 
 
 def define_flags() -> None:
@@ -22,7 +24,7 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "formats",
         "float32,float16,dynamic,int8",
-        f"Which files, of {', '.join(convert.FORMATS)}; the last three are trained for minutes.",
+        f"Which files, of {', '.join(FORMATS)}; the last three are trained for minutes.",
     )
     programs.define_path(
         "calibration_data",
@@ -73,9 +75,14 @@ def run(values: flags.FlagValues) -> None:
     Raises:
         ValueError: bad settings or data, or a file that differs too much.
     """
+    programs.import_keras()
+    from edge.export import graphs, metadata, parity, steps
+    from wsol_tf.model.build import load_model
+    from wsol_tf.report.run_page import add_files_to_card
+
     map_ = ExportedMap.parse(values.map)
     steps.check_formats(values.formats, map_)
-    model = graphs.in_float32(load_model(values.model))
+    model = graphs.in_float32(load_model(values.model, to_train=False))
     map_.check(model.classes, model.localizer.output.shape[-1])
     graph = graphs.export_graph(model, map_, output_size=values.output_size)
     source, _ = calibration.open_source(
@@ -108,9 +115,13 @@ def run(values: flags.FlagValues) -> None:
         "failed": parity.failures(
             figures, max_drop=values.max_drop, min_mask_iou=values.min_mask_iou
         ),
+        "gpu_fallbacks": {name: convert.gpu_fallbacks(data) for name, data in made.items()},
         "doubts": parity.doubts(figures, max_drop=values.max_drop),
     }
     steps.write_files(values.output_dir, model.classes, made, report)
+    good = {f"localizer_{name}.tflite": figures[name] for name in made
+            if name not in report["failed"]}  # fmt: skip
+    add_files_to_card(os.path.join(os.path.dirname(values.model), "model_card.md"), good)
     print(parity.to_markdown(report))
     steps.refuse_failed(report, values.output_dir)
     print(f"Wrote {', '.join(f'localizer_{name}.tflite' for name in made)} to {values.output_dir}")

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 
@@ -12,11 +11,23 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+from edge.export.formats import QUANTIZED
 from edge.runtime import SIGNATURE
 
-TRAINED = {"int8_qat": "qat", "int8_pruned": "pruned", "int8_clustered": "clustered"}
-QUANTIZED = ("int8", *TRAINED)
-FORMATS = ("float32", "float16", "dynamic", *QUANTIZED)
+
+# What TFLite's GPU delegate takes, by tensorflow/lite/tools/versioning/gpu_compatibility.cc, as far
+# as networks for pictures have it. A CAST from bytes, as float files begin with, is not among it.
+# The converter's own analyzer can't be asked: with TensorFlow 2.21 it calls any file compatible.
+_ON_GPU = {
+    "ABS", "ADD", "AVERAGE_POOL_2D", "BATCH_MATMUL", "CONCATENATION", "CONV_2D",
+    "DEPTHWISE_CONV_2D", "DEPTH_TO_SPACE", "DEQUANTIZE", "DIV", "ELU", "EXP", "FULLY_CONNECTED",
+    "GELU", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "MAXIMUM", "MAX_POOL_2D", "MEAN", "MINIMUM",
+    "MIRROR_PAD", "MUL", "NEG", "PACK", "PAD", "PADV2", "POW", "PRELU", "QUANTIZE",
+    "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE", "RESIZE_BILINEAR",
+    "RESIZE_NEAREST_NEIGHBOR", "RSQRT", "SELECT", "SELECT_V2", "SLICE", "SOFTMAX",
+    "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUARED_DIFFERENCE",
+    "STRIDED_SLICE", "SUB", "SUM", "TANH", "TILE", "TRANSPOSE", "TRANSPOSE_CONV",
+}  # fmt: skip
 
 
 def convert(
@@ -64,19 +75,22 @@ def convert(
 @contextlib.contextmanager
 def _log_on_failure() -> Iterator[None]:
     """Keeps the pages that the converter writes to stderr, and shows them only if it fails."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as log:
+    # Python's own stderr apart: programs have it write past descriptor 2, see wsol_tf.quiet.
+    with (
+        tempfile.TemporaryFile() as log,
+        open(log.fileno(), "w", closefd=False) as text,
+        contextlib.redirect_stderr(text),
+    ):
         stderr = os.dup(2)
         os.dup2(log.fileno(), 2)
         try:
             yield
         except BaseException:
-            sys.stderr.flush()
+            text.flush()
             log.seek(0)
             os.write(stderr, log.read()[-4000:])
             raise
         finally:
-            sys.stderr.flush()
             os.dup2(stderr, 2)
             os.close(stderr)
 
@@ -90,12 +104,17 @@ def operations(model_bytes: bytes) -> dict[str, int]:
     return {name: used.count(name) for name in sorted(set(used))}
 
 
+def gpu_fallbacks(model_bytes: bytes) -> list[str]:
+    """Names the operations that a GPU delegate leaves to the CPU, see _ON_GPU; sorted."""
+    return sorted(operations(model_bytes).keys() - _ON_GPU)
+
+
 def check(model_bytes: bytes, format_: str) -> None:
     """Refuses a file that breaks the promises of `edge/__init__.py`.
 
     Args:
         model_bytes: a .tflite.
-        format_: name of FORMATS.
+        format_: name of `formats.FORMATS`.
 
     Raises:
         ValueError: operations that are not builtin, dynamic shapes, an input that is not raw

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from edge.export.exported_map import ExportedMap
+from wsol_tf.model import alignment
 from wsol_tf.model.localization import Localization
 from wsol_tf.model.score_maps import averaged_channels
 
@@ -72,26 +73,58 @@ class ChosenMaps(keras.layers.Layer):
         return weight
 
     def call(self, features: Any, logits: Any) -> Any:
-        """Returns the map `[1, h, w, 1]` of features `[1, h, w, features]` and logits `[1, C]`."""
-        height, width = features.shape[1:3]
+        """Returns maps `[n, h, w, 1]` of features `[n, h, w, features]` and logits `[1, C]`."""
+        count, height, width = features.shape[:3]
         _, best = ops.top_k(logits, self.k)
         kernels = ops.take(self.table, best[0], axis=0)
         kernels = ops.reshape(kernels, (1, self.k * self.taps, self.features))
-        positions = ops.reshape(features, (1, height * width, self.features))
+        positions = ops.reshape(features, (1, count * height * width, self.features))
         products = ops.matmul(positions, ops.transpose(kernels, (0, 2, 1)))
-        products = ops.reshape(products, (1, height, width, self.k * self.taps))
+        products = ops.reshape(products, (count, height, width, self.k * self.taps))
         maps = ops.conv(products, self.shift, padding="same")
         maps = ops.sigmoid(maps + ops.reshape(ops.take(self.biases, best[0], axis=0), (self.k,)))
         return ops.mean(maps, axis=-1, keepdims=True)
 
 
-def export_graph(model: Localization, map_: ExportedMap, *, output_size: int = 0) -> keras.Model:
+def _maps(model, map_, features, logits):
+    """The map of each picture, `[pictures, h, w, channels]`, from its features."""
+    kernel, bias = kernel_of(model, map_)
+    if map_.needs_classifier:
+        k = averaged_channels(map_.kind, kernel.shape[-1], model.top_k)
+        assert k is not None, "only the mean of all channels needs no classifier"
+        return ChosenMaps(kernel, bias, k, name="chosen_maps")(features, logits)
+    if map_.kind == "class":
+        one = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="localizer_conv")
+        maps = one(features)
+        one.set_weights([kernel, bias])
+        return maps
+    maps = model.localizer(features, training=False)
+    if map_.kind == "mean" and maps.shape[-1] > 1:
+        maps = ops.mean(maps, axis=-1, keepdims=True)
+    return maps
+
+
+def _placed(maps, offset):
+    """Maps as `alignment.placed` puts them."""
+    if not any(alignment.whole_moves(offset)):
+        return maps
+    height, width = (alignment.PLACES * side for side in maps.shape[1:3])
+    rows, columns = alignment.read_positions(offset, height, width)
+    maps = ops.image.resize(maps, (height, width), interpolation="bilinear")
+    return ops.take(ops.take(maps, rows, axis=1), columns, axis=2)
+
+
+def export_graph(
+    model: Localization, map_: ExportedMap, *, output_size: int = 0, bare: bool = False
+) -> keras.Model:
     """Builds the network of an exported file.
 
     Args:
         model: a trained Localization.
         map_: the map that it gives.
         output_size: side in pixels that the map is upsampled to, bilinear; 0 keeps its own.
+        bare: whether the map is the localizer's own, neither moved back by the model's `offset`
+            nor averaged with that of the mirror image.
 
     Returns:
         A model of image float `[1, H, W, 3]` in 0..255 -> dict of the outputs that
@@ -107,23 +140,19 @@ def export_graph(model: Localization, map_: ExportedMap, *, output_size: int = 0
             f"Received: {output_size}."
         )
     image = keras.Input(batch_shape=(1, *model.feature_extractor.input.shape[1:]), name="image")
-    features = model.feature_extractor(image, training=False)
-    kernel, bias = kernel_of(model, map_)
+    mirror = model.mirror and not bare
+    seen = ops.concatenate([image, ops.flip(image, axis=2)]) if mirror else image
+    features = model.feature_extractor(seen, training=False)
     outputs = {}
     if map_.needs_classifier:
         logits = ops.mean(model.classifier(features, training=False), axis=(1, 2))
-        k = averaged_channels(map_.kind, kernel.shape[-1], model.top_k)
-        assert k is not None, "only the mean of all channels needs no classifier"
-        maps = ChosenMaps(kernel, bias, k, name="chosen_maps")(features, logits)
-        outputs["class_scores"] = logits
-    elif map_.kind == "class":
-        one = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="localizer_conv")
-        maps = one(features)
-        one.set_weights([kernel, bias])
-    else:
-        maps = model.localizer(features, training=False)
-        if map_.kind == "mean" and maps.shape[-1] > 1:
-            maps = ops.mean(maps, axis=-1, keepdims=True)
-    if output_size and output_size != side:
+        outputs["class_scores"] = ops.mean(logits, axis=0, keepdims=True) if mirror else logits
+    maps = _maps(model, map_, features, outputs.get("class_scores"))
+    if mirror:
+        straight, mirrored = ops.split(maps, 2)
+        maps = (straight + ops.flip(mirrored, axis=2)) / 2
+    if not bare:
+        maps = _placed(maps, model.offset)
+    if output_size and output_size != maps.shape[1]:
         maps = ops.image.resize(maps, (output_size, output_size), interpolation="bilinear")
     return keras.Model(image, {"foreground_mask": maps, **outputs}, name="localize")

@@ -13,6 +13,7 @@ from typing import Any
 
 import flatbuffers
 import keras
+import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
@@ -20,6 +21,7 @@ import wsol_tf
 from edge.export.exported_map import ExportedMap
 from edge.runtime import DIGEST, METADATA
 from wsol_tf.model.localization import Localization
+from wsol_tf.model.preprocessing import ReversedRescaling
 
 LABELS_NAME = "labels.txt"
 
@@ -31,18 +33,15 @@ def threshold_of(model: Localization, map_: ExportedMap) -> float | str:
 
 def information_of(model: Localization, map_: ExportedMap, graph: keras.Model) -> dict[str, Any]:
     """Returns what `wsol_tf.json` holds for the files of all formats, without their format."""
-    rescaling = model.feature_extractor.get_layer("rescaling")
     return {
         "labels": list(model.classes),
         "map": str(map_),
         "top_k": min(model.top_k, len(model.classes)) if map_.kind == "topk" else None,
         "threshold": threshold_of(model, map_),
         "refine": model.refine,
-        "normalization": {
-            "scale": float(rescaling.scale),
-            "offset": float(rescaling.offset),
-            "in_graph": True,
-        },
+        "map_offset": list(model.offset),  # the map is moved back by it already
+        "mirror": model.mirror,  # the map is the average with the mirror image's
+        "normalization": _normalization(model),
         "input_size": list(graph.input.shape[1:3]),
         "output_size": list(graph.output["foreground_mask"].shape[1:3]),
         "versions": {
@@ -51,6 +50,18 @@ def information_of(model: Localization, map_: ExportedMap, graph: keras.Model) -
             "keras": keras.__version__,
         },
     }
+
+
+def _normalization(model):
+    """What the network does to raw RGB before anything else."""
+    scaling = next(
+        (x for x in model.feature_extractor.layers if isinstance(x, keras.layers.Rescaling)), None
+    )
+    if scaling is None:  # a backbone of the user's that sees raw values, or hides what it does
+        return {"scale": 1.0, "offset": 0.0, "in_graph": True}
+    values = {name: np.asarray(getattr(scaling, name), float) for name in ("scale", "offset")}
+    order = {"channels": "BGR"} if isinstance(scaling, ReversedRescaling) else {}
+    return {**{name: value.tolist() for name, value in values.items()}, **order, "in_graph": True}
 
 
 def add(model_bytes: bytes, information: dict[str, Any]) -> bytes:

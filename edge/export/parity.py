@@ -328,6 +328,10 @@ def to_markdown(report: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     said = "".join(f"\n\n**{name} failed**: {why}." for name, why in report["failed"].items())
     said += "".join(f"\n\nNot certain: {text}" for text in report.get("doubts", ()))
+    left = {name: ops for name, ops in report.get("gpu_fallbacks", {}).items() if ops}
+    said += "".join(
+        f"\n\n{name}: a GPU delegate leaves {', '.join(left[name])} to the CPU." for name in left
+    )
     return (
         f"# Parity of {report['model']}\n\n"
         f"Map `{report['map']}`, threshold {report['threshold']}, "

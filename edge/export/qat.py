@@ -83,7 +83,7 @@ def train(
     Args:
         model: a Localization; it is not changed.
         map_: a map that does not need the classifier.
-        run: the float model, whose `foreground_mask` of the network's own size is aimed at.
+        run: the float model, whose bare map of the network's own size is aimed at.
         pictures: uint8 `[n, H, W, 3]`, no labels.
         kind: "qat" rounds kernels and activations as int8 does while training; "pruned" sets a
             share of each kernel to 0; "clustered" leaves few distinct values in each kernel.

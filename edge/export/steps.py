@@ -10,6 +10,7 @@ import numpy as np
 
 from edge.export import bias_correction, convert, graphs, metadata, parity, qat
 from edge.export.exported_map import ExportedMap
+from edge.export.formats import FORMATS, TRAINED
 from edge.runners import keras_runner, tflite_runner
 from wsol_tf import files
 from wsol_tf.data.source import Source
@@ -26,12 +27,10 @@ def check_formats(formats: Sequence[str], map_: ExportedMap) -> None:
         ValueError: no format or an unknown one; or one that needs further training, which the map
             or a missing package rules out.
     """
-    unknown = [name for name in formats if name not in convert.FORMATS]
+    unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
-        raise ValueError(
-            f"Unknown format '{''.join(unknown[:1])}'. Legal: {', '.join(convert.FORMATS)}."
-        )
-    if not convert.TRAINED.keys().isdisjoint(formats):
+        raise ValueError(f"Unknown format '{''.join(unknown[:1])}'. Legal: {', '.join(FORMATS)}.")
+    if not TRAINED.keys().isdisjoint(formats):
         qat.check(map_)
 
 
@@ -52,7 +51,7 @@ def make_files(
         map_: which of its maps the files hold.
         graph: of `graphs.export_graph` for this map.
         pictures: uint8 `[n, H, W, 3]` of `calibration.read_pictures`.
-        formats: names of `convert.FORMATS`; each counts once.
+        formats: names of `formats.FORMATS`; each counts once.
         log: is told which file is being made, for some take minutes.
         **training: `steps`, `sparsity`, `clusters` and `seed` of `qat.train`.
 
@@ -87,10 +86,10 @@ def _converted(
             yield name, float_bytes
         elif name == "int8":
             yield name, quantized(graph, float_bytes, pictures)
-        elif name in convert.TRAINED:
-            # What it shall give is the network's own map, whatever size the file's has.
-            target = keras_runner(graphs.export_graph(model, map_))
-            kind = convert.TRAINED[name]
+        elif name in TRAINED:
+            # What it shall give is the localizer's own map, whatever is done to it afterwards.
+            target = keras_runner(graphs.export_graph(model, map_, bare=True))
+            kind = TRAINED[name]
             trained = qat.train(model, map_, target, pictures, kind, **training)
             side = graph.output["foreground_mask"].shape[1]
             changed = graphs.export_graph(trained, map_, output_size=side)

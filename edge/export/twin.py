@@ -42,12 +42,13 @@ def twin_of(model: Localization, map_: ExportedMap, tf_keras: Any) -> Any:
     layers, weights = tf_keras.layers, {}
     image = layers.Input(model.feature_extractor.input.shape[1:], name="image")
     tensors = {id(model.feature_extractor.input): image}
-    for layer in model.feature_extractor.layers:
+    for layer in model.feature_extractor.operations:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        if isinstance(layer, keras.layers.Rescaling):
+        if type(layer) is keras.layers.Rescaling:
             copy = layers.DepthwiseConv2D(1, name=layer.name, trainable=False)
-            weights[copy] = [np.full((1, 1, 3, 1), layer.scale), np.full(3, layer.offset)]
+            scale, offset = (np.broadcast_to(x, 3) for x in (layer.scale, layer.offset))
+            weights[copy] = [scale.reshape(1, 1, 3, 1), offset]
         else:
             copy = _counterpart(layer, layers)
             weights[copy] = layer.get_weights()
@@ -74,7 +75,9 @@ def twin_of(model: Localization, map_: ExportedMap, tf_keras: Any) -> Any:
 def _counterpart(layer, layers):
     """The layer of Keras 2 with the settings of one of Keras 3."""
     kind = type(layer).__name__
-    if kind not in _SHARED:
+    inside = kind != "Activation" and getattr(layer, "activation", None)
+    grouped = getattr(layer, "groups", 1) != 1
+    if kind not in _SHARED or grouped or (inside and inside is not keras.activations.linear):
         raise ValueError(
             f"Quantization-aware training has no counterpart in Keras 2 for the layer "
             f"'{layer.name}' ({kind}). Use `formats=int8`."

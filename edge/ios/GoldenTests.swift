@@ -20,9 +20,13 @@ final class GoldenTests: XCTestCase {
     }
     // A few pixels may differ between runtimes, and smaller components come and go with them.
     let boxes = try XCTUnwrap(golden["boxes"] as? [[Double]])
-    for box in boxes where min(box[2] - box[0], box[3] - box[1]) > 8 {
-      let isThere = result.found.boxes.contains { zip($0, box).allSatisfy { abs(Double($0) - $1) <= 4 } }
-      XCTAssertTrue(isThere, "\(box) of the boxes")
+    let scores = try XCTUnwrap(golden["scores"] as? [Double])
+    for (box, score) in zip(boxes, scores) where min(box[2] - box[0], box[3] - box[1]) > 8 {
+      let same = result.found.objects.filter { found in
+        zip(found.box, box).allSatisfy { abs(Double($0) - $1) <= 4 }
+      }
+      XCTAssertFalse(same.isEmpty, "\(box) of the boxes")
+      XCTAssertTrue(same.contains { abs(Double($0.score) - score) <= 0.05 }, "score of \(box)")
     }
     if let name = golden["class"] as? String { XCTAssertEqual(result.className, name) }
   }

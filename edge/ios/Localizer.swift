@@ -52,8 +52,11 @@ final class Localizer {
     runner = try Interpreter(modelPath: path, options: options).signatureRunner(with: "localize")
   }
 
-  /// picture: upright, any size; className: with map "all", whose map is taken.
-  func localize(_ picture: CGImage, className: String? = nil) throws -> Localization {
+  /// picture: upright, any size; className: with map "all", whose map is taken; the others: see
+  /// components.
+  func localize(
+    _ picture: CGImage, className: String? = nil, minArea: Double = 0, maxObjects: Int = 0
+  ) throws -> Localization {
     let rgb = try rgbOf(picture)
     let small = resizeImage(rgb, picture.width, picture.height, to: metadata.width, metadata.height)
     try runner.invoke(with: ["image": Data(small)])
@@ -62,7 +65,9 @@ final class Localizer {
     let channel = try metadata.channel(of: className)
     let map = stride(from: channel, to: values.count, by: size[3]).map { values[$0] }
     let found = try metadata.refined(ScoreMap(values: map, width: size[2], height: size[1]), by: small)
-      .localize(picture.width, picture.height, threshold: metadata.threshold)
+      .localize(
+        picture.width, picture.height, threshold: metadata.threshold, minArea: minArea,
+        maxObjects: maxObjects)
     guard ["predicted", "topk"].contains(metadata.map) else {
       let one = metadata.map.hasPrefix("class:") ? String(metadata.map.dropFirst(6)) : nil
       return Localization(found: found, className: className ?? one, probability: nil)

@@ -18,7 +18,9 @@ final class MediaPipeLocalizer {
   }
 
   /// As Localizer.localize.
-  func localize(_ picture: CGImage, className: String? = nil) throws -> Found {
+  func localize(
+    _ picture: CGImage, className: String? = nil, minArea: Double = 0, maxObjects: Int = 0
+  ) throws -> Found {
     // Resized here, for MediaPipe's own resizing does not average over what it leaves out.
     let rgb = resizeImage(
       try rgbOf(picture), picture.width, picture.height, to: metadata.width, metadata.height)
@@ -28,7 +30,9 @@ final class MediaPipeLocalizer {
     }
     let values = Array(UnsafeBufferPointer(start: mask.float32Data, count: mask.width * mask.height))
     return try metadata.refined(ScoreMap(values: values, width: mask.width, height: mask.height), by: rgb)
-      .localize(picture.width, picture.height, threshold: metadata.threshold)
+      .localize(
+        picture.width, picture.height, threshold: metadata.threshold, minArea: minArea,
+        maxObjects: maxObjects)
   }
 
   private func image(of rgb: [UInt8]) throws -> CGImage {

@@ -1,9 +1,14 @@
 // From a score map to a mask and boxes; numbers as in edge/arrays.py.
 
-/// Mask and boxes of a picture: x0, y0, x1, y1 edges in pixels, half-open, of each component of the
-/// mask, the largest first.
+/// A component of a mask: box x0, y0, x1, y1 edges in pixels, half-open; score: the mean of the map
+/// inside, 0..1; area: pixels.
+struct FoundObject { let box: [Int], score: Float, area: Int }
+
+/// Mask of a picture, and its components that count as objects, the largest first.
 struct Found {
-  let width: Int, height: Int, mask: [Bool], boxes: [[Int]]
+  let width: Int, height: Int, mask: [Bool], objects: [FoundObject]
+
+  var boxes: [[Int]] { objects.map { $0.box } }
 
   /// The first of the boxes; the whole picture where there is none.
   var box: [Int] { boxes.first ?? [0, 0, width, height] }
@@ -12,13 +17,17 @@ struct Found {
 struct ScoreMap {
   let values: [Float], width: Int, height: Int
 
-  /// threshold: 0..1 after the stretch, or nil for the map's own (Otsu).
-  func localize(_ toWidth: Int, _ toHeight: Int, threshold: Float?) throws -> Found {
+  /// threshold: 0..1 after the stretch, or nil for the map's own (Otsu); minArea and maxObjects: see
+  /// components.
+  func localize(
+    _ toWidth: Int, _ toHeight: Int, threshold: Float?, minArea: Double = 0, maxObjects: Int = 0
+  ) throws -> Found {
     let map = try stretched().resized(toWidth, toHeight)
     let cut = threshold ?? map.otsu()
     let mask = map.values.map { $0 > cut }
-    return Found(
-      width: toWidth, height: toHeight, mask: mask, boxes: componentBoxes(mask, toWidth, toHeight))
+    let objects = components(
+      mask, map.values, toWidth, toHeight, minArea: minArea, maxObjects: maxObjects)
+    return Found(width: toWidth, height: toHeight, mask: mask, objects: objects)
   }
 
   /// By the map's own minimum and maximum to 0..1; a constant map becomes zeros.
@@ -93,16 +102,21 @@ struct ScoreMap {
   }
 }
 
-/// Boxes of the 8-connected components: most pixels first, equal ones by their first pixel, row by row.
-func componentBoxes(_ mask: [Bool], _ width: Int, _ height: Int) -> [[Int]] {
+/// The 8-connected components of a mask: most pixels first, equal ones by their first pixel, row by
+/// row. Those with fewer pixels than the share minArea of the largest one's are left out, and at most
+/// maxObjects are kept (0: all).
+func components(
+  _ mask: [Bool], _ map: [Float], _ width: Int, _ height: Int, minArea: Double = 0, maxObjects: Int = 0
+) -> [FoundObject] {
   var seen = [Bool](repeating: false, count: mask.count), queue = [Int]()
-  var found = [(size: Int, first: Int, box: [Int])]()
+  var found = [(first: Int, object: FoundObject)]()
   for start in mask.indices where mask[start] && !seen[start] {
-    var own = [width, height, 0, 0], next = 0
+    var own = [width, height, 0, 0], next = 0, sum = 0.0
     queue.removeAll(keepingCapacity: true)
     queue.append(start)
     seen[start] = true
     while next < queue.count {
+      sum += Double(map[queue[next]])
       let x = queue[next] % width, y = queue[next] / width
       next += 1
       own = [min(own[0], x), min(own[1], y), max(own[2], x + 1), max(own[3], y + 1)]
@@ -113,8 +127,11 @@ func componentBoxes(_ mask: [Bool], _ width: Int, _ height: Int) -> [[Int]] {
         }
       }
     }
-    found.append((queue.count, start, own))
+    let score = Float(sum / Double(queue.count))
+    found.append((start, FoundObject(box: own, score: score, area: queue.count)))
   }
   // Swift does not promise a stable sort.
-  return found.sorted { ($1.size, $0.first) < ($0.size, $1.first) }.map { $0.box }
+  let sorted = found.sorted { ($1.object.area, $0.first) < ($0.object.area, $1.first) }.map { $0.object }
+  let objects = sorted.filter { Double($0.area) >= minArea * Double(sorted[0].area) }
+  return maxObjects == 0 ? objects : Array(objects.prefix(maxObjects))
 }

@@ -7,6 +7,7 @@ const $ = (id) => document.getElementById(id);
 const canvas = $('canvas'), video = $('video');
 const reader = document.createElement('canvas'), shown = document.createElement('canvas');
 const LONGER_SIDE = [800, 1280];  // of what is drawn; masks and boxes have the picture's own size
+const MIN_AREA = 0.05;  // of the largest object's pixels: smaller parts of the mask get no box
 
 let localizer, described, picture;  // described: a line about the model; picture: ImageData
 let running = false, again = false;
@@ -45,6 +46,7 @@ function setUpControls({map, labels, threshold}) {
     $('classes').hidden = false;
     $('class').onchange = () => update();
   }
+  $('every').onchange = () => update();
   const stored = typeof threshold === 'number';
   $('threshold').value = stored ? threshold : 0.5;
   $('value').textContent = stored ? threshold.toFixed(2) : 'otsu';
@@ -97,6 +99,8 @@ async function update() {
       const found = await localizer.localize(image, {
         className: localizer.metadata.map === 'all' ? $('class').value : null,
         threshold: $('value').textContent === 'otsu' ? 'otsu' : Number($('threshold').value),
+        minArea: MIN_AREA,
+        maxObjects: $('every').checked ? 0 : 1,
       });
       draw(image, found);
       showFigures(found);
@@ -139,16 +143,18 @@ function draw(image, found) {
   }
   context.putImageData(pixels, 0, 0);
 
-  const [x0, y0, x1, y1] = found.box.map(
-      (edge, i) => edge * (i % 2 ? height / image.height : width / image.width));
-  for (const [colour, extra] of [['rgba(0, 0, 0, 0.75)', 2], ['#00d6ff', 0]]) {
-    context.strokeStyle = colour;
-    context.lineWidth = line * 1.5 + extra;
-    const inset = line;
-    context.strokeRect(
-        Math.max(x0, inset), Math.max(y0, inset),
-        Math.min(x1, width - inset) - Math.max(x0, inset),
-        Math.min(y1, height - inset) - Math.max(y0, inset));
+  for (const box of found.boxes.length ? [...found.boxes].reverse() : [found.box]) {
+    const [x0, y0, x1, y1] = box.map(
+        (edge, i) => edge * (i % 2 ? height / image.height : width / image.width));
+    for (const [colour, extra] of [['rgba(0, 0, 0, 0.75)', 2], ['#00d6ff', 0]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = line * 1.5 + extra;
+      const inset = line;
+      context.strokeRect(
+          Math.max(x0, inset), Math.max(y0, inset),
+          Math.min(x1, width - inset) - Math.max(x0, inset),
+          Math.min(y1, height - inset) - Math.max(y0, inset));
+    }
   }
 }
 

@@ -297,10 +297,12 @@ export function otsu(values) {
 }
 
 /**
- * Tight boxes [x0, y0, x1, y1] of the 8-connected components of a mask: the one with the most
- * pixels first, equally large ones in the order of their first pixel, row by row.
+ * The 8-connected components of a mask that count as objects: {box: [x0, y0, x1, y1], score, area},
+ * the one with the most pixels first, equally large ones in the order of their first pixel, row by
+ * row. score: the mean of the map (values in 0..1) inside; area: pixels. Those with fewer pixels than
+ * the share minArea of the largest one's are left out, and at most maxObjects are kept (0: all).
  */
-export function componentBoxes(mask, width, height) {
+export function components(mask, map, width, height, {minArea = 0, maxObjects = 0} = {}) {
   const runs = [];  // {y, start, end, parent}; a component's number is its first run
   const root = (i) => {
     while (runs[i].parent !== i) i = runs[i].parent = runs[runs[i].parent].parent;
@@ -323,14 +325,18 @@ export function componentBoxes(mask, width, height) {
     }
     [above, aboveEnd] = [rowStart, runs.length];
   }
-  const components = new Map();  // in the order of their first runs
+  const found = new Map();  // in the order of their first runs
   runs.forEach(({y, start, end}, i) => {
-    if (root(i) === i) components.set(i, {size: 0, box: [start, y, end, y + 1]});
-    const component = components.get(root(i)), {box} = component;
-    component.size += end - start;
+    if (root(i) === i) found.set(i, {box: [start, y, end, y + 1], sum: 0, area: 0});
+    const component = found.get(root(i)), {box} = component;
+    component.area += end - start;
+    for (let x = start; x < end; x++) component.sum += map[y * width + x];
     box[0] = Math.min(box[0], start);
     box[2] = Math.max(box[2], end);
     box[3] = y + 1;
   });
-  return [...components.values()].sort((a, b) => b.size - a.size).map(({box}) => box);
+  const sorted = [...found.values()].sort((a, b) => b.area - a.area);
+  const objects = sorted.filter(({area}) => area >= minArea * sorted[0].area);
+  return objects.slice(0, maxObjects || undefined).map(
+      ({box, sum, area}) => ({box, score: Math.fround(sum / area), area}));
 }

@@ -3,7 +3,7 @@
 
 import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
 import {
-  componentBoxes, otsu, readMetadata, refine, resizeImage, resizeMap, stretch,
+  components, otsu, readMetadata, refine, resizeImage, resizeMap, stretch,
 } from './arrays.js';
 
 let runtime;
@@ -41,16 +41,21 @@ export class Localizer {
   }
 
   /**
-   * Finds the object in a picture.
+   * Finds the objects in a picture.
    * @param {ImageData} image at its own size
-   * @param {{className?: string, threshold?: number|string}} options className: with map 'all',
-   *     whose map is taken; threshold: 0..1 or 'otsu' in place of the one in the file
+   * @param {{className?: string, threshold?: number|string, minArea?: number, maxObjects?: number}}
+   *     options className: with map 'all', whose map is taken; threshold: 0..1 or 'otsu' in place of
+   *     the one in the file; minArea and maxObjects: which components of the mask are objects, see
+   *     components() in arrays.js
    * @return {Promise<object>} map {values, width, height} stretched to 0..1, threshold, mask
-   *     Uint8Array of 0 and 1 at the picture's size, boxes [x0, y0, x1, y1] of its components in
-   *     pixels, half-open, the largest first, box: the first of them, or the whole picture where
-   *     there is none, className and probability or null, and milliseconds {resize, network, mask}
+   *     Uint8Array of 0 and 1 at the picture's size, boxes [x0, y0, x1, y1] of the objects in
+   *     pixels, half-open, the largest first, with their scores and areas, box: the first of them,
+   *     or the whole picture where there is none, className and probability or null, and
+   *     milliseconds {resize, network, mask}
    */
-  async localize(image, {className = null, threshold = this.metadata.threshold} = {}) {
+  async localize(image, {
+    className = null, threshold = this.metadata.threshold, minArea = 0, maxObjects = 0,
+  } = {}) {
     const started = performance.now();
     const [height, width] = this.metadata.input_size;
     const pixels = resizeImage(image.data, image.width, image.height, width, height);
@@ -64,9 +69,12 @@ export class Localizer {
     const cut = Math.fround(threshold === 'otsu' ? otsu(full) : threshold);
     const mask = new Uint8Array(full.length);
     for (let i = 0; i < full.length; i++) mask[i] = full[i] > cut ? 1 : 0;
-    const boxes = componentBoxes(mask, image.width, image.height);
+    const objects = components(mask, full, image.width, image.height, {minArea, maxObjects});
     return {
-      map, mask, boxes, box: boxes[0] ?? [0, 0, image.width, image.height], threshold: cut,
+      map, mask, threshold: cut,
+      boxes: objects.map(({box}) => box), scores: objects.map(({score}) => score),
+      areas: objects.map(({area}) => area),
+      box: objects[0]?.box ?? [0, 0, image.width, image.height],
       ...this.classify(outputs.class_scores, className),
       milliseconds: {
         resize: resized - started, network: ran - resized, mask: performance.now() - ran,

@@ -87,11 +87,33 @@ def test_bad_arguments_are_refused():
         shapes.draw(0, split="dev")
     with pytest.raises(ValueError, match="at least 16"):
         shapes.draw(0, size=8)
+    with pytest.raises(ValueError, match=r"`num_objects` must lie in 0..4. Received: 5."):
+        shapes.draw(0, num_objects=5)
+
+
+def test_so_many_objects_as_asked_for_of_one_class_or_of_several():
+    for number in (1, 2, 3):
+        plain = shapes.draw(6, size=64, num_objects=number)
+        mixed = shapes.draw(6, size=64, num_objects=number, mixed=True)
+        assert plain.box_labels.tolist() == [2] * number and plain.labels.tolist() == [2]
+        assert mixed.box_labels.tolist() == [2, 3, 0][:number]
+        assert mixed.labels.tolist() == sorted(mixed.box_labels)
+        np.testing.assert_array_equal(mixed.boxes, plain.boxes)
+        np.testing.assert_array_equal(mixed.mask > 0, plain.mask > 0)
+        for box, label in zip(mixed.boxes.astype(int), mixed.box_labels, strict=True):
+            x0, y0, x1, y1 = box
+            assert set(np.unique(mixed.mask[y0:y1, x0:x1])) <= {0, 1 + label}
+    first = shapes.draw(6, size=64, num_objects=1, mixed=True)
+    np.testing.assert_array_equal(first.image, shapes.draw(6, size=64, num_objects=1).image)
 
 
 def test_program_writes_a_folder_that_reads_back_the_same(tmp_path):
     program = [sys.executable, "-m", "wsol_tf.data.shapes", f"--output_dir={tmp_path}"]
     options = ["--num_images=7", "--size=64", "--seed=5", "--split=val"]
+    several = [f"--output_dir={tmp_path / 'several'}", "--num_objects=3", "--mixed"]
+    subprocess.run(program + options + several, capture_output=True, text=True, check=True)
+    example = open_dataset("voc_folder", tmp_path / "several", "val").read_example(1)
+    assert example.labels.tolist() == [1, 2, 3] and len(example.boxes) == 3
     done = subprocess.run(program + options, capture_output=True, text=True, check=True)
     assert "Wrote 7 drawn pictures" in done.stdout
     folder = open_dataset("voc_folder", tmp_path, "val")

@@ -92,14 +92,16 @@ def maps(max_side=12):
 @given(maps(), st.integers(1, 60), st.integers(1, 60), st.floats(0, 1) | st.just("otsu"))
 @settings(deadline=None, max_examples=300)
 def test_localizing_equals_score_maps(score_map, height, width, threshold):
-    expected, expected_mask, expected_box = score_maps.localize(score_map, height, width, threshold)
-    resized, mask, boxes, box = arrays.localize(score_map, height, width, threshold)
+    resized, mask, boxes, scores, areas, box = arrays.localize(score_map, height, width, threshold)
+    assert areas.sum() == mask.sum() and len(scores) == len(boxes)
     assert (resized.dtype, mask.dtype, box.dtype) == (np.float32, bool, np.float32)
     np.testing.assert_array_equal(boxes, reference_boxes(mask))
+    if threshold == "otsu":  # of one map: a value in the last place can be in another bin
+        threshold = score_maps.otsu(resized)
+    expected, expected_mask, expected_box = score_maps.localize(score_map, height, width, threshold)
     np.testing.assert_allclose(resized, expected, atol=3e-6)
-    cut = np.float32(score_maps.otsu(expected) if threshold == "otsu" else threshold)
     differ = mask != expected_mask
-    assert (np.abs(expected[differ] - cut) < 3e-6).all()
+    assert (np.abs(expected[differ] - np.float32(threshold)) < 3e-6).all()
     if not differ.any():
         np.testing.assert_array_equal(box, expected_box)
 
@@ -117,10 +119,18 @@ def reference_boxes(mask):
 
 def check_boxes(mask):
     """The boxes of a mask equal OpenCV's, and the first is that of the largest component."""
-    boxes = arrays.component_boxes(mask)
+    values = np.random.default_rng(0).random(mask.shape, np.float32)
+    boxes, *_ = arrays.components(mask, values)
     assert boxes.dtype == np.float32 and boxes.shape == (len(boxes), 4)
     np.testing.assert_array_equal(boxes, reference_boxes(np.ascontiguousarray(mask)))
-    np.testing.assert_array_equal(boxes, score_maps.component_boxes(mask))
+    limits = {"min_area": 0.3, "max_objects": 4}
+    for keywords in ({}, limits):
+        got = arrays.components(mask, values, **keywords)
+        expected = score_maps.components(mask, values, **keywords)
+        np.testing.assert_array_equal(got[0], expected.boxes)
+        np.testing.assert_allclose(got[1], expected.scores, rtol=1e-6)
+        np.testing.assert_array_equal(got[2], expected.areas)
+        assert [part.dtype for part in got] == [part.dtype for part in expected]
     if mask.any():
         expected = score_maps.box_of(score_maps.largest_component(mask))
         np.testing.assert_array_equal(boxes[0], expected)
@@ -179,20 +189,21 @@ def test_boxes_by_hand(rows, boxes):
     np.testing.assert_array_equal(check_boxes(mask), boxes)
     found = arrays.localize(mask.astype(np.float32), *mask.shape, 0.5)
     np.testing.assert_array_equal(found[2], boxes)
-    np.testing.assert_array_equal(found[3], boxes[0])
+    np.testing.assert_array_equal(found[5], boxes[0])
 
 
 def test_an_empty_mask_has_no_boxes_and_the_whole_picture_as_box():
-    boxes = arrays.component_boxes(np.zeros((2, 3), bool))
+    boxes, *others = arrays.components(np.zeros((2, 3), bool), np.zeros((2, 3), np.float32))
     assert boxes.shape == (0, 4) and boxes.dtype == np.float32
-    np.testing.assert_array_equal(arrays.localize(np.zeros((2, 3)), 2, 3, 0.5)[3], [0, 0, 3, 2])
+    assert [part.shape for part in others] == [(0,), (0,)]
+    np.testing.assert_array_equal(arrays.localize(np.zeros((2, 3)), 2, 3, 0.5)[5], [0, 0, 3, 2])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.3])
 def test_a_map_without_a_stretch_gives_an_empty_mask(value):
     score_map = np.full((3, 3), 0.3, np.float32)
     score_map[1, 1] = value
-    resized, mask, boxes, box = arrays.localize(score_map, 6, 9, 0.5)
+    resized, mask, boxes, _, _, box = arrays.localize(score_map, 6, 9, 0.5)
     assert not resized.any() and not mask.any() and boxes.shape == (0, 4)
     np.testing.assert_array_equal(box, [0, 0, 9, 6])
 

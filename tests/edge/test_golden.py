@@ -40,6 +40,7 @@ def test_files_are_what_the_runtime_finds(files, name, tmp_path):
     assert 0 < found.mask.mean() < 1
     assert values["box"] == values["boxes"][0] == found.box.tolist()
     assert values["boxes"] == found.boxes.tolist()
+    assert (values["scores"], values["areas"]) == (found.scores.tolist(), found.areas.tolist())
     assert (values["class"], values["probability"]) == (found.class_name, found.probability)
     assert values["threshold"] == 0.5
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge import arrays, build_web, golden, runtime
+from edge import build_web, golden, runtime
 from edge_files import LABELS, brightness
 from helpers import run
 from wsol_tf.data.transforms import resize_image
@@ -33,12 +33,12 @@ const {pictures, maps, refined, model} = JSON.parse(readFileSync(0));
 const results = {
   pictures: pictures.map(({rgba, width, height, size}) =>
       [...arrays.resizeImage(rgba, width, height, size, size)]),
-  maps: maps.map(({values, width, height, toWidth, toHeight, threshold}) => {
+  maps: maps.map(({values, width, height, toWidth, toHeight, threshold, ...limits}) => {
     const stretched = arrays.stretch(Float32Array.from(values));
     const resized = arrays.resizeMap(stretched, width, height, toWidth, toHeight);
     const mask = resized.map((value) => value > Math.fround(threshold) ? 1 : 0);
     return {resized: [...resized], otsu: arrays.otsu(resized),
-            boxes: arrays.componentBoxes(mask, toWidth, toHeight)};
+            objects: arrays.components(mask, resized, toWidth, toHeight, limits)};
   }),
   refined: refined.map(({map, pixels, width, height}) => {
     const found = arrays.refine(map, pixels, width, height);
@@ -73,7 +73,8 @@ def test_arrays_equal_those_of_python(tmp_path):
         threshold = float(rng.uniform(0.2, 0.8))
         cases["maps"].append(
             {"values": score_map.ravel().tolist(), "width": int(width), "height": int(height),
-             "toWidth": int(to_width), "toHeight": int(to_height), "threshold": threshold}
+             "toWidth": int(to_width), "toHeight": int(to_height), "threshold": threshold,
+             "minArea": 0.2 * (trial % 3 == 2), "maxObjects": 4 * (trial % 5 == 4)}
         )  # fmt: skip
         maps.append((score_map, int(to_height), int(to_width), threshold))
     for (height, width), sides in (
@@ -103,17 +104,26 @@ def test_arrays_equal_those_of_python(tmp_path):
     for (image, size), resized in zip(images, results["pictures"], strict=True):
         expected = resize_image(image, size).astype(int)
         assert np.abs(expected.ravel() - resized).max() <= 1
-    several = 0
-    for (score_map, *size, threshold), found in zip(maps, results["maps"], strict=True):
+    several = left_out = 0
+    for case, (score_map, *size, threshold), found in zip(
+        cases["maps"], maps, results["maps"], strict=True
+    ):
         resized, mask, box = score_maps.localize(score_map, *size, threshold)
         np.testing.assert_allclose(np.reshape(found["resized"], size), resized, atol=3e-6)
         assert found["otsu"] == pytest.approx(score_maps.otsu(resized), abs=1 / 256)
         if (np.abs(resized - threshold) > 3e-6).all():
-            boxes = np.reshape(found["boxes"], (-1, 4))
-            np.testing.assert_array_equal(boxes, arrays.component_boxes(mask))
-            np.testing.assert_array_equal(boxes[0] if len(boxes) else [0, 0, *size[::-1]], box)
-            several += len(boxes) > 1
-    assert several
+            limits = {"min_area": case["minArea"], "max_objects": case["maxObjects"]}
+            expected = score_maps.components(mask, resized, **limits)
+            objects = found["objects"]
+            assert [each["box"] for each in objects] == expected.boxes.tolist()
+            assert [each["area"] for each in objects] == expected.areas.tolist()
+            scores = [each["score"] for each in objects]
+            np.testing.assert_allclose(scores, expected.scores, atol=1e-6)
+            first = objects[0]["box"] if objects else [0, 0, *size[::-1]]
+            np.testing.assert_array_equal(first, box)
+            several += len(objects) > 1
+            left_out += len(objects) < len(score_maps.components(mask, resized).boxes)
+    assert several and left_out
     for expected, found in zip(refined, results["refined"], strict=True):
         assert (found["height"], found["width"]) == expected.shape
         np.testing.assert_allclose(np.reshape(found["values"], expected.shape), expected, atol=1e-6)
@@ -218,9 +228,8 @@ def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
     np.testing.assert_array_equal(image, golden.picture())
     for name, path in files.items():
         localizer = runtime.LocalizerRuntime(path)
-        found = localizer.localize(
-            image, class_name=LABELS[0] if localizer.metadata["map"] == "all" else None
-        )
+        asked = LABELS[0] if localizer.metadata["map"] == "all" else None
+        found = localizer.localize(image, class_name=asked)
         result = results[name]
         assert result["error"] is None, result["error"]
         assert (result["height"], result["width"]) == image.shape[:2]
@@ -228,7 +237,11 @@ def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
         # Floats differ by rounding; a byte of the map may differ by one where kernels differ.
         assert np.mean(mask != found.mask) < (0.02 if name == "int8.tflite" else 1e-3)
         np.testing.assert_allclose(result["box"], found.box, atol=2)
-        np.testing.assert_allclose(result["boxes"], found.boxes, atol=2)
+        objects = localizer.localize(image, class_name=asked, min_area=0.05)
+        assert result["boxes"] == [result["box"]], "one box until every one is asked for"
+        np.testing.assert_allclose(result["every"]["boxes"], objects.boxes, atol=2)
+        np.testing.assert_allclose(result["every"]["scores"], objects.scores, atol=0.02)
+        np.testing.assert_allclose(result["every"]["areas"], objects.areas, rtol=0.05, atol=4)
         assert result["className"] == found.class_name
         assert result["isolated"], "service_worker.js sets the headers that threads need"
     assert results["offline"] == results["localizer.tflite"] | {

@@ -12,6 +12,7 @@ from wsol_tf.data import transforms
 from wsol_tf.data.batches import evaluation_batches
 from wsol_tf.data.example import make_example
 from wsol_tf.data.registry import open_dataset
+from wsol_tf.evaluation import suggestion
 from wsol_tf.evaluation.localized_map import LocalizedMap
 from wsol_tf.evaluation.pairs import Method, method_of, predict_pairs
 from wsol_tf.evaluation.score import accumulate, choose_thresholds, compute_figures, prediction
@@ -402,7 +403,11 @@ def test_the_threshold_of_a_cam_does_not_go_by_itself(bare):
     own = choose_thresholds(accumulate(without, kinds), "maps")
     assert chosen["cam"] == own["cam"] == own["true"]  # here the maps are the same
     expected = [
-        score_maps.otsu(score_maps.normalize(pair.maps["true"]), pair.activation**2)
+        suggestion.suggested_threshold(
+            score_maps.resize(score_maps.normalize(pair.maps["true"]), 32, 32),
+            pair.activation,
+            suggestion.colours_of(pair.image),
+        )
         for pair in pairs
     ]
     assert chosen["true"] == pytest.approx(np.median(expected), abs=0.006)

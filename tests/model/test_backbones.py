@@ -93,12 +93,13 @@ def test_shapes_and_strides_of_mobilenet(stride, dilation):
     features, rest, loaded = mobilenet(output_stride=stride, dilation=dilation)
     side = SIZE // stride
     assert features.input.shape == (None, SIZE, SIZE, 3)
-    assert features.output.shape == (None, side, side, 128)
-    assert rest.input.shape == (None, side, side, 128)
-    assert rest.output.shape == (None, side // 2, side // 2, 256)
+    channels, behind = (256, side) if stride == 32 else (128, side // 2)
+    assert features.output.shape == (None, side, side, channels)
+    assert rest.input.shape == (None, side, side, channels)
+    assert rest.output.shape == (None, behind, behind, 256)
     assert loaded == "mobilenet_v1: random weights"
     strided = {name for name, layer in conv_layers(features, rest).items() if layer.strides[0] > 1}
-    removed = {16: set(), 8: {"conv_dw_6"}, 4: {"conv_dw_4", "conv_dw_6"}}[stride]
+    removed = {8: {"conv_dw_6"}, 4: {"conv_dw_4", "conv_dw_6"}}.get(stride, set())
     assert strided == {"conv1", "conv_dw_2", "conv_dw_4", "conv_dw_6", "conv_dw_12"} - removed
 
 
@@ -309,13 +310,21 @@ def test_imagenet_weights_come_from_keras(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "wrong", "message"),
     [
-        ("vgg16", {}, "Unknown `extractor` 'vgg16'. Legal: mobilenet_v1, inception_v3."),
-        ("mobilenet_v1", {"output_stride": 32}, "`output_stride` must be one of"),
+        (
+            "lenet",
+            {},
+            "Unknown `extractor` 'lenet'. Legal: mobilenet_v1, .*_v3_small; efficientnet",
+        ),
+        ("mobilenet_v1", {"output_stride": 2}, "`output_stride` must be one of"),
+        ("mobilenet_v1", {"levels": "8,x"}, "smallest is `output_stride`, as 8,16. Received: '8,x"),
+        ("mobilenet_v1", {"levels": "4,16"}, "Received: '4,16' with output_stride 8"),
+        ("mobilenet_v1", {"levels": "8,64"}, "`levels` 8,64. It has them at strides 2, 4, 8, 16,"),
         ("mobilenet_v1", {"input_size": 100}, "at least 64 for mobilenet_v1. Received: 100."),
         ("mobilenet_v1", {"input_size": 32}, "Received: 32."),
         ("inception_v3", {"input_size": 64}, "at least 96 for inception_v3. Received: 64."),
         ("mobilenet_v1", {"width": 0.0}, "`width` must lie in"),
         ("inception_v3", {"width": 0.5}, "be 1.0 for inception_v3. Received: width=0.5"),
+        ("vgg16", {"width": 0.5}, "be 1.0 for vgg16"),
         ("mobilenet_v1", {"width": 0.3, "weights": "imagenet"}, "Received: width=0.3; take one"),
     ],
 )
@@ -377,7 +386,7 @@ def test_a_registered_backbone_trains_is_saved_and_loaded(registered, tmp_path):
 def test_a_backbone_that_does_not_fit_is_refused(registered):
     with pytest.raises(ValueError, match="There is a backbone 'mobilenet_v1' already"):
         backbones.register_backbone("mobilenet_v1", lambda **_: None)
-    with pytest.raises(ValueError, match="Unknown `extractor` 'mine'.*inception_v3, own."):
+    with pytest.raises(ValueError, match="Unknown `extractor` 'mine'.*inception_v3, .*; own."):
         backbones.build_extractor("mine")
     image, features = keras.Input((32, 32, 3)), keras.Input((8, 8, 4))
     conv = keras.Model(image, keras.layers.Conv2D(4, 3, 4, padding="same")(image))

@@ -26,7 +26,7 @@ def model():
 
 
 def assert_found(found, expected):
-    for name in ("score_map", "mask", "box", "boxes"):
+    for name in ("score_map", "mask", "box", "boxes", "scores", "areas"):
         got = getattr(found, name)
         np.testing.assert_array_equal(got, getattr(expected, name), err_msg=name)
         assert got.dtype == getattr(expected, name).dtype
@@ -47,7 +47,7 @@ def by_hand(model, image, kind, threshold):
     return score_maps.Found(
         score_map,
         mask,
-        score_maps.component_boxes(mask),
+        *score_maps.components(mask, score_map),
         box,
         model.classes[best],
         float(exponents[best] / exponents.sum()),
@@ -63,6 +63,7 @@ def test_it_is_what_predict_finds_to_the_bit(model, pictures, kind):
         assert 0 < found.mask.mean() < 1, "a mask of everything or nothing proves nothing"
         assert found.class_name in CLASSES and 1 / 3 <= found.probability <= 1
         np.testing.assert_array_equal(found.box, found.boxes[0])
+        assert found.areas.sum() == found.mask.sum() and found.others == ()
     assert isinstance(found, wsol_tf.Found)
 
 
@@ -71,6 +72,69 @@ def test_without_arguments_it_is_the_models_map_at_the_stored_threshold(model, p
     given = model.localize(pictures[0], threshold="otsu")
     assert_found(given, by_hand(model, pictures[0], "mean", "otsu"))
     assert model.localize(pictures[0], threshold=0.9).mask.sum() < given.mask.sum()
+
+
+def test_small_objects_and_those_beyond_the_number_are_left_out(model, pictures):
+    image = np.repeat(pictures[3], 2, axis=0)
+    everything = model.localize(image, threshold=0.7)
+    assert len(everything.boxes) > 3
+    share = everything.areas[2] / everything.areas[0]
+    for found, count in (
+        (model.localize(image, threshold=0.7, min_area=0.999 * share), 3),
+        (model.localize(image, threshold=0.7, max_objects=2), 2),
+        (model.localize(image, threshold=0.7, min_area=1.0), 1),
+    ):
+        for name in ("boxes", "scores", "areas"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(everything, name)[:count])
+        np.testing.assert_array_equal(found.mask, everything.mask)
+        np.testing.assert_array_equal(found.box, everything.box)
+
+
+@pytest.mark.parametrize("kind", [None, "predicted", "cam"])
+def test_each_class_present_has_a_map_of_its_own(model, pictures, kind):
+    own = kind or "predicted"  # the model's is "mean", which no class has for itself
+    for image in pictures:
+        outputs = model.predict_on_batch(resize_image(image, model.input_size)[None])
+        logits = np.asarray(outputs["logits"])[0]
+        maps = np.asarray(outputs["score_map" if kind == "cam" else "localization_map"])[0]
+        found = model.localize(image, map=kind, classes=0.0)
+        assert_found(found, by_hand(model, image, own, model.thresholds[own]))
+        parts = (found, *found.others)
+        order = np.argsort(-logits)
+        assert [part.class_name for part in parts] == [CLASSES[label] for label in order]
+        assert sum(part.probability for part in parts) == pytest.approx(1)
+        for part, label in zip(parts, order, strict=True):
+            score_map, mask, box = score_maps.localize(
+                maps[..., label], *image.shape[:2], model.thresholds[own]
+            )
+            np.testing.assert_array_equal(part.score_map, score_map)
+            np.testing.assert_array_equal(part.mask, mask)
+            np.testing.assert_array_equal(part.box, box)
+        second = parts[1].probability
+        assert len(model.localize(image, map=kind, classes=second).others) == 1
+        assert model.localize(image, map=kind, classes=1.0).others == ()
+
+
+def test_the_presence_threshold_is_the_models_and_saved_with_it(pictures, tmp_path):
+    model = varied(toy(thresholds={"predicted": 0.4}, presence_threshold=0.0))
+    expected = model.localize(pictures[0], classes="present")
+    assert len(expected.others) == len(CLASSES) - 1
+    model.save(tmp_path / "model.keras")
+    loaded = wsol_tf.load(tmp_path / "model.keras")
+    assert loaded.presence_threshold == 0.0
+    found = loaded.localize(pictures[0], classes="present", max_objects=1)
+    for part, other in zip(found.others, expected.others, strict=True):
+        assert part.class_name == other.class_name and len(part.boxes) == 1
+        np.testing.assert_array_equal(part.mask, other.mask)
+    with pytest.raises(ValueError, match="`presence_threshold` must be a number in 0..1. Rec"):
+        toy(presence_threshold="high")
+
+
+def test_a_localizer_of_all_classes_has_only_its_cam_for_one(pictures):
+    model = varied(toy(channels=1, thresholds={"mean": 0.4, "cam": 0.4}))
+    with pytest.raises(ValueError, match="Pass `map=predicted` .*Received: 'predicted', and a loc"):
+        model.localize(pictures[0], classes=0.1)
+    assert len(model.localize(pictures[0], classes=0.0, map="cam").others) == len(CLASSES) - 1
 
 
 def test_nobody_knows_the_true_class_here(model, pictures):
@@ -124,6 +188,14 @@ def test_what_is_no_picture_is_refused(model, image, message):
         ({"threshold": 1.5}, "`threshold` must be in 0..1 or 'otsu'. Received: 1.5."),
         ({"threshold": float("nan")}, "Received: nan."),
         ({"threshold": "stored"}, "Received: 'stored'."),
+        ({"min_area": 1.5}, "`min_area` must be a share in 0..1. Received: 1.5."),
+        ({"min_area": float("nan")}, "Received: nan."),
+        ({"max_objects": -1}, "`max_objects` must be a whole number, at least 0.*Received: -1."),
+        ({"max_objects": 1.5}, "Received: 1.5."),
+        ({"classes": "present"}, "stores no presence threshold.*`classes=0.2`"),
+        ({"classes": "all"}, "'predicted', 'present' or a probability in 0..1. Received: 'all'."),
+        ({"classes": 2}, "Received: 2."),
+        ({"classes": 0.5, "map": "mean"}, "in one map per class.*Received: 'mean', and a local"),
     ],
 )
 def test_what_cant_be_asked_for_is_refused(model, pictures, keywords, message):

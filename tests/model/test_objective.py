@@ -136,3 +136,33 @@ def test_no_gradient_flows_through_a_refined_target():
     count = np.asarray(weight).sum((1, 2), keepdims=True)
     expected = np.where(weight, np.sign(mask - np.asarray(target, np.float32)), 0) / count
     np.testing.assert_allclose(tape.gradient(value, mask), expected, rtol=1e-5)
+
+
+def test_the_erased_pass_is_left_out_until_its_term_sets_in():
+    """The gradients are those of a pass whose weight is 0, and of a full one afterwards."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    labels = np.array([0, 1])
+    own = Objective(span=Span(steps=10, fixed=True))
+
+    def step_of(model, leave_out):
+        @tf.function
+        def step(progress):
+            weights = own.weights_at(progress)
+            with tf.GradientTape() as tape:
+                values, _, _ = own.terms(
+                    model, images, labels, training=True, weights=weights if leave_out else None
+                )
+                loss = sum(weights[name] * tf.reduce_mean(value) for name, value in values.items())
+            return values["bas"], tape.gradient(loss, model.trainable_variables)
+
+        return step
+
+    # Each pass moves the averages that the erased pass uses, so there are two equal models.
+    sparing, whole = step_of(toy(), True), step_of(toy(), False)
+    for progress, sees_it in ((0.1, False), (0.3, True)):
+        bas, gradients = sparing(tf.constant(progress))
+        expected_bas, expected = whole(tf.constant(progress))
+        assert np.any(expected_bas) and np.any(bas) == sees_it
+        np.testing.assert_allclose(bas, expected_bas if sees_it else np.zeros(2), rtol=1e-5)
+        for gradient, other in zip(gradients, expected, strict=True):
+            np.testing.assert_allclose(gradient, other, rtol=1e-5, atol=1e-7)

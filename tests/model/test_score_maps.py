@@ -114,44 +114,6 @@ def test_otsu_splits_as_well_as_any_of_256_thresholds(levels):
     assert within_variance(score_maps.otsu(score_map)) == pytest.approx(best, abs=1e-6)
 
 
-def test_otsu_of_evidence_by_hand():
-    # Means of the evidence below and above: 2, 8/3 after .1; 1, 4 after .3; 8/3, 2 after .6.
-    # Share x share x difference^2: 3/16 x 4/9, 1/4 x 9, and the wrong way round.
-    score_map = np.float32([[0.1, 0.3, 0.6, 0.9]])
-    evidence = np.float32([[2, 0, 6, 2]])
-    found = score_maps.otsu(score_map, evidence)
-    assert found == (77 + 153) / 512  # the middle of those from bin 76 (.3) to bin 153 (.6)
-    # No evidence, or evidence for the dark side alone: no split is better than another.
-    assert score_maps.otsu(score_map, evidence * 0) == 0.5
-    assert score_maps.otsu(score_map, [[3, 2, 1, 0]]) == 0.5
-
-
-@given(
-    hnp.arrays(np.uint8, (4, 5)),
-    hnp.arrays(np.float64, (4, 5), elements=st.integers(0, 9)),
-)
-@settings(max_examples=50, deadline=None)
-def test_otsu_of_evidence_gives_the_mask_that_correlates_most(levels, evidence):
-    score_map = (levels.astype(np.float64) + 0.5) / 256
-
-    def correlation(threshold):
-        mask = score_map > threshold
-        if mask.all() or not mask.any() or evidence.min() == evidence.max():
-            return 0
-        return np.corrcoef(mask.ravel(), evidence.ravel())[0, 1]
-
-    best = max(correlation(k / 256) for k in range(1, 256))
-    found = correlation(score_maps.otsu(score_map, evidence))
-    assert found == pytest.approx(best, abs=1e-6) or best <= 1e-6
-
-
-@given(hnp.arrays(np.uint8, (4, 5)))
-@settings(max_examples=50, deadline=None)
-def test_otsu_of_evidence_that_is_the_map_is_otsus(levels):
-    score_map = (levels.astype(np.float64) + 0.5) / 256
-    assert score_maps.otsu(score_map, levels) == score_maps.otsu(score_map)
-
-
 def test_min_cross_entropy_takes_the_middle_between_two_levels():
     assert score_maps.min_cross_entropy(np.float32([[0, 0, 0, 1]])) == pytest.approx(0.5, abs=1e-2)
     assert score_maps.min_cross_entropy(np.float32([[0.25, 0.75]])) == (65 + 192) / 512
@@ -222,27 +184,46 @@ def test_box_of_nothing_is_the_whole_picture():
 
 @given(MASKS)
 @settings(max_examples=200, deadline=None)
-def test_component_boxes_are_what_flooding_finds(mask):
+def test_components_are_what_flooding_finds(mask):
     """The largest first; `_components` lists them by their first pixel, and sorting is stable."""
-    expected = []
+    values = np.random.default_rng(0).random(mask.shape, np.float32)
+    boxes, scores, areas = [], [], []
     for component in sorted(_components(mask), key=len, reverse=True):
         rows, columns = zip(*component, strict=True)
-        expected.append([min(columns), min(rows), max(columns) + 1, max(rows) + 1])
-    found = score_maps.component_boxes(mask)
-    assert found.dtype == np.float32 and found.shape == (len(expected), 4)
-    assert found.tolist() == expected
-    if expected:
+        boxes.append([min(columns), min(rows), max(columns) + 1, max(rows) + 1])
+        scores.append(np.mean([float(values[point]) for point in map(tuple, component)]))
+        areas.append(len(component))
+    found = score_maps.components(mask, values)
+    assert (found.boxes.dtype, found.scores.dtype) == (np.float32, np.float32)
+    assert found.boxes.shape == (len(boxes), 4)
+    assert found.boxes.tolist() == boxes and found.areas.tolist() == areas
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-6)
+    if boxes:
         box = score_maps.box_of(score_maps.largest_component(mask))
-        np.testing.assert_array_equal(found[0], box)
+        np.testing.assert_array_equal(found.boxes[0], box)
 
 
-def test_component_boxes_of_equal_components_follow_their_first_pixels():
+def test_components_by_hand():
     mask = np.zeros((6, 12), bool)
     mask[5, 0:2] = mask[0, 9:11] = mask[0, 5:7] = True
     mask[2:5, 3:6] = True
-    expected = [[3, 2, 6, 5], [5, 0, 7, 1], [9, 0, 11, 1], [0, 5, 2, 6]]
-    assert score_maps.component_boxes(mask).tolist() == expected
-    assert score_maps.component_boxes(np.zeros((3, 4), bool)).shape == (0, 4)
+    values = np.where(mask, np.float32(0.5), np.float32(0.1))
+    values[0, 9:11] = 0.75, 1.0
+    found = score_maps.components(mask, values)
+    assert found.boxes.tolist() == [[3, 2, 6, 5], [5, 0, 7, 1], [9, 0, 11, 1], [0, 5, 2, 6]]
+    assert found.areas.tolist() == [9, 2, 2, 2]
+    assert found.scores.tolist() == [0.5, 0.5, 0.875, 0.5]
+    for settings_, count in (
+        ({"min_area": 2 / 9}, 4),
+        ({"min_area": 0.23}, 1),  # 2 of 9 pixels are a smaller share
+        ({"min_area": 1.0}, 1),
+        ({"max_objects": 3}, 3),
+        ({"min_area": 0.2, "max_objects": 2}, 2),
+    ):
+        kept = score_maps.components(mask, values, **settings_)
+        assert [part.tolist() for part in kept] == [part[:count].tolist() for part in found]
+    empty = score_maps.components(np.zeros((3, 4), bool), np.zeros((3, 4)), min_area=0.5)
+    assert [part.shape for part in empty] == [(0, 4), (0,), (0,)]
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,21 @@ def test_figures_are_pooled_over_all_pictures_of_all_folds():
     assert "centred_box" not in row.figures and not row.differences
 
 
+def test_trials_that_refined_are_read_before_and_after():
+    lines = [line_of("1", 0.9), line_of("2", 0.6)]
+    for line, plain in zip(lines, (0.7, 0.4), strict=True):
+        line["iou"]["plain"], line["mask_iou"]["plain"] = plain, None
+    after, before, other = table_of(
+        finished_of("a", lines, v2=0.5), finished_of("b", [line_of("1", 0.1)])
+    )
+    assert (after.row.label, before.row.label) == ("a", "a, not refined")
+    assert (after.figures["miou_box"].mean, before.figures["miou_box"].mean) == (0.75, 0.55)
+    assert (after.figures["gt_known_loc"].mean, before.figures["gt_known_loc"].mean) == (1, 0.5)
+    assert before.differences["miou_box"].mean == pytest.approx(-0.2)
+    assert "max_box_acc_v2" in after.figures and "max_box_acc_v2" not in before.figures
+    assert other.row.label == "b" and other.differences["gt_known_loc"].mean == -1
+
+
 def test_an_iou_of_a_half_is_a_hit_and_what_is_cut_below_it_is_none():
     (row,) = table_of(finished_of("a", [line_of("1", 0.5), line_of("2", 0.499999)]))
     assert row.figures["gt_known_loc"].mean == 0.5

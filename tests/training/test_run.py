@@ -102,6 +102,18 @@ def test_a_run_on_own_pictures_is_resumed_and_needs_the_same_ones(
     assert figures["epochs"] == 2
 
 
+def test_few_pictures_are_passed_more_often_until_the_least_steps_are_done(
+    tmp_path, pictures, quick
+):
+    config = settings(tmp_path, min_steps=6)
+    model, figures = training.train(config, pictures)
+    assert figures["epochs"] == 3  # of 9 / 4 steps each
+    assert model.total_steps == 7
+    said = []
+    training.train(config, pictures, log=said.append)
+    assert "is finished" in said[-1]
+
+
 def test_pictures_that_cannot_be_used_are_refused(tmp_path, pictures):
     with pytest.raises(TypeError, match="`dataset` must be a Source.*Received: a list"):
         training.train(settings(tmp_path), [])

@@ -13,7 +13,7 @@ from wsol_tf.data.transforms import View
 from wsol_tf.evaluation.pairs import predict_pairs
 from wsol_tf.evaluation.score import accumulate
 from wsol_tf.training import thresholds
-from wsol_tf.training.thresholds import choose_by_rule, spread
+from wsol_tf.training.thresholds import choose_by_rule, choose_presence_threshold, spread
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +91,42 @@ def test_each_class_has_its_share_of_what_is_chosen():
     np.testing.assert_array_equal(spread(labels, 100), np.arange(100))
     # Not the first ones of each class: files lie in folders by the day they were taken.
     assert not set(chosen.tolist()) <= {*range(12), *range(60, 66), 90, 91}
+
+
+# --- from which probability on a class counts as present -----------------------------------------
+
+
+def test_presence_by_hand():
+    probabilities = np.array([[0.5, 0.4, 0.1], [0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
+    labels = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1]], bool)
+    # 0.4 and 0.3 are right, 0.2 and what is less are wrong: between 0.3 and 0.2 nothing is missed.
+    assert choose_presence_threshold(np.log(probabilities), labels) == pytest.approx(0.25)
+    # One of two at 0.3 and above is wrong: F1 is 8/9 with 0.4 alone, 8/10 with both.
+    labels[2, 1] = False
+    assert choose_presence_threshold(np.log(probabilities), labels) == pytest.approx(0.35)
+    # A NaN plays no part, nor does how far logits are from 0.
+    logits = np.concatenate([np.log(probabilities) + 1000, [[np.nan, 0, 0]]])
+    labels = np.concatenate([labels, [[0, 1, 0]]]).astype(bool)
+    assert choose_presence_threshold(logits, labels) == pytest.approx(0.35)
+    assert choose_presence_threshold(logits[3:], labels[3:]) == 1.0
+
+
+def test_pictures_of_one_class_have_no_second_one():
+    probabilities = np.array([[0.8, 0.2], [0.45, 0.55], [0.9, 0.1]])
+    chosen = choose_presence_threshold(np.log(probabilities), np.eye(2, dtype=bool)[[0, 1, 0]])
+    assert chosen == pytest.approx((1 + 0.45) / 2)
+
+
+def test_presence_is_chosen_on_held_out_pictures_alone(model, pictures):
+    chosen = choose_by_rule(model, pictures, [1, 5], "mean")
+    view = View(64, 73)
+    pairs = {pair.position: pair for pair in predict_pairs(
+        model.predict_on_batch, pictures, range(12), kinds=["mean"], view=view)}  # fmt: skip
+    for positions, found in (
+        ([1, 5], chosen),
+        (range(12), choose_by_rule(model, pictures, [], "mean")),
+    ):
+        logits = np.stack([pairs[i].logits for i in positions])
+        present = np.zeros(logits.shape, bool)
+        present[np.arange(len(logits)), [pairs[i].label for i in positions]] = True
+        assert found.presence == choose_presence_threshold(logits, present)

@@ -7,10 +7,12 @@ holds bodies without any cue.
 
     python -m wsol_tf.data.shapes --output_dir=D --num_images=12 --size=224 --seed=0 --split=val
 
-writes such pictures in VOC layout.
+writes such pictures in VOC layout; --num_objects=3 draws three objects in each, and --mixed gives
+them different classes.
 """
 
 import os
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,7 +38,15 @@ BADGE_COLORS = (  # RGB, one per class
 )
 
 
-def draw(index: int, *, size: int = 224, seed: int = 0, split: str = "train") -> Example:
+def draw(
+    index: int,
+    *,
+    size: int = 224,
+    seed: int = 0,
+    split: str = "train",
+    num_objects: int = 0,
+    mixed: bool = False,
+) -> Example:
     """Draws picture `index` of a split; the same arguments give the same picture.
 
     Args:
@@ -44,27 +54,33 @@ def draw(index: int, *, size: int = 224, seed: int = 0, split: str = "train") ->
         size: side in pixels. The composition does not depend on it.
         seed: another seed gives other pictures.
         split: `train`, `val` or `test`.
+        num_objects: how many objects, 1 to 4, or fewer where there is no room; 0: one to three.
+        mixed: the second object has the class after the first one's, and so on; else all have one.
 
     Returns:
-        An Example with image uint8 [size, size, 3], one label, one to three boxes of that
-        class and a mask uint8 [size, size] with 0 and 1 + label.
+        An Example with image uint8 [size, size, 3], the labels, a box for each object and a mask
+        uint8 [size, size] with 0 and 1 + label.
 
     Raises:
-        ValueError: an unknown split, or a size below 16.
+        ValueError: an unknown split, a size below 16, or another number of objects.
     """
     if split not in NUM_EXAMPLES:
         raise ValueError(f"Unknown split {split!r} of shapes. Legal: {', '.join(NUM_EXAMPLES)}.")
     if size < 16:
         raise ValueError(f"Drawn pictures need at least 16 pixels a side. Received: {size}.")
+    if not 0 <= num_objects <= len(CLASSES):
+        raise ValueError(f"`num_objects` must lie in 0..{len(CLASSES)}. Received: {num_objects}.")
     rng = np.random.default_rng([seed, list(NUM_EXAMPLES).index(split), index])
-    label = index % len(CLASSES)
     image = _background(rng, size)
-    bodies = _place_bodies(rng)
+    bodies = _place_bodies(rng, num_objects)
     mask = np.zeros((size, size), np.uint8)
-    boxes = []
+    boxes: list[tuple] = []
+    labels: list[int] = []
     for body in bodies:
+        label = (index + mixed * len(labels)) % len(CLASSES)
         alpha, rows, columns = _paint_body(image, body, rng, label)
         if body["has_cues"]:
+            labels.append(label)
             inside = alpha >= 0.5
             mask[rows, columns][inside] = 1 + label
             ys, xs = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
@@ -73,7 +89,7 @@ def draw(index: int, *, size: int = 224, seed: int = 0, split: str = "train") ->
     image += _noise(rng, 96, size)[:, :, None] * 3.0
     image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     image_id = f"{split}_{index:05d}"
-    return make_example(image, [label], boxes, [label] * len(boxes), mask, image_id)
+    return make_example(image, sorted(set(labels)), boxes, labels, mask, image_id)
 
 
 def _noise(rng, cells, size, channels=1):
@@ -100,12 +116,12 @@ def _muted_color(rng):
     return (gray + rng.uniform(-18, 18, 3)).astype(np.float32)
 
 
-def _place_bodies(rng):
+def _place_bodies(rng, num_objects):
     """Bodies in drawing order: first those without cues, then the objects; none overlap."""
-    num_objects = int(rng.choice([1, 2, 3], p=[0.76, 0.16, 0.08]))
+    num_objects = num_objects or int(rng.choice([1, 2, 3], p=[0.76, 0.16, 0.08]))
     num_clutter = int(rng.integers(1, 4))
-    longest = {1: 0.60, 2: 0.42, 3: 0.33}[num_objects]
-    shortest = {1: 0.40, 2: 0.32, 3: 0.26}[num_objects]
+    longest = {1: 0.60, 2: 0.42, 3: 0.33, 4: 0.28}[num_objects]
+    shortest = {1: 0.40, 2: 0.32, 3: 0.26, 4: 0.22}[num_objects]
     objects, clutter = [], []
     for number in range(num_objects + num_clutter):
         is_object = number < num_objects
@@ -247,16 +263,15 @@ def _spokes(radii):
     return radii[:, None] * np.stack([np.cos(theta), np.sin(theta)], axis=1)
 
 
-def write_voc(output_dir: str, num_images: int, *, size: int, seed: int, split: str) -> None:
+def write_voc(output_dir: str, num_images: int, *, split: str, **options: Any) -> None:
     """Writes drawn pictures as a folder in VOC layout; other splits in it stay.
 
     Args:
         output_dir: the folder; JPEGImages, Annotations, SegmentationClass, ImageSets/Main and
             classes.txt are made in it.
         num_images: how many pictures, from index 0 on.
-        size: side of the pictures in pixels.
-        seed: as for `draw`.
         split: as for `draw`.
+        **options: of `draw`.
     """
     folders = {
         name: os.path.join(output_dir, *name.split("/"))
@@ -266,7 +281,7 @@ def write_voc(output_dir: str, num_images: int, *, size: int, seed: int, split: 
         os.makedirs(folder, exist_ok=True)
     ids = []
     for index in range(num_images):
-        example = draw(index, size=size, seed=seed, split=split)
+        example = draw(index, split=split, **options)
         name = example.image_id
         ids.append(name)
         picture = Image.fromarray(example.image)
@@ -365,6 +380,8 @@ def _main(_):
         size=options.size,
         seed=options.seed,
         split=options.split,
+        num_objects=options.num_objects,
+        mixed=options.mixed,
     )
     print(f"Wrote {files.counted(options.num_images, 'drawn picture')} in VOC layout to {folder}.")
 
@@ -375,4 +392,6 @@ if __name__ == "__main__":
     flags.DEFINE_integer("size", 224, "Side of the pictures in pixels.", lower_bound=16)
     flags.DEFINE_integer("seed", 0, "Another seed draws other pictures.", lower_bound=0)
     flags.DEFINE_enum("split", "val", list(NUM_EXAMPLES), "Split to draw.")
+    flags.DEFINE_integer("num_objects", 0, "Objects in each picture; 0: one to three.", 0, 4)
+    flags.DEFINE_bool("mixed", False, "Objects of a picture have different classes.")
     app.run(_main)

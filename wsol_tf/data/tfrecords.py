@@ -3,17 +3,16 @@
 import contextlib
 import os
 import struct
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow_datasets as tfds
 
 from wsol_tf import files
 from wsol_tf.data.public_kinds import Kind
+from wsol_tf.progress import Progress
 
 INDEX_VERSION = 1
 
@@ -77,7 +76,7 @@ def _make_index(builder, kind, info):
     wanted = {name: True for name in kind.wanted}
     features = tfds.decode.PartialDecoding(wanted).extract_features(builder.info.features)
     offsets, lengths, ids, labels, label_starts = [], [], [], [], [0]
-    progress = keras.utils.Progbar(info.num_examples, unit_name="record")
+    progress = Progress(info.num_examples, "record")
     for path, number in zip(info.filepaths, info.shard_lengths, strict=True):
         before = len(ids)
         for offset, data in _records(path):
@@ -87,8 +86,7 @@ def _make_index(builder, kind, info):
             ids.append(image_id.encode())
             labels += [int(label) for label in own if label >= 0]
             label_starts.append(len(labels))
-        if sys.stdout.isatty():
-            progress.update(len(ids))
+        progress(len(ids))
         if len(ids) - before != number:
             raise ValueError(
                 f"{path} has {len(ids) - before} whole records, {number} were written. Delete "

@@ -8,9 +8,6 @@ import tensorflow as tf
 
 from wsol_tf.model import backbones
 
-# Name of the layer that turns pooled features into class scores, by extractor.
-_TOPS = {"mobilenet_v1": "conv_preds", "inception_v3": "predictions"}
-
 
 def imagenet_classifier(
     extractor: str,
@@ -28,7 +25,7 @@ def imagenet_classifier(
 
     Args:
         extractor: see `backbones.build_extractor`, as are width, input_size and dilation.
-        width: width multiplier of MobileNetV1.
+        width: width multiplier of a MobileNet.
         input_size: side of the pictures in pixels.
         output_stride: 16 leaves the network as it was trained (maps of 7x7 from 224); 8 and 4
             give finer maps.
@@ -41,8 +38,16 @@ def imagenet_classifier(
         positions are the logits; and a sentence that says which weights were loaded.
 
     Raises:
-        ValueError: for weights without the top or that do not fit.
+        ValueError: for weights without the top or that do not fit, and for a network whose class
+            scores are no linear function of pooled features.
     """
+    backbone = backbones.BACKBONES.get(extractor)
+    if backbone is not None and not backbone.top:
+        able = [name for name, row in backbones.BACKBONES.items() if row.top]
+        raise ValueError(
+            f"{extractor} has more than one layer behind its pooling, so it has no class "
+            f"activation map. Networks that have: {', '.join(able)}."
+        )
     if weights == "none":
         raise ValueError("A classifier without weights explains nothing. Name a file or imagenet.")
     feature_extractor, rest, loaded = backbones.build_extractor(
@@ -63,7 +68,7 @@ def imagenet_classifier(
 def _top(extractor, width, weights):
     """Kernel and bias of the class scores, from the download or a file."""
     backbone = backbones.BACKBONES[extractor]
-    keywords = {"alpha": width} if extractor == "mobilenet_v1" else {}
+    keywords = {"alpha": width} if len(backbone.widths) > 1 else {}
     application = getattr(keras.applications, backbone.application)
     try:
         whole = application(weights="imagenet" if weights == "imagenet" else None, **keywords)
@@ -74,7 +79,7 @@ def _top(extractor, width, weights):
             f"The weights '{weights}' do not give a whole {extractor} of width {width:g} with its "
             f"class scores ({str(error).splitlines()[0]}). Name a file with the top, or imagenet."
         ) from error
-    return [np.asarray(weight) for weight in whole.get_layer(_TOPS[extractor]).weights]
+    return [np.asarray(weight) for weight in whole.get_layer(backbone.top).weights]
 
 
 def class_scores(

@@ -209,6 +209,7 @@ class LocalizationScores(keras.callbacks.Callback):
             kinds=[model.map],
             view=View(model.input_size, model.resize_size, self.view),
             batch_size=self.batch_size,
+            offset=model.offset,
             refine=model.refine,
             top_k=model.top_k,
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wsol_tf.evaluation import suggestion
 from wsol_tf.evaluation.iou import box_area, box_iou, box_overlap, boxes_at, mask_ious_at
 from wsol_tf.model import score_maps
 
@@ -238,15 +239,8 @@ class LocalizedMap:
     def suggested_threshold(self) -> float:
         """The threshold that this map suggests without any box.
 
-        It is the one whose mask correlates most with the square of the classifier's activation,
-        see `score_maps.otsu`; where no activation is known, or none is positive and finite, that
-        of least cross-entropy.
+        See `suggestion.suggested_threshold`.
         """
         # A CAM is no mask that the activation could judge: it is the activation.
         activation = None if self.kind == "cam" else self.pair.activation
-        if activation is None or not 0 < np.max(activation) < np.inf:
-            return score_maps.min_cross_entropy(self.score_map)
-        relative = score_maps.resize(activation / np.max(activation), *self.view_size)
-        # Squared: faint activation reaches far beyond the object, and its many positions would
-        # count.
-        return score_maps.otsu(self.score_map, relative**2)
+        return suggestion.suggested_threshold(self.score_map, activation, self.pair.colours)

@@ -1,15 +1,19 @@
 """What can be scored besides a trained model's own maps: baselines, classifiers, stored maps."""
 
-import dataclasses
+from __future__ import annotations
 
-import keras
+import dataclasses
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from wsol_tf.data.transforms import View
-from wsol_tf.evaluation import baselines
 from wsol_tf.evaluation.pairs import Method
 from wsol_tf.evaluation.stored_maps import StoredArrays
 from wsol_tf.model.score_maps import PLAIN
+
+if TYPE_CHECKING:
+    import keras
 
 BASELINES = ("grad_cam", "center")  # kinds of map that need no localizer
 
@@ -36,6 +40,8 @@ def with_baseline(
     """
     if kind not in BASELINES:
         raise ValueError(f"Unknown baseline '{kind}'. Legal: {', '.join(BASELINES)}.")
+    from wsol_tf.evaluation import baselines  # with TensorFlow, which stored maps need not wait for
+
     grad_cam = baselines.grad_cam(feature_extractor, classifier)
     center = baselines.center_map()
 
@@ -58,6 +64,8 @@ def with_baseline(
         thresholds={**method.thresholds, kind: _or_otsu(threshold)},
         threshold_from=_threshold_from(threshold),
         own_maps=own_maps,
+        # Grad-CAM is computed for the classes in the picture alone.
+        presence=None if kind == "grad_cam" else method.presence,
     )
 
 
@@ -89,6 +97,8 @@ def method_of_classifier(
         raise ValueError(
             f"An ImageNet classifier has no map '{kind}'. Legal: cam, {', '.join(BASELINES)}."
         )
+    from wsol_tf.evaluation import baselines
+
     method = Method(
         predict=baselines.class_scores(feature_extractor, classifier),
         view=view,
@@ -96,6 +106,7 @@ def method_of_classifier(
         thresholds={"cam": _or_otsu(threshold)},
         threshold_from=_threshold_from(threshold),
         ten_crop=ten_crop,
+        presence=1.0,
     )
     if kind == "cam":
         return method
@@ -135,6 +146,7 @@ def method_of_stored_maps(
         thresholds={"stored": _or_otsu(threshold)},
         threshold_from=_threshold_from(threshold),
         own_maps=own_maps,
+        presence=None if class_scores is None else 1.0,
     )
 
 

@@ -1,10 +1,12 @@
 """Scores anything that gives score maps on a data set: figures and predictions, nothing drawn."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +21,12 @@ from wsol_tf.evaluation.localized_map import (
 from wsol_tf.evaluation.methods import BASELINES, with_baseline
 from wsol_tf.evaluation.metrics import LocalizationMetrics
 from wsol_tf.evaluation.pairs import Method, Pair, method_of
+from wsol_tf.evaluation.several_objects import SeveralObjects
 from wsol_tf.evaluation.standard_metrics import StandardMetrics
 from wsol_tf.evaluation.wsolevaluation import METRICS
-from wsol_tf.model.localization import Localization
+
+if TYPE_CHECKING:
+    from wsol_tf.model.localization import Localization
 
 CHUNK = 16  # Pairs that are scored together; small, so that processes end at about the same time.
 
@@ -71,18 +76,20 @@ def evaluate(
                 f"passing these. Received: map={map!r}, threshold={threshold!r}, view={view!r}."
             )
         method = model
-    elif isinstance(model, Localization):
-        method = _method_of_map(model, map, threshold, view)
     else:
-        raise TypeError(
-            "evaluate() scores a Localization or a Method (which wraps anything that gives score "
-            f"maps). Received: {type(model).__name__}."
-        )
+        method = _method_of_map(model, map, threshold, view)
     figures, *_ = score(method, dataset, positions, metrics=metrics)
     return {"scored_on": dataset.name, **figures}
 
 
 def _method_of_map(model, kind, threshold, view):
+    from wsol_tf.model.localization import Localization  # with TensorFlow; a Method does without
+
+    if not isinstance(model, Localization):
+        raise TypeError(
+            "evaluate() scores a Localization or a Method (which wraps anything that gives score "
+            f"maps). Received: {type(model).__name__}."
+        )
     if kind not in BASELINES:
         return method_of(model, kind=kind, threshold=threshold, view=view)
     return with_baseline(
@@ -124,6 +131,8 @@ def score(
     positions = range(len(source)) if positions is None else positions
     standard = StandardMetrics(metrics, method.view)
     accumulators = accumulate((), method.kinds, thresholds=method.thresholds.values())
+    make_several = _maker_of_several(method, len(source.classes))
+    several = make_several()
     score_some = functools.partial(
         _score_chunk,
         kinds=method.kinds,
@@ -131,13 +140,15 @@ def score(
         view=method.view,
         metrics=metrics,
         class_names=source.classes,
+        make_several=make_several,
     )
-    chunks = _chunks(method.pairs(source, positions, progress=progress))
+    chunks = _chunks(method.pairs(source, positions, progress=progress, presence=method.presence))
     predictions = []
-    for scored, scored_standard, lines in map_chunks(score_some, chunks):
+    for scored, scored_standard, scored_several, lines in map_chunks(score_some, chunks):
         for name, accumulator in accumulators.items():
             accumulator.merge(scored[name])
         standard.merge(scored_standard)
+        several.merge(scored_several)
         predictions += lines
     if not predictions:
         raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
@@ -147,6 +158,7 @@ def score(
     figures["ten_crop"] = method.ten_crop
     figures |= _single_class_figures(accumulators[kind], source, method.thresholds[kind])
     figures |= standard.result()
+    figures |= several.result(source.classes, method.thresholds)
     figures["skipped"] = dict(source.report.skipped)
     return figures, predictions, accumulators
 
@@ -272,26 +284,52 @@ def _accumulators(kinds, thresholds):
     return {kind: LocalizationMetrics(measured) for kind in kinds}
 
 
-def _chunks(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
-    """Lists of pairs, whose pictures keep nothing but their size: scoring reads no more."""
+def _chunks(pairs: Iterable[Pair]) -> Iterator[list[list[Pair]]]:
+    """Lists of the pairs of each picture, which keeps nothing but its size: no more is read."""
     light = (dataclasses.replace(pair, image=pair.image[..., :0]) for pair in pairs)
-    while chunk := list(itertools.islice(light, CHUNK)):
+    chunk: list[list[Pair]] = []
+    for _, picture in itertools.groupby(light, key=lambda pair: pair.position):
+        chunk.append(list(picture))
+        if sum(map(len, chunk)) >= CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
         yield chunk
 
 
-def _score_chunk(chunk, *, kinds, thresholds, view, metrics, class_names):
-    """Scores some pairs: (dict kind -> LocalizationMetrics, StandardMetrics, predictions)."""
+def _score_chunk(chunk, *, kinds, thresholds, view, metrics, class_names, make_several):
+    """Scores some pictures: (dict kind -> LocalizationMetrics, the others of theirs, lines)."""
     accumulators = _accumulators(kinds, thresholds.values())
-    standard, predictions = StandardMetrics(metrics, view), []
-    for pair in chunk:
-        for kind, accumulator in accumulators.items():
-            threshold = thresholds.get(kind, "otsu")
-            localized = LocalizedMap(pair, kind, threshold, accumulator.thresholds)
-            accumulator.add(localized)
-            if kind == kinds[0]:
-                standard.add(localized)
-                predictions.append(prediction(localized, view, class_names))
-    return accumulators, standard, predictions
+    standard, several, predictions = StandardMetrics(metrics, view), make_several(), []
+    for picture in chunk:
+        maps = [
+            {
+                kind: LocalizedMap(
+                    pair, kind, thresholds.get(kind, "otsu"), accumulators[kind].thresholds
+                )
+                for kind in pair.maps
+            }
+            for pair in picture
+        ]
+        for pair, of_kinds in zip(picture, maps, strict=True):
+            if pair.present:
+                for kind, localized in of_kinds.items():
+                    accumulators[kind].add(localized)
+                standard.add(of_kinds[kinds[0]])
+                predictions.append(prediction(of_kinds[kinds[0]], view, class_names))
+        several.add(maps)
+    return accumulators, standard, several, predictions
+
+
+def _maker_of_several(method, num_classes):
+    return functools.partial(
+        SeveralObjects,
+        method.kinds,
+        method.presence,
+        num_classes,
+        min_area=method.min_area,
+        max_objects=method.max_objects,
+    )
 
 
 def _single_class_figures(accumulator, source, threshold):

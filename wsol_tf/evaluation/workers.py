@@ -17,9 +17,9 @@ import cv2
 def mapper(count: int) -> Iterator[Callable]:
     """Yields a `map` that works in other processes, which end with the context.
 
-    Each starts afresh and imports what it needs, TensorFlow included, which takes some seconds.
-    Results come in the order of the items. Only a few items are read ahead, so that memory stays
-    flat whichever side is faster. Ctrl-C is left to the calling process.
+    Each starts afresh and imports what the function needs; scoring needs no TensorFlow. Results
+    come in the order of the items. Only a few items are read ahead, so that memory stays flat
+    whichever side is faster. Ctrl-C is left to the calling process.
 
     Args:
         count: number of processes; 0: none, the built-in `map`.
@@ -30,8 +30,6 @@ def mapper(count: int) -> Iterator[Callable]:
     if not count:
         yield map
         return
-    # TensorFlow would say in each of them that there is no GPU, and they do not run it.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Not forked: a fork of a process in which TensorFlow runs waits forever for its locks.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(count, context, initializer=_begin) as pool:

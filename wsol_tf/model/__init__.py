@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from wsol_tf.model.localization import Localization
     from wsol_tf.model.objective import Objective
     from wsol_tf.model.optimizer import GroupSGD, group_sgd
-    from wsol_tf.model.score_maps import Found, component_boxes, localize
+    from wsol_tf.model.score_maps import Found, components, localize
 
 keras_settings.check()
 
@@ -23,6 +23,6 @@ __all__, __getattr__, __dir__ = attach(
         "wsol_tf.model.localization": "Localization",
         "wsol_tf.model.objective": "Objective",
         "wsol_tf.model.optimizer": "GroupSGD group_sgd",
-        "wsol_tf.model.score_maps": "Found component_boxes localize",
+        "wsol_tf.model.score_maps": "Found components localize",
     },
 )

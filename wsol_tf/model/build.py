@@ -25,7 +25,8 @@ def build_model(
     config: Config,
     classes: Sequence[str],
     steps_per_epoch: float | None = None,
-    backbone: tuple[keras.Model, keras.Model] | None = None,
+    backbone: keras.Model | tuple[keras.Model, keras.Model] | None = None,
+    preprocessing: str = "none",
 ) -> Localization:
     """Builds a model from the settings of a run, and compiles it.
 
@@ -33,8 +34,12 @@ def build_model(
         config: the settings.
         classes: names of the classes, in the order of their ids.
         steps_per_epoch: see `compile_model`; None: each `fit` counts its own steps.
-        backbone: (feature extractor, rest), as a function for `backbones.register_backbone` returns
-            them; None: the one that `config.extractor` names.
+        backbone: a functional model of your own, picture -> features, which is cut as those of
+            this project are (`backbones.cut_model`); or (feature extractor, rest), as a function
+            for `backbones.register_backbone` returns them. Either is copied or used with its
+            weights. None: the one that `config.extractor` names.
+        preprocessing: what is put before a model of your own, which is fed raw RGB in 0..255: a
+            kind of `preprocessing.preprocessing`; "none": it does that itself.
 
     Returns:
         The compiled Localization; `loaded_weights` of it is a sentence on the weights that its
@@ -50,7 +55,7 @@ def build_model(
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.mixed_precision)
     try:
-        model = _build_parts(config, classes, backbone)
+        model = _build_parts(config, classes, backbone, preprocessing)
     finally:
         keras.config.set_dtype_policy(policy)
     compile_model(model, config, steps_per_epoch)
@@ -72,20 +77,11 @@ def _check_sizes(config, num_classes):
             raise ValueError(f"`{name}` must be at most {MOST_PIXELS} pixels. Received: {side}.")
 
 
-def _build_parts(config, classes, backbone):
-    if backbone is None:
-        feature_extractor, rest, loaded = backbones.build_extractor(
-            config.extractor,
-            width=config.width,
-            input_size=config.input_size,
-            output_stride=config.output_stride,
-            dilation=config.dilation,
-            weights=config.extractor_weights,
-            bn_momentum=config.bn_momentum,
-        )
-    else:
-        feature_extractor, rest = backbones.checked(*backbone, config.input_size)
-        loaded = "given: weights as they were"
+def _build_parts(config, classes, backbone, preprocessing):
+    feature_extractor, rest, loaded = _backbone(config, backbone, preprocessing)
+    if config.freeze:
+        frozen = backbones.freeze((feature_extractor, rest), config.freeze)
+        loaded += f"; {frozen} layers are frozen"
     channels = 1 if config.localizer == "agnostic" else len(classes)
     model = Localization(
         feature_extractor,
@@ -96,11 +92,38 @@ def _build_parts(config, classes, backbone):
         classes,
         map=config.map,
         refine=config.refine,
+        mirror=config.mirror,
         top_k=config.top_k,
         resize_size=config.crop_from,
     )
     model.loaded_weights = loaded
     return model
+
+
+def _backbone(config, backbone, preprocessing):
+    resolution = {
+        "input_size": config.input_size,
+        "output_stride": config.output_stride,
+        "dilation": config.dilation,
+        "levels": config.levels,
+    }
+    if isinstance(backbone, keras.Model):
+        parts = backbones.cut_model(backbone, preprocessing=preprocessing, **resolution)
+        return *parts, "given: weights as they were"
+    if preprocessing != "none":
+        raise ValueError(
+            "`preprocessing` is for a functional model given as `backbone`. "
+            f"Received: '{preprocessing}' without one."
+        )
+    if backbone is not None:
+        return *backbones.checked(*backbone, config.input_size), "given: weights as they were"
+    return backbones.build_extractor(
+        config.extractor,
+        width=config.width,
+        weights=config.extractor_weights,
+        bn_momentum=config.bn_momentum,
+        **resolution,
+    )
 
 
 def compile_model(
@@ -150,14 +173,16 @@ def _check_members(path):
             raise ValueError(f"its part {files.printable(damaged)} is damaged")
 
 
-def load_model(path: str | os.PathLike) -> Localization:
+def load_model(path: str | os.PathLike, *, to_train: bool = True) -> Localization:
     """Loads a model that this project trained, from any version of it.
 
     Args:
         path: the `.keras` file.
+        to_train: whether the optimizer is loaded as well, which takes as much time and memory again
+            as the network.
 
     Returns:
-        The model, with its thresholds, compiled if it was saved so.
+        The model, with its thresholds; compiled if it was saved so and is to be trained.
 
     Raises:
         ValueError: there is no file, or it is cut off, damaged, or of another kind of model; the
@@ -173,7 +198,7 @@ def load_model(path: str | os.PathLike) -> Localization:
         )
     try:
         _check_members(path)
-        model = keras.saving.load_model(path)
+        model = keras.saving.load_model(path, compile=to_train)
     except Exception as error:  # what damage does to Keras has no end of kinds
         # Keras wraps our own sentence in several lines of its own.
         reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0].rstrip(".")

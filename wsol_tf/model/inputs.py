@@ -63,7 +63,9 @@ def check_batch(labels: Any, allowed: Any) -> None:
         )
 
 
-def check_parts(map: Any, refine: Any, top_k: Any, thresholds: Any, resize_size: Any) -> None:
+def check_parts(
+    map: Any, refine: Any, top_k: Any, thresholds: Any, presence_threshold: Any, resize_size: Any
+) -> None:
     """Refuses what a Localization stores beside its network, such as from a damaged file.
 
     Args:
@@ -71,6 +73,7 @@ def check_parts(map: Any, refine: Any, top_k: Any, thresholds: Any, resize_size:
         refine: how the map is refined.
         top_k: classes that the map "topk" averages over.
         thresholds: kind of map -> score-map threshold.
+        presence_threshold: None, or the probability from which on a class counts as present.
         resize_size: None, or a side in pixels.
 
     Raises:
@@ -84,6 +87,11 @@ def check_parts(map: Any, refine: Any, top_k: Any, thresholds: Any, resize_size:
         raise ValueError(f"`top_k` must be at least 1. Received: {top_k!r}.")
     if resize_size is not None and not _is_count(resize_size):
         raise ValueError(f"`resize_size` must be at least 1. Received: {resize_size!r}.")
+    known = presence_threshold is not None
+    if known and (isinstance(presence_threshold, str) or not _is_threshold(presence_threshold)):
+        raise ValueError(
+            f"`presence_threshold` must be a number in 0..1. Received: {presence_threshold!r}."
+        )
     if not isinstance(thresholds, Mapping):
         raise ValueError(f"thresholds are a dict, kind of map -> value. Received: {thresholds!r}.")
     for kind, value in thresholds.items():
@@ -94,6 +102,26 @@ def check_parts(map: Any, refine: Any, top_k: Any, thresholds: Any, resize_size:
                 f"The threshold of map '{kind}' must be a number in 0..1 or 'otsu'. "
                 f"Received: {value!r}."
             )
+
+
+def check_placement(offset: Any, mirror: Any) -> None:
+    """Refuses what a Localization can't do with its maps, such as from a damaged file.
+
+    Args:
+        offset: (down, right) in positions.
+        mirror: whether the mirror image is averaged in.
+
+    Raises:
+        ValueError: one of them has another type, or is no finite number.
+    """
+    try:
+        down, right = map(float, offset)
+    except (TypeError, ValueError):
+        down = right = math.nan
+    if not (math.isfinite(down) and math.isfinite(right)):
+        raise ValueError(f"`offset` is (down, right), two finite numbers. Received: {offset!r}.")
+    if not isinstance(mirror, bool):
+        raise ValueError(f"`mirror` must be True or False. Received: {mirror!r}.")
 
 
 def _is_count(value):
@@ -139,6 +167,61 @@ def threshold_of(
     if not _is_threshold(given):
         raise ValueError(f"`threshold` must be in 0..1 or 'otsu'. Received: {given!r}.")
     return given
+
+
+def objects_asked_for(
+    classes: float | str,
+    kind: str | None,
+    *,
+    own_kind: str,
+    channels: int,
+    stored: float | None,
+) -> tuple[str, float | None]:
+    """Says in which maps objects are looked for, and from which probability on a class is present.
+
+    Args:
+        classes: "predicted" for the predicted class alone, "present" for all classes whose
+            probability is at least the stored one, or a probability in 0..1 in its place.
+        kind: kind of map that was asked for; None: the model's, or "predicted" where several
+            classes are asked for and the model's is none of a single class.
+        own_kind: the model's kind of map.
+        channels: channels of the localizer: the number of classes, or 1 for all of them.
+        stored: the model's presence threshold; None: it stores none.
+
+    Returns:
+        (kind, present), as `score_maps.find` takes them.
+
+    Raises:
+        ValueError: `classes` or the kind is unknown; the maps of this kind are of no single class;
+            or nothing says which probability makes a class present.
+    """
+    several = classes != "predicted"
+    if kind is None:
+        kind = "predicted" if several and own_kind in ("mean", "topk") else own_kind
+    score_maps.check_kind(kind)
+    kind = "predicted" if kind == "true" else kind  # nobody knows the true class here
+    if not several:
+        return kind, None
+    if classes == "present":
+        if stored is None:
+            raise ValueError(
+                "The model stores no presence threshold, from which on a class counts as present. "
+                "Pass a probability in its place, such as `classes=0.2`."
+            )
+        classes = stored
+    if isinstance(classes, str) or not _is_threshold(classes):
+        raise ValueError(
+            "`classes` must be 'predicted', 'present' or a probability in 0..1. "
+            f"Received: {classes!r}."
+        )
+    if kind in ("mean", "topk") or (kind == "predicted" and channels == 1):
+        raise ValueError(
+            "Objects of several classes are found in one map per class, and this one is of several "
+            "together. Pass `map=predicted` (with a model trained with `localizer=per_class`) or "
+            f"`map=cam`. Received: '{kind}', and a localizer of {channels} "
+            f"channel{'s' * (channels != 1)}."
+        )
+    return kind, float(classes)
 
 
 def steps_of(x: Any, batch_size: int | None, held: float) -> int | None:

@@ -39,8 +39,15 @@ class Localization(Localizing, keras.Model):
             see `refinement`; the outputs of the network itself are as they are.
         top_k: classes that "topk" averages over.
         thresholds: kind of map -> score-map threshold chosen on training pictures.
+        presence_threshold: probability from which on a class counts as present, chosen on held-out
+            pictures; None: `localize` must be given one to find objects of several classes.
         resize_size: side in pixels that pictures were resized to before the crop of training;
             None: 8/7 of the input's side.
+        offset: (down, right) by which F_cam lies beside the objects, in positions, see
+            `alignment.measure`. Its maps are moved back by it wherever they become a mask; the
+            outputs of the network itself are as they are.
+        mirror: average the outputs of the picture and of its mirror image: twice the network's
+            time. Training does not.
 
     Attributes:
         input_size: side of the network's input in pixels.
@@ -62,7 +69,10 @@ class Localization(Localizing, keras.Model):
         refine: str = "none",
         top_k: int = 5,
         thresholds: Mapping[str, float] | None = None,
+        presence_threshold: float | None = None,
         resize_size: int | None = None,
+        offset: Sequence[float] = (0.0, 0.0),
+        mirror: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -71,7 +81,8 @@ class Localization(Localizing, keras.Model):
         self.localizer = localizer
         self.classes = inputs.class_names(classes)
         thresholds = {} if thresholds is None else thresholds
-        inputs.check_parts(map, refine, top_k, thresholds, resize_size)
+        inputs.check_parts(map, refine, top_k, thresholds, presence_threshold, resize_size)
+        inputs.check_placement(offset, mirror)
         if classifier.output.shape[-1] != len(self.classes):
             raise ValueError(
                 f"The classifier has {classifier.output.shape[-1]} outputs, but "
@@ -80,7 +91,10 @@ class Localization(Localizing, keras.Model):
         self.map = map
         self.refine = refine
         self.top_k = top_k
+        self.mirror = mirror
         self.thresholds = dict(thresholds)
+        self.offset = (float(offset[0]), float(offset[1]))
+        self.presence_threshold = presence_threshold
         self.input_size = feature_extractor.input.shape[1]
         self.resize_size = resize_side(self.input_size, resize_size or 0)
         self.loaded_weights = ""
@@ -93,9 +107,13 @@ class Localization(Localizing, keras.Model):
 
     def call(self, images: Any, training: bool | None = None) -> dict[str, Any]:
         """Computes the outputs of a batch, see the class; images: raw RGB in 0..255."""
-        features = self.feature_extractor(images, training=training)
-        score_map = self.classifier(features, training=training)
-        localization_map = self.localizer(features, training=training)
+        score_map, localization_map = self._maps(images, training)
+        if self.mirror:
+            mirrored = self._maps(ops.flip(images, axis=2), training)
+            score_map, localization_map = (
+                (straight + ops.flip(other, axis=2)) / 2
+                for straight, other in zip((score_map, localization_map), mirrored, strict=True)
+            )
         logits = ops.mean(score_map, axis=(1, 2))
         return {
             "logits": logits,
@@ -103,6 +121,11 @@ class Localization(Localizing, keras.Model):
             "localization_map": localization_map,
             "foreground_mask": self.foreground_mask(localization_map, logits),
         }
+
+    def _maps(self, images, training):
+        features = self.feature_extractor(images, training=training)
+        score_map = self.classifier(features, training=training)
+        return score_map, self.localizer(features, training=training)
 
     def foreground_mask(self, localization_map: Any, logits: Any) -> Any:
         """The map `[batch, h, w]` that `map` and `top_k` ask for, see `score_maps`."""
@@ -309,7 +332,7 @@ class Localization(Localizing, keras.Model):
         if hasattr(labels, "numpy"):  # not in a graph, where `fit` checks what goes in
             inputs.check_labels(labels, len(self.classes))
         terms, logits, observed = self.objective.terms(
-            self, images, labels, allowed, training=training
+            self, images, labels, allowed, training=training, weights=weights
         )
         weighted = {f"weighted_{name}": weights[name] * ops.mean(terms[name]) for name in terms}
         if allowed is not None:
@@ -350,7 +373,10 @@ class Localization(Localizing, keras.Model):
             "refine": self.refine,
             "top_k": self.top_k,
             "thresholds": dict(self.thresholds),
+            "presence_threshold": self.presence_threshold,
             "resize_size": self.resize_size,
+            "offset": list(self.offset),
+            "mirror": self.mirror,
         }
 
     @classmethod

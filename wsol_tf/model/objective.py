@@ -133,7 +133,14 @@ class Objective:
         check({k: v for k, v in weighted.items() if k in _DEFAULTS_OF_CONFIG} | self.settings)
 
     def terms(
-        self, model: Any, images: Any, labels: Any, allowed: Any = None, *, training: bool
+        self,
+        model: Any,
+        images: Any,
+        labels: Any,
+        allowed: Any = None,
+        *,
+        training: bool,
+        weights: Mapping[str, Any] | None = None,
     ) -> tuple[dict[str, Any], Any, dict[str, Any]]:
         """Passes a batch through a model, and computes its losses and what is observed besides.
 
@@ -144,11 +151,12 @@ class Objective:
             labels: int `[batch]`.
             allowed: bool `[batch, classes]` or None, see `losses.cross_entropy`.
             training: whether this is a training step.
+            weights: term -> its weight at this step, see `weights_at`; None: the full ones.
 
         Returns:
             (losses, logits, observations): name -> float32 `[batch]`, `[batch, classes]`, and name
             -> float32 `[batch]`. Losses that need the erased pass are 0 where they weigh nothing,
-            for that pass would be wasted.
+            or nothing yet, for that pass would be wasted.
         """
         features = model.feature_extractor(images, training=training)
         score_map = model.classifier(features, training=training)
@@ -164,18 +172,38 @@ class Objective:
         if self.settings["pseudo_target"] == "guided":
             offered["refined_mask"] = refine_batch(ops.stop_gradient(mask), images)
         values = {term.name: term.of(offered) for term in LOSS_TERMS if not term.needs_erased}
-        erasing = [term for term in LOSS_TERMS if term.needs_erased]
-        if any(self.weights[term.name] for term in erasing):
-            batch_statistics = training and self.settings["erased_statistics"] == "batch"
-            erased = _classify_erased(model.classifier, features, mask, batch_statistics)
-            offered["activation"] = losses.class_activation(score_map, labels)
-            offered["background_activation"] = losses.class_activation(erased, labels)
-            values |= {term.name: term.of(offered) for term in erasing}
-        else:
-            values |= {term.name: ops.zeros_like(values["cls"]) for term in erasing}
+        values |= self._erasing_terms(model, features, offered, weights, training=training)
         offered["class_map"] = losses.of_class(score_map, labels)
         observed = {term.name: term.of(offered) for term in OBSERVATIONS}
         return values, ops.mean(score_map, axis=(1, 2)), observed
+
+    def _erasing_terms(self, model, features, offered, weights, *, training):
+        """Values of the terms that need the erased pass, which is left out where they are off."""
+        erasing = [term for term in LOSS_TERMS if term.needs_erased]
+        batch_statistics = training and self.settings["erased_statistics"] == "batch"
+        labels = offered["labels"]
+
+        def pass_and_compute():
+            erased = _classify_erased(model.classifier, features, offered["mask"], batch_statistics)
+            with_erased = offered | {
+                "activation": losses.class_activation(offered["score_map"], labels),
+                "background_activation": losses.class_activation(erased, labels),
+            }
+            return [term.of(with_erased) for term in erasing]
+
+        def leave_out():
+            return [ops.zeros(ops.shape(labels), "float32") for _ in erasing]
+
+        at_all = [self.weights[term.name] for term in erasing]
+        now = [(weights or self.weights)[term.name] for term in erasing]
+        if not any(at_all):
+            found = leave_out()
+        elif all(isinstance(weight, int | float) for weight in now) or batch_statistics:
+            # Replicas that share their batch statistics must not do so inside of a condition.
+            found = pass_and_compute()
+        else:
+            found = ops.cond(ops.max(ops.stack(now)) > 0, pass_and_compute, leave_out)
+        return dict(zip((term.name for term in erasing), found, strict=True))
 
     def weights_at(self, progress: Any) -> dict[str, Any]:
         """Computes the weight of each term at a point of the training.

@@ -10,7 +10,6 @@ import functools
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from wsol_tf.model import score_maps
 
@@ -52,6 +51,8 @@ def refine_batch(maps: Any, images: Any) -> Any:
     Returns:
         float32 `[batch, h, w]` in 0..1.
     """
+    from keras import ops  # `refine` needs no TensorFlow
+
     maps = ops.cast(maps, "float32")
     low, high = (f(maps, axis=(1, 2), keepdims=True) for f in (ops.min, ops.max))
     stretched = (maps - low) / (high - low + 1e-6)

@@ -6,8 +6,9 @@ pixels, half-open: x1 - x0 is the width.
 """
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,26 +18,47 @@ from wsol_tf.config import MAPS
 PLAIN = "plain"  # in scoring, the kind of map that is scored, before it was refined
 
 
+class Components(NamedTuple):
+    """The 8-connected components of a mask, the one with the most pixels first.
+
+    Attributes:
+        boxes: float32 `[N, 4]`, the tight box of each: x0, y0, x1, y1 edges in pixels, half-open.
+        scores: float32 `[N]`, the mean of the score map over each one's pixels, 0..1.
+        areas: int64 `[N]`, the number of its pixels.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    areas: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a model finds in one picture of [height, width] pixels.
+    """What a model finds in one picture of [height, width] pixels: the objects of one class.
 
     Attributes:
         score_map: float32 `[height, width]`, stretched to 0..1.
         mask: bool `[height, width]`, all positions above the score-map threshold.
-        boxes: float32 `[N, 4]`, the box of every component of the mask, see `component_boxes`:
-            x0, y0, x1, y1 edges in pixels, half-open, the largest component first.
+        boxes: float32 `[N, 4]`, the box of every component of the mask that counts as an object,
+            see `components`: x0, y0, x1, y1 edges in pixels, half-open, the largest first.
+        scores: float32 `[N]`, the mean of the score map inside each component, 0..1.
+        areas: int64 `[N]`, the pixels of each component.
         box: float32 `[4]`, the first of the boxes; the whole picture where there is none.
-        class_name: the predicted class.
+        class_name: the class of these objects: the predicted one, but for those in `others`.
         probability: of that class, 0..1.
+        others: where all classes present were asked for, a Found for each of the others, the most
+            probable first, with a score map, mask and boxes of its own; else empty.
     """
 
     score_map: np.ndarray
     mask: np.ndarray
     boxes: np.ndarray
+    scores: np.ndarray
+    areas: np.ndarray
     box: np.ndarray
     class_name: str | None
     probability: float | None
+    others: tuple["Found", ...] = ()
 
 
 def averaged_channels(kind: str, channels: int, top_k: int) -> int | None:
@@ -143,25 +165,18 @@ def threshold_mask(score_map: np.ndarray, threshold: float) -> np.ndarray:
     return np.asarray(score_map, np.float32) > np.float32(threshold)
 
 
-def otsu(score_map: np.ndarray, evidence: np.ndarray | None = None) -> float:
+def otsu(score_map: np.ndarray) -> float:
     """Finds Otsu's threshold of a map in [0, 1]: a float that needs no boxes.
 
     It splits the 256-bin histogram where the variance between the two sides is largest (Otsu,
     1979); among equally good splits it takes the middle one. A constant map gives 0.5.
-
-    With evidence, `[height, width]` like the map, it is the variance of the evidence between the
-    two sides of the map, where the upper side has more of it: of all masks that the map can give,
-    the one that correlates most with the evidence.
     """
     values = np.asarray(score_map, np.float64).ravel()
     bins = np.clip((values * 256).astype(np.int64), 0, 255)
     counts = np.bincount(bins, minlength=256).astype(np.float64)
     below = np.cumsum(counts)[:-1]
     above = counts.sum() - below
-    if evidence is None:
-        moments = np.cumsum(counts * np.arange(256))
-    else:
-        moments = np.cumsum(np.bincount(bins, np.ravel(evidence), minlength=256))
+    moments = np.cumsum(counts * np.arange(256))
     total_moment, moments = moments[-1], moments[:-1]
     excess = np.maximum((total_moment - moments) * below - moments * above, 0)
     between = excess**2 / np.maximum(below * above, 1)
@@ -233,26 +248,59 @@ def box_of(mask: np.ndarray) -> np.ndarray:
     return np.array([x, y, x + w, y + h], np.float32)
 
 
-def component_boxes(mask: np.ndarray) -> np.ndarray:
-    """Finds the tight box of every 8-connected component of a mask.
+def components(
+    mask: np.ndarray, score_map: np.ndarray, *, min_area: float = 0.0, max_objects: int = 0
+) -> Components:
+    """Finds the 8-connected components of a mask that count as objects.
 
     Args:
         mask: bool `[height, width]`.
+        score_map: float `[height, width]` in 0..1.
+        min_area: components with fewer pixels than this share of the largest one's are left out,
+            0..1; the largest one always stays.
+        max_objects: at most so many are kept, the largest; 0: all.
 
     Returns:
-        float32 `[N, 4]`, x0, y0, x1, y1 edges in pixels, half-open: the component with the most
-        pixels first, equal ones in the order of their first pixel row by row; `[0, 4]` without any.
+        Components: the one with the most pixels first, equal ones in the order of their first
+        pixel row by row; all three are empty where the mask is.
+
+    Raises:
+        ValueError: `min_area` or `max_objects` is out of its range.
     """
+    check_objects(min_area, max_objects)
     mask = np.ascontiguousarray(mask, bool)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
     )
+    areas = stats[:, cv2.CC_STAT_AREA].astype(np.int64)
+    inside = np.flatnonzero(mask)
+    labels = labels.ravel()[inside]
     # The last position written wins: backwards, that is the first pixel of each component.
     first = np.zeros(count, np.int64)
-    first[labels.ravel()[::-1]] = np.arange(mask.size - 1, -1, -1)
-    order = 1 + np.lexsort((first[1:], -stats[1:, cv2.CC_STAT_AREA]))
+    first[labels[::-1]] = inside[::-1]
+    order = 1 + np.lexsort((first[1:], -areas[1:]))
+    if len(order):
+        order = order[areas[order] >= min_area * areas[order[0]]]
+    order = order[: max_objects or None]
+    sums = np.bincount(labels, np.ravel(score_map)[inside], minlength=count)
     left, top, width, height = (stats[order, i] for i in range(4))
-    return np.stack([left, top, left + width, top + height], axis=1).astype(np.float32)
+    boxes = np.stack([left, top, left + width, top + height], axis=1).astype(np.float32)
+    return Components(boxes, (sums[order] / areas[order]).astype(np.float32), areas[order])
+
+
+def check_objects(min_area: Any, max_objects: Any) -> None:
+    """Refuses settings that `components` can't work with.
+
+    Raises:
+        ValueError: `min_area` is no number in 0..1, or `max_objects` is no whole number from 0 on.
+    """
+    if not isinstance(min_area, numbers.Real) or not 0 <= min_area <= 1:
+        raise ValueError(f"`min_area` must be a share in 0..1. Received: {min_area!r}.")
+    if not isinstance(max_objects, numbers.Integral) or max_objects < 0:
+        raise ValueError(
+            "`max_objects` must be a whole number, at least 0 (which keeps all). "
+            f"Received: {max_objects!r}."
+        )
 
 
 def localize(
@@ -284,7 +332,10 @@ def find(
     kind: str,
     threshold: float | str,
     top_k: int = 5,
-    refine: Callable[[np.ndarray], np.ndarray] | None = None,
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+    min_area: float = 0.0,
+    max_objects: int = 0,
+    present: float | None = None,
 ) -> Found:
     """Goes from what a model gives for one picture to what is in it.
 
@@ -297,26 +348,36 @@ def find(
         kind: kind of map, see `map_of`; "true" and "cam" take the predicted class.
         threshold: a number in 0..1, or "otsu" for the map's own.
         top_k: classes that "topk" averages over.
-        refine: goes from the map to the one that is used instead; not with the map "cam".
+        prepare: goes from the map to the one that is used instead; not with the map "cam".
+        min_area: see `components`.
+        max_objects: see `components`; so many of each class.
+        present: classes of this probability and more are looked for as well as the predicted one,
+            each in its own map, of kind "predicted" or "cam"; None: the predicted one alone.
 
     Raises:
         FloatingPointError: an output is NaN or infinite.
+        ValueError: `min_area` or `max_objects` is out of its range.
     """
     logits = np.asarray(outputs["logits"]).astype(np.float64)
     best = int(logits.argmax())
-    maps = (np.asarray(outputs[name]) for name in ("localization_map", "score_map"))
-    small = map_of(kind, *maps, logits, best, top_k=top_k)
-    if not (np.isfinite(logits).all() and np.isfinite(small).all()):
-        raise FloatingPointError("the model's output is no finite number. Train it again.")
+    maps = [np.asarray(outputs[name]) for name in ("localization_map", "score_map")]
     exponents = np.exp(logits - logits.max())
-    if refine and kind != "cam":
-        small = refine(small)
-    score_map, mask, box = localize(small, height, width, threshold)
-    return Found(
-        score_map,
-        mask,
-        component_boxes(mask),
-        box,
-        classes[best],
-        float(exponents[best] / exponents.sum()),
-    )
+    probabilities = exponents / exponents.sum()
+
+    def found_of(label: int) -> Found:
+        own = "true" if label != best and kind == "predicted" else kind
+        small = map_of(own, *maps, logits, label, top_k=top_k)
+        if not (np.isfinite(logits).all() and np.isfinite(small).all()):
+            raise FloatingPointError("the model's output is no finite number. Train it again.")
+        if prepare and kind != "cam":
+            small = prepare(small)
+        score_map, mask, box = localize(small, height, width, threshold)
+        objects = components(mask, score_map, min_area=min_area, max_objects=max_objects)
+        return Found(score_map, mask, *objects, box, classes[label], float(probabilities[label]))
+
+    found = found_of(best)
+    if present is None:
+        return found
+    ranked = np.argsort(-probabilities, kind="stable").tolist()
+    others = (label for label in ranked if label != best and probabilities[label] >= present)
+    return dataclasses.replace(found, others=tuple(map(found_of, others)))

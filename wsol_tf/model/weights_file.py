@@ -14,39 +14,38 @@ import keras
 import numpy as np
 
 
-def own_names(model: keras.Model) -> dict[str, str]:
-    """Maps each layer's name to one that does not depend on what was built before it.
+def own_names(operations: Iterable) -> dict[str, str]:
+    """Maps the name of each layer to one that does not depend on what was built before it.
 
     Keras numbers layers without a name through the whole process (conv2d, conv2d_1, ...); here
     the numbers start anew in every model.
-    """
-    numbered = [re.fullmatch(r"(.*?)(?:_(\d+))?", layer.name) for layer in model.layers]
-    first = {}
-    for layer, match in zip(model.layers, numbered, strict=True):
-        if match[1] == _class_name(layer):
-            number = int(match[2] or 0)
-            first[match[1]] = min(number, first.get(match[1], number))
-    names = {}
-    for layer, match in zip(model.layers, numbered, strict=True):
-        name = layer.name
-        if match[1] in first:
-            number = int(match[2] or 0) - first[match[1]]
-            name = f"{match[1]}_{number}" if number else match[1]
-        names[layer.name] = name
-    return names
-
-
-def weighted_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model that have weights."""
-    return [layer for layer in model.layers if layer.weights]
-
-
-def load_weights(model: keras.Model, path: str) -> int:
-    """Copies a weights file of a keras.applications network into a changed copy, layer by layer.
 
     Args:
-        model: the copy, with the layers of the original in their order and the names of
-            `own_names`; strides, dilation and padding may differ.
+        operations: the layers of a model, and operations of `keras.ops`.
+    """
+    kinds = {operation.name: _class_name(operation) for operation in operations}
+    automatic = [name for name, kind in kinds.items() if re.fullmatch(rf"{kind}(_\d+)?", name)]
+    return {name: name for name in kinds} | _renumbered(automatic)
+
+
+def _renumbered(names: Iterable[str]) -> dict[str, str]:
+    """Name -> the same with the numbers of each kind counted from 0, for names as conv2d_7."""
+    split = [(name, re.fullmatch(r"(.*?)(?:_(\d+))?", name)) for name in names]
+    numbered = [(name, match[1], int(match[2] or 0)) for name, match in split if match]
+    first: dict[str, int] = {}
+    for _, kind, number in numbered:
+        first[kind] = min(number, first.get(kind, number))
+    return {
+        name: f"{kind}_{number - first[kind]}" if number > first[kind] else kind
+        for name, kind, number in numbered
+    }
+
+
+def load_weights(layers: Iterable[keras.layers.Layer], path: str) -> int:
+    """Copies a weights file of a keras.applications network into its layers.
+
+    Args:
+        layers: those of the network that shall be loaded, in their order; a layer may be a model.
         path: a `.weights.h5` of Keras 3 or an older `.h5`, with or without the top.
 
     Returns:
@@ -56,35 +55,33 @@ def load_weights(model: keras.Model, path: str) -> int:
         ValueError: the file can't be read, or lacks a layer or has another shape for it; the
             message names the layers, and nothing is loaded.
     """
-    stored, by_class = _read_weights(path)
-    counts, missing, differing, values = {}, [], [], {}
-    layers = weighted_layers(model)
-    for layer in layers:
-        key = layer.name
-        if by_class:  # Keras 3 numbers the layers of each class: conv2d, conv2d_1, ...
-            key = _class_name(layer)
-            count = counts[key] = counts.get(key, -1) + 1
-            key = f"{key}_{count}" if count else key
-        found = stored.get(key)
+    layers = list(layers)
+    names = own_names(layers)
+    stored = _read_weights(path, layers, names)
+    weighted = [layer for layer in layers if layer.weights]
+    missing, differing, values = [], [], {}
+    for layer in weighted:
+        name = names[layer.name]
+        found = stored.get(name)
         if found is None:
-            missing.append(layer.name)
+            missing.append(name)
             continue
         shapes = [tuple(w.shape) for w in layer.weights]
         if [w.shape for w in found] != shapes:
             differing.append(
-                f"{layer.name} ({_listed(found)} in the file, {_listed(layer.weights)} here)"
+                f"{name} ({_listed(found)} in the file, {_listed(layer.weights)} here)"
             )
             continue
-        values[layer] = found
+        values[name] = (layer, found)
     if missing or differing:
         raise ValueError(
             f"The weights in {path} do not fit this feature extractor: "
-            f"{len(values)} of {len(layers)} layers match. "
+            f"{len(values)} of {len(weighted)} layers match. "
             + (f"Other shapes: {_first(differing)}. " if differing else "")
             + (f"Not in the file: {_first(missing)}. " if missing else "")
             + "Check `extractor` and `width` against the file."
         )
-    for layer, found in values.items():
+    for layer, found in values.values():
         layer.set_weights(found)
     return len(values)
 
@@ -104,28 +101,46 @@ def _first(items, most=8):
     return ", ".join(items[:most]) + more
 
 
-def _read_weights(path):
-    """Reads (name -> list of arrays, whether the names are Keras 3's, numbered by class)."""
+def _read_weights(path, layers, names):
+    """Reads own name of a layer -> its arrays, for those that the file has."""
     try:
         file = h5py.File(path)
     except OSError as error:
         raise ValueError(f"{path} is not a readable HDF5 weights file: {error}.") from None
     with file:
         if "layer_names" in file.attrs:
-            names = [x.decode() if isinstance(x, bytes) else x for x in file.attrs["layer_names"]]
-            return {
-                name: [np.asarray(file[name][key]) for key in file[name].attrs["weight_names"]]
-                for name in names
-                if len(file[name].attrs["weight_names"])
-            }, False
+            return _read_old(file, {_class_name(layer) for layer in layers})
         if "layers" in file:
-            groups = {name: group.get("vars", {}) for name, group in file["layers"].items()}
-            return {
-                name: [np.asarray(group[key]) for key in sorted(group, key=int)]
-                for name, group in groups.items()
-                if len(group)
-            }, True
+            found = ((names[layer.name], arrays) for layer, arrays in _by_class(layers, file))
+            return {name: arrays for name, arrays in found if arrays}
     raise ValueError(
         f"{path} holds no layer weights that Keras wrote. Expected a .weights.h5 of "
         "keras.applications."
     )
+
+
+def _read_old(file, kinds):
+    """Reads an `.h5`, which names its layers; those of the oldest files are counted from 1."""
+    names = [x.decode() if isinstance(x, bytes) else x for x in file.attrs["layer_names"]]
+    own = {name: name for name in names} | _renumbered(
+        name for name in names if re.sub(r"_\d+$", "", name) in kinds or name in kinds
+    )
+    found = {
+        own[name]: [np.asarray(file[name][key]) for key in file[name].attrs["weight_names"]]
+        for name in names
+    }
+    return {name: arrays for name, arrays in found.items() if arrays}
+
+
+def _by_class(layers, group):
+    """Yields (layer, its arrays): Keras 3 numbers the layers of each class: conv2d, conv2d_1."""
+    counts: dict[str, int] = {}
+    for layer in layers:
+        key = _class_name(layer)
+        count = counts[key] = counts.get(key, -1) + 1
+        stored = group["layers"].get(f"{key}_{count}" if count else key, {})
+        own = stored.get("vars", {})
+        arrays = [np.asarray(own[name]) for name in sorted(own, key=int)]
+        if isinstance(layer, keras.Model) and "layers" in stored:
+            arrays += [array for _, inner in _by_class(layer.layers, stored) for array in inner]
+        yield layer, arrays

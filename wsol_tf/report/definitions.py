@@ -16,6 +16,9 @@ DISPLAY_NAMES = {  # as people write them
     "max_box_acc_v2": "MaxBoxAccV2",
     "pxap": "PxAP",
     "piou": "pIoU",
+    "corloc": "CorLoc",
+    "ap": "AP",
+    "ap50": "AP50",
     "right": "right",
     "wrong_class": "wrong class",
     "part_only": "part only",
@@ -78,6 +81,30 @@ DEFINITIONS = {
     "percent": "The same as the number that wsolevaluation prints, to the last bit.",
     "iou_levels": "The same at each IoU level, with the threshold that is best for that level.",
     "accuracy": "Share of pairs whose box has at least this IoU with a true box.",
+    # several objects in a picture
+    "objects": "Each component of a mask as an object, in the map of a class that is given. None "
+    "without boxes.",
+    "detection": "The same for the classes that are found, wrong ones included, each in its own "
+    "map where there is one for each class.",
+    "corloc": "Mean over classes of the share of their pictures in which the box with the highest "
+    "score has IoU 0.5 or more with an object of the class.",
+    "ap": "Average precision as COCO computes it: mean over the IoUs 0.5, 0.55 to 0.95 and over "
+    "the classes. A box's score is the mean of the map inside times the class's probability.",
+    "ap50": "Average precision at IoU 0.5, mean over the classes.",
+    "recall": "Share of the objects that a box of their own finds, with IoU 0.5 or more.",
+    "recall_by_number": "Recall in the pictures with one object, two, three, four and more, of all "
+    "classes together.",
+    "num_objects": "Number of true boxes in the views.",
+    "num_boxes": "Number of boxes that were found.",
+    "min_area": "Components with fewer pixels than this share of the largest one's are no objects.",
+    "max_objects": "Most objects of a class in a picture; 0: no limit.",
+    "presence": "Probability from which on a class counts as found; the first one always does.",
+    "segmentation": "Classes as pixels: each pixel has the class whose map is highest there, of "
+    "those above the threshold. None without masks.",
+    "given": "With the classes in the picture given.",
+    "found": "With the classes that were found.",
+    "miou": "Mean over the classes and the background of iou.",
+    "iou": "IoU of the pixels of a class, of all pictures together.",
     # what the figures are compared with
     "baselines": "Boxes chosen without looking at a picture, scored on the same pairs.",
     "whole_view": "The whole view as the box.",
@@ -143,6 +170,8 @@ DEFINITIONS = {
     "best_epoch": "Epoch whose model was kept as the best on held-out pictures; null: the last.",
     "thresholds": "Score-map threshold chosen for each kind of map.",
     "thresholds_from": "What the thresholds were chosen from: score maps and labels, or boxes.",
+    "presence_threshold": "Probability from which on a class counts as present in predict, chosen "
+    "from the labels of held-out pictures.",
     "threshold_by_maps": "The threshold that score maps and labels give, whether or not it is the "
     "one that is stored.",
     "threshold_by_boxes": "The threshold that boxes give, whether or not it is the one that is "
@@ -151,6 +180,8 @@ DEFINITIONS = {
     "gt_known_loc_by_boxes": "gt_known_loc at threshold_by_boxes.",
     "threshold_chosen_on_scored": "Whether the threshold was chosen on the very pictures that were "
     "scored: the figures are then optimistic.",
+    "map_offset": "By how many positions, (down, right), the localizer's maps lay beside what they "
+    "show, by the training pictures and their mirror images; they are moved back by it.",
     "num_training_images": "Number of pictures that were trained on.",
     "num_held_out_images": "Number of training pictures that were held out: not trained on.",
     "num_threshold_images": "Number of pictures that the threshold was chosen on: of the training "

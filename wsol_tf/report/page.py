@@ -102,11 +102,13 @@ def write_report(
         names=DISPLAY_NAMES,
         definitions=DEFINITIONS,
         verdict=verdict(figures),
-        cards=_cards(figures),
+        cards=cards(figures),
         compared=[name for name in COMPARED if figures[name] is not None],
         maps=_maps(figures),
-        baselines=_baselines(figures),
+        baselines=baselines(figures),
         standard_metrics=_standard_metrics(figures),
+        objects=_objects(figures),
+        segmentation=_segmentation(figures),
         charts={name: chart_uri(image) for name, image in chart_images.items()},
         threshold_lesson=_threshold_lesson(figures),
         sheets=[(heading, embedded(row)) for heading, row in tiles.items()
@@ -114,7 +116,7 @@ def write_report(
         outcomes=_outcomes(figures),
         errors=[(name, embedded(tiles[name])) for name in OUTCOMES[1:] if tiles.get(name)],
         class_table=_class_table(figures),
-        troubles=list(_troubles(figures)),
+        troubles=list(troubles(figures)),
         provenance=[name for name in PROVENANCE if name in figures],
         defined=definitions_of(figures),
     )  # fmt: skip
@@ -145,14 +147,14 @@ def verdict(figures: Figures) -> str:
     )
 
 
-def _cards(figures):
-    """The headline figures: list of (kind, name, figure, note)."""
+def cards(figures: Figures) -> list[tuple[str, str, float, str]]:
+    """Returns the headline figures: list of (kind, name, figure, note)."""
     at = (
         "at Otsu's threshold of each map"
         if figures["threshold"] == "otsu"
         else f"at the fixed threshold {figures['threshold']:.2f}, {figures['threshold_from']}"
     )
-    cards = [
+    found = [
         ("main", "gt_known_loc", figures["gt_known_loc"], f"right boxes, {at}"),
         ("", "top1_loc", figures["top1_loc"], "right box and right class, same threshold"),
         ("", "top1_cls", figures["top1_cls"], "right class, boxes play no part"),
@@ -166,19 +168,19 @@ def _cards(figures):
             f"baseline that ignores the picture: {centred['area_fraction']:.0%} of the view, the "
             "best size on these very pictures",
         )
-        cards += [
+        found += [
             ("oracle", "gt_known_loc_oracle", figures["gt_known_loc_oracle"], bound),
             ("oracle", "Best centred box", centred["gt_known_loc"], baseline),
         ]
     return [
         (kind, DISPLAY_NAMES.get(name, name), figure, note)
-        for kind, name, figure, note in cards
+        for kind, name, figure, note in found
         if figure is not None
     ]
 
 
-def _baselines(figures):
-    """The boxes chosen without looking: list of (name, figures, whether it is an oracle)."""
+def baselines(figures: Figures) -> list[tuple[str, dict[str, float], bool]]:
+    """Returns the boxes chosen without looking: list of (name, figures, whether an oracle)."""
     if figures["gt_known_loc"] is None:
         return []
     centred = _centred_box(figures)
@@ -203,6 +205,19 @@ def _standard_metrics(figures):
                 for level, row in metric["iou_levels"].items()
             ]
     return rows
+
+
+def _objects(figures):
+    """What was found of several objects: list of (name, figures)."""
+    names = (("objects", "classes given"), ("detection", "classes found"))
+    return [(name, figures[key]) for key, name in names if figures.get(key)]
+
+
+def _segmentation(figures):
+    """The mIoU of classes as pixels: list of (name, figures)."""
+    found = figures.get("segmentation") or {}
+    names = (("given", "classes given"), ("found", "classes found"))
+    return [(name, found[key]) for key, name in names if found.get(key)]
 
 
 def _threshold_lesson(figures):
@@ -241,8 +256,8 @@ def _class_table(figures):
     }
 
 
-def _troubles(figures: Figures) -> Iterator[dict[str, Any]]:
-    """Names what was left out or broken, a list for each kind of trouble."""
+def troubles(figures: Figures) -> Iterator[dict[str, Any]]:
+    """Yields what was left out or broken, a list of names for each kind of trouble."""
     yield from _listed(figures["skipped"], "picture", "that could not be read, not counted")
     for key, what in (
         ("bad_maps", "without a score map, or with NaN or infinity in it, counted as missed"),

@@ -4,13 +4,13 @@ Arrays in, uint8 RGB arrays [height, width, 3] out, or bytes; no files are read 
 """
 
 import functools
+import importlib.util
 import io
 import itertools
 import os
 from collections.abc import Mapping, Sequence
 
 import cv2
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
@@ -41,7 +41,8 @@ def overlay(
         image: uint8 `[height, width, 3]`.
         score_map: float `[h, w]` in 0..1, of any resolution; None: no heat layer.
         mask: bool `[height, width]`; None: no contour.
-        box: predicted x0, y0, x1, y1 in pixels of the image; None: no box.
+        box: predicted x0, y0, x1, y1 in pixels of the image, or several, `[num_boxes, 4]`; None:
+            no box.
         true_boxes: `[num_boxes, 4]`, drawn dashed in white.
         caption: text below the picture; '' for none.
         side: length of the longer side of the drawn picture in pixels; None: as in the image, but
@@ -210,8 +211,8 @@ def _fit_mask(mask, height, width):
 def _heat_colours(values):
     """Colours a map in 0..1; NaN and infinity become 0."""
     values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
-    table = (matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
-    return table[(np.clip(values, 0, 1) * 255).astype(np.uint8)]
+    levels = (np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
 def _blend_heat(canvas, score_map):
@@ -241,7 +242,8 @@ def _draw_boxes(canvas, scale, box, true_boxes):
     height, width = canvas.shape[:2]
     inset = line / 2  # Edges on the picture's rim stay visible.
     boxes = [(true_box, TRUE, True) for true_box in np.reshape(true_boxes, (-1, 4))]
-    boxes += [] if box is None else [(np.asarray(box, float), PREDICTED, False)]
+    predicted = np.reshape(() if box is None else np.asarray(box, float), (-1, 4))
+    boxes += [(each, PREDICTED, False) for each in predicted[::-1]]  # the first lies on top
     for edges, colour, dashed in boxes:
         x0, y0, x1, y1 = edges * [*scale, *scale]
         x0, x1 = np.clip([x0, x1], inset, width - 1 - inset)
@@ -269,7 +271,8 @@ def _blank(height, width):
 @functools.cache
 def _font(size):
     # Matplotlib brings this font along, with accents, Greek and Cyrillic.
-    path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    (folder,) = importlib.util.find_spec("matplotlib").submodule_search_locations
+    path = os.path.join(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
     return ImageFont.truetype(path, size)
 
 

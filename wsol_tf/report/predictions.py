@@ -144,6 +144,7 @@ def _line(path, image, found, name, *, kind, threshold):
         "class": found.class_name,
         "probability": found.probability,
         "box": [round(float(edge), 2) for edge in found.box],
+        "objects": [_object(part, i) for part in _parts(found) for i in range(len(part.boxes))],
         "map": kind,
         "threshold": threshold,
         "mask": f"{name}_mask.png",
@@ -151,17 +152,46 @@ def _line(path, image, found, name, *, kind, threshold):
     }
 
 
+def _parts(found):
+    """What was found of each class; a file on a device knows of one."""
+    return (found, *getattr(found, "others", ()))
+
+
+def _object(found, i):
+    """What predictions.jsonl says about one of the objects."""
+    return {
+        "class": found.class_name,
+        "probability": found.probability,
+        "box": [round(float(edge), 2) for edge in found.boxes[i]],
+        "score": round(float(found.scores[i]), 4),
+        "area": int(found.areas[i]),
+    }
+
+
 def _caption(found):
-    """The class and its probability, or what of the two is known."""
-    probability = None if found.probability is None else f"{found.probability:.0%}"
-    return " ".join(filter(None, [found.class_name, probability]))
+    """Each class and its probability, or what of the two is known."""
+    captions = []
+    for part in _parts(found):
+        probability = None if part.probability is None else f"{part.probability:.0%}"
+        if probability == "0%":  # of a class that is present all the same
+            probability = "<1%"
+        captions.append(" ".join(filter(None, [part.class_name, probability])))
+    return ", ".join(captions)
 
 
 def _draw(image, found, stem):
-    caption = _caption(found)
-    overlay = pictures.overlay(image, found.score_map, found.mask, found.box, caption=caption)
+    parts = _parts(found)
+    mask = np.any([part.mask for part in parts], axis=0)
+    boxes = np.concatenate([part.boxes for part in parts])
+    overlay = pictures.overlay(
+        image,
+        found.score_map,
+        mask,
+        boxes if len(boxes) else found.box,
+        caption=_caption(found),
+    )
     files.write(f"{stem}_overlay.png", pictures.as_png(overlay))
-    files.write(f"{stem}_mask.png", pictures.as_png(found.mask.astype(np.uint8) * 255))
+    files.write(f"{stem}_mask.png", pictures.as_png(mask.astype(np.uint8) * 255))
 
 
 def _names_in_use(paths, output_dir):

@@ -1,21 +1,11 @@
-"""Figures and progress as text for a terminal."""
+"""Figures as text for a terminal."""
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import keras
 
 from wsol_tf import files
 from wsol_tf.evaluation.wsolevaluation import METRICS
 from wsol_tf.report import definitions
-
-
-def progress_bar(num_pictures: int) -> Callable[[int], Any] | None:
-    """Makes a function that shows how many pictures are done; None where nobody would watch it."""
-    if not sys.stdout.isatty():
-        return None
-    return keras.utils.Progbar(num_pictures, unit_name="picture").update
 
 
 def figures_table(figures: Mapping[str, Any]) -> str:
@@ -73,6 +63,31 @@ def _further_lines(figures):
                     for level, row in found["iou_levels"].items()
                 ]
             lines.append("  ".join(parts))
+    return [*lines, *_lines_of_objects(figures)]
+
+
+def _lines_of_objects(figures):
+    """What was found where a picture holds several objects; nothing where none does."""
+    lines = []
+    for key, name in (("objects", "objects, classes given"), ("detection", "classes found")):
+        found = figures.get(key)
+        if found and set(found["recall_by_number"]) - {"1"}:
+            numbers = ", ".join(
+                f"{number.replace('_', ' ')}: {row['recall']:.3f}"
+                for number, row in found["recall_by_number"].items()
+            )
+            lines.append(
+                f"{name:26}{found['recall']:12.3f}  of {found['num_objects']} objects found "
+                f"(by number in the picture {numbers}); CorLoc {found['corloc']:.3f}, "
+                f"AP50 {found['ap50']:.3f}, AP {found['ap']:.3f}"
+            )
+    pixels = figures.get("segmentation")
+    if pixels and pixels["given"]["miou"] is not None:
+        found = pixels["found"] and pixels["found"]["miou"]
+        lines.append(
+            f"{'classes as pixels':26}{pixels['given']['miou']:12.3f}  mIoU with the background, "
+            f"classes given; found: {_number(found)}"
+        )
     return lines
 
 

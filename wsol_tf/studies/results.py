@@ -10,6 +10,7 @@ import numpy as np
 from wsol_tf.evaluation import paired
 from wsol_tf.evaluation.localized_map import LOCALIZED
 from wsol_tf.evaluation.metrics import CENTERED_AREAS
+from wsol_tf.model.score_maps import PLAIN
 from wsol_tf.studies import trials as trials_
 from wsol_tf.studies.grid import Row
 from wsol_tf.studies.trials import Trial
@@ -139,6 +140,8 @@ def read_finished(trials: Sequence[Trial]) -> list[Finished]:
 def results_of(trials: Sequence[Trial], finished: Sequence[Finished]) -> list[Result]:
     """Computes the table: a Result for each row with a finished trial, in the order of the trials.
 
+    Trials that refined their maps (`refine=guided`) make a second one, of the same maps before.
+
     Args:
         trials: all trials of the study.
         finished: those that are finished.
@@ -148,35 +151,44 @@ def results_of(trials: Sequence[Trial], finished: Sequence[Finished]) -> list[Re
     rows: dict[str, list[Trial]] = {}
     for trial in trials:
         rows.setdefault(trial.row.label, []).append(trial)
-    results, first = [], None
+    results: list[Result] = []
+    first = None
     for label, members in rows.items():
         own = [each for each in finished if each.trial.row.label == label]
-        if not own:
-            continue
-        pooled = pool(own, keys)
-        if first is None and members is next(iter(rows.values())):
-            first = pooled
-        is_scored = ~np.isnan(pooled.values["scored"]).all(0)
-        results.append(
-            Result(
-                row=members[0].row,
-                finished=len(own),
-                number=len(members),
-                seeds=pooled.seeds,
-                num_images=len(set(images[is_scored])),
-                num_pairs=int(is_scored.sum()),
-                minutes=float(np.mean([each.figures["minutes"] for each in own])),
-                figures=figures_of(pooled, images) | _fold_figures(own),
-                differences={}
-                if first is None or first is pooled
-                else {
-                    name: difference
-                    for name in OF_PICTURES
-                    if (difference := compare(first, pooled, name, images)) is not None
-                },
-            )
-        )
+        for row, kind in _ways_to_read(members[0].row, own):
+            pooled = pool(own, keys, kind)
+            if first is None and members is next(iter(rows.values())):
+                first = pooled
+            results.append(_result_of(row, own, len(members), pooled, first, images, kind))
     return results
+
+
+def _ways_to_read(row, finished):
+    """(row, kind of map) for each table row that a row's trials make; kind "": the scored one."""
+    if not finished:
+        return []
+    refined = any(PLAIN in line["iou"] for each in finished for line in each.lines)
+    plain = dataclasses.replace(row, label=f"{row.label}, not refined")
+    return [(row, ""), *([(plain, PLAIN)] if refined else [])]
+
+
+def _result_of(row, finished, number, pooled, first, images, kind):
+    is_scored = ~np.isnan(pooled.values["scored"]).all(0)
+    differences = {}
+    if first is not None and first is not pooled:
+        compared = {name: compare(first, pooled, name, images) for name in OF_PICTURES}
+        differences = {name: found for name, found in compared.items() if found is not None}
+    return Result(
+        row=row,
+        finished=len(finished),
+        number=number,
+        seeds=pooled.seeds,
+        num_images=len(set(images[is_scored])),
+        num_pairs=int(is_scored.sum()),
+        minutes=float(np.mean([each.figures["minutes"] for each in finished])),
+        figures=figures_of(pooled, images) | ({} if kind else _fold_figures(finished)),
+        differences=differences,
+    )
 
 
 def key_of(line: Mapping[str, Any]) -> tuple[str, str]:
@@ -184,12 +196,13 @@ def key_of(line: Mapping[str, Any]) -> tuple[str, str]:
     return line["image_id"], line["class"]
 
 
-def pool(finished: Sequence[Finished], keys: Sequence[tuple[str, str]]) -> Pooled:
+def pool(finished: Sequence[Finished], keys: Sequence[tuple[str, str]], kind: str = "") -> Pooled:
     """Puts the outcomes of a row's folds and seeds together.
 
     Args:
         finished: the row's trials.
         keys: (image id, class) of each column.
+        kind: the kind of map that is read; '': the one that was scored.
     """
     seeds = tuple(sorted({each.trial.seed for each in finished}))
     place = {key: i for i, key in enumerate(keys)}
@@ -197,10 +210,10 @@ def pool(finished: Sequence[Finished], keys: Sequence[tuple[str, str]]) -> Poole
     values = {name: np.full((len(seeds), len(keys)), np.nan) for name in names}
     centered = np.full((len(keys), len(CENTERED_AREAS)), np.nan)
     for each in finished:
-        seed, kind = seeds.index(each.trial.seed), each.figures["map"]
+        seed = seeds.index(each.trial.seed)
         for line in each.lines:
             column = place[key_of(line)]
-            for name, value in _values_of(line, kind).items():
+            for name, value in _values_of(line, kind or each.figures["map"]).items():
                 values[name][seed, column] = np.nan if value is None else value
             if line["centered_ious"] is not None:
                 centered[column] = line["centered_ious"]

@@ -213,7 +213,7 @@ def _draw(finished: Finished, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[
     from wsol_tf.training.splits import open_split
 
     trial, threshold = finished.trial, finished.figures["threshold_by_maps"]
-    model = load_model(os.path.join(trial.path, "model.keras"))
+    model = load_model(os.path.join(trial.path, "model.keras"), to_train=False)
     method = method_of(model, threshold=threshold)
     config, kind = trial.config, method.kinds[0]
     split = config.split if finished.figures["threshold_chosen_on_scored"] else config.val_split

@@ -16,6 +16,8 @@ FILES = (
     "metrics.json",
     "outcomes.jsonl",
     "contact_sheet.png",
+    "report.html",
+    "model_card.md",
     "logs",
     "validation",
 )

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from wsol_tf import files
 from wsol_tf.model import losses
+from wsol_tf.progress import Progress, format_duration
 from wsol_tf.report import charts, pictures
 from wsol_tf.training.callbacks import tolerating_write_errors
 from wsol_tf.training.loop import State
@@ -38,7 +39,7 @@ class Ledger(keras.callbacks.Callback):
         epochs: epochs of the whole run.
         total_steps: steps of the whole run.
         batch_size: pictures in a step.
-        every: seconds between two lines within an epoch.
+        every: seconds between two lines within an epoch; on a terminal they are a bar.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Ledger(keras.callbacks.Callback):
         self.state, self.log = state, log
         self.csv_path, self.log_dir = csv_path, log_dir
         self.epochs, self.total_steps, self.batch_size = epochs, total_steps, batch_size
-        self.every = every
+        self.progress = Progress(total_steps, "step", log=log, every=every)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Opens the log, and writes what earlier starts of the run have left."""
@@ -65,7 +66,6 @@ class Ledger(keras.callbacks.Callback):
         # (step, seconds) where this epoch and this start of the run began to be timed.
         self.mark: tuple[int, float] | None = None
         self.first: tuple[int, float] | None = None
-        self.said = time.monotonic()
         write_history(self.csv_path, self.state.history)
 
     def open_log(self) -> None:
@@ -76,14 +76,13 @@ class Ledger(keras.callbacks.Callback):
         """Writes a line where the last one was long ago."""
         if self.first is None:  # the first step compiles: that is not its speed
             self.first = self.mark = (self.state.step, self.state.seconds)
-        if time.monotonic() - self.said > self.every:
-            self.said = time.monotonic()
-            self.log(f"  {self._where()}: loss {logs['loss']:.3f}; {self._pace(self.first)}.")
+        text = f"{self._where()}: loss {logs['loss']:.3f}; {self._pace(self.first)}"
+        self.progress.show(self.state.step, text)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the figures of the epoch."""
         row = self.state.history[-1]
-        self.said = time.monotonic()
+        self.progress.shown_at = time.monotonic()
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         held = [f", held-out {name.removeprefix('held_')} {value:.3f}"
                 for name, value in row.items() if name.startswith("held_")]  # fmt: skip
@@ -147,15 +146,6 @@ def format_terms(row: dict[str, float]) -> str:
     return ", ".join(
         f"{name} {row[name]:.3f} ({row[f'weighted_{name}'] / total:.0%})" for name in losses.TERMS
     )
-
-
-def format_duration(seconds: float) -> str:
-    """Returns seconds in the unit in which people say them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
 def write_curves(path: str, history: Sequence[dict[str, float]], weights: dict[str, float]) -> None:

@@ -36,6 +36,7 @@ class State:
         best_epoch: its epoch, from 0; -1: none.
         data: digest of the pictures and labels that the run began with.
         skipped: name -> reason, pictures that could not be read.
+        warnings: what `watch.Watch` warned of.
     """
 
     step: int = 0
@@ -47,6 +48,7 @@ class State:
     best_epoch: int = -1
     data: int = 0
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    warnings: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, values: dict[str, float], count: int, seconds: float) -> None:
         """Counts `count` more steps, with the sums of their values and the time that they took."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import time
@@ -12,15 +13,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from wsol_tf import files, programs, signals
+from wsol_tf import files, programs, progress, signals
 from wsol_tf.config import Config, resize_side
-from wsol_tf.data.batches import training_batches
+from wsol_tf.data.batches import evaluation_batches, training_batches
 from wsol_tf.data.cache import cached_reader
 from wsol_tf.data.source import Source
 from wsol_tf.data.stream import TrainingStream
+from wsol_tf.data.transforms import View
 from wsol_tf.evaluation import outcomes
 from wsol_tf.evaluation.pairs import method_of
 from wsol_tf.evaluation.score import score
+from wsol_tf.model import alignment
 from wsol_tf.model.build import build_model, load_model
 from wsol_tf.model.localization import Localization
 from wsol_tf.report import contact_sheets, definitions, terminal
@@ -30,12 +33,15 @@ from wsol_tf.training import (
     checkpoints,
     folder,
     loop,
+    record,
     splits,
     strategies,
     thresholds,
 )
 from wsol_tf.training.ledger import write_curves, write_history
 from wsol_tf.training.watch import StopAtNaN
+
+ALIGN_IMAGES = 64  # training pictures that the place of the maps is measured on
 
 
 def train(
@@ -105,6 +111,7 @@ class Run:
 
     Attributes:
         chief: whether this process writes the files.
+        epochs: passes over the pictures, at least `min_steps` long.
         splits: the pictures; `source`, `kept` and `held` are its own.
         state: how far the run has come.
         arrays: variables of the checkpoint that the run resumes from, or None.
@@ -119,7 +126,8 @@ class Run:
         log: Callable[[str], None],
         keep_folder: Callable[[], bool] = bool,
     ):
-        self.config, self.strategy, self.log = config, strategy, log
+        self.config, self.strategy = config, strategy
+        self.log = progress.above_bar(log)
         self.keep_folder = keep_folder
         self.logging: list[keras.callbacks.Callback] = []
         self.chief = strategies.is_chief(strategy)
@@ -145,6 +153,7 @@ class Run:
             read=cached_reader(self.source, self.kept, side, config.cache, config.output_dir),
         )
         self.steps_per_epoch = self.stream.num_samples / config.batch_size
+        self.epochs = max(config.epochs, math.ceil(config.min_steps / self.steps_per_epoch))
         self._read_state()
         self.batches = self.strategy.distribute_datasets_from_function(self._batches)
 
@@ -169,7 +178,7 @@ class Run:
         """The batches of one worker, from the step that the run has reached."""
         return training_batches(
             self.stream,
-            epochs=self.config.epochs,
+            epochs=self.epochs,
             start=self.state.step,
             parts=self.config.gradient_accumulation,
             replicas=self.strategy.num_replicas_in_sync,
@@ -182,7 +191,9 @@ class Run:
     def build(self) -> None:
         """Builds and compiles the model."""
         with strategies.scope(self.strategy):
-            self.model = build_model(self.config, self.source.classes, self.steps_per_epoch)
+            config = dataclasses.replace(self.config, epochs=self.epochs)
+            self.model = build_model(config, self.source.classes, self.steps_per_epoch)
+        self.weights = self.model.loaded_weights
 
     def resume(self) -> None:
         """Brings the variables back to where the newest checkpoint left them, if there is one."""
@@ -202,7 +213,7 @@ class Run:
             f"Training on {files.counted(len(self.kept), 'picture')} with "
             f"{strategies.describe_devices(self.strategy)}, "
             f"{files.counted(self.model.total_steps, 'step')} in "
-            f"{files.counted(self.config.epochs, 'epoch')}; held out: "
+            f"{files.counted(self.epochs, 'epoch')}; held out: "
             f"{files.counted(len(self.held), 'picture')}."
         )
 
@@ -223,7 +234,7 @@ class Run:
                     iter(self.batches),
                     self.strategy,
                     state=state,
-                    epochs=config.epochs,
+                    epochs=self.epochs,
                     steps_per_epoch=self.steps_per_epoch,
                     callbacks=called,
                     steps_per_execution=config.steps_per_execution,
@@ -291,10 +302,12 @@ class Run:
         if self.chief:
             self.restore_folder()
             self._take_best_model()
+            self._align()
             rule, chosen = self._choose_thresholds()
             figures = self._score(rule, chosen)
             figures["definitions"] = definitions.definitions_of(figures)
             files.write_json(self.path("metrics.json"), figures)
+            record.write_pages(self, figures, self.tiles)
             if not self.interrupted:
                 checkpoints.clear(self.config.output_dir)
             written = [name for name in folder.FILES if os.path.exists(self.path(name))]
@@ -315,6 +328,24 @@ class Run:
         if not single or state.best is not None or config.ema:
             self.model = load_model(path)
 
+    def _align(self):
+        """Measures where the localizer's positions are; what comes after reads its maps there."""
+        if not self.config.align:
+            return
+        positions = thresholds.spread(self.source.labels, ALIGN_IMAGES)
+        view = View(self.model.input_size, self.model.resize_size)
+        batches = evaluation_batches(self.source, positions, view)
+        images = [example.image for batch in batches for example in batch]
+        self.model.offset = alignment.measure(
+            lambda batch: self.model.predict_on_batch(batch)["localization_map"].mean(-1), images
+        )
+        pixels = self.model.input_size / self.model.localizer.output.shape[1]
+        down, right = (distance * pixels for distance in self.model.offset)
+        self.log(
+            f"The localizer's maps lay {down:+.1f} pixels down and {right:+.1f} right of what they "
+            "show; they are moved back to the nearest quarter of a position."
+        )
+
     def _choose_thresholds(self):
         """Stores thresholds with the model; returns the rule that gave them, and all rules'."""
         kind, rule = self.config.map, self.config.threshold_from
@@ -324,6 +355,7 @@ class Run:
             self.log("No held-out picture shows a box: the threshold is chosen from the maps.")
         self.log(f"Training pictures: {self.source.report.summary()}")
         self.model.thresholds = chosen.by_rule[rule]
+        self.model.presence_threshold = chosen.presence
         callbacks.save_model(self.model, self.path("model.keras"))
         spread = ", without boxes; half of them suggest {:.2f} to {:.2f}".format(
             *chosen.quartiles[::2]
@@ -357,8 +389,10 @@ class Run:
             "best_epoch": state.best_epoch + 1 if state.best is not None else None,
             "thresholds": chosen.by_rule[rule],
             "thresholds_from": rule,
+            "presence_threshold": chosen.presence,
             "num_threshold_images": chosen.num_images[rule],
             "threshold_quartiles": chosen.quartiles,
+            "map_offset": list(self.model.offset),
             "num_training_images": len(self.kept),
             "num_held_out_images": len(self.held),
             "skipped_in_training": dict(self.source.report.skipped),
@@ -372,9 +406,9 @@ class Run:
         outcomes.jsonl is of the thresholds `label_only`, that were chosen without boxes.
         """
         method = method_of(self.model)
-        progress = terminal.progress_bar(len(source if positions is None else positions))
+        bar = progress.Progress(len(source if positions is None else positions), log=self.log)
         figures, predictions, accumulators = score(
-            method, source, positions, metrics=("max_box_acc_v2",), progress=progress
+            method, source, positions, metrics=("max_box_acc_v2",), progress=bar
         )
         if self.restore_folder():
             callbacks.save_model(self.model, self.path("model.keras"))
@@ -384,11 +418,9 @@ class Run:
         self.log(terminal.figures_table(figures))
         if source.report.skipped or source.report.noted:
             self.log(source.report.summary())
-        contact_sheets.write_contact_sheet(
-            self.path("contact_sheet.png"),
-            contact_sheets.draw_tiles(method, source, predictions),
-            contact_sheets.sheet_title(self.splits.place, "", self.splits.scored_on),
-        )
+        self.tiles = contact_sheets.draw_tiles(method, source, predictions)
+        title = contact_sheets.sheet_title(self.splits.place, "", self.splits.scored_on)
+        contact_sheets.write_contact_sheet(self.path("contact_sheet.png"), self.tiles, title)
         return figures
 
     def path(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The score-map threshold of a run: chosen on training pictures, by every rule that can."""
+"""The thresholds of a run: chosen on training pictures, by every rule that can."""
 
 import contextlib
 import dataclasses
@@ -29,12 +29,15 @@ class Chosen:
         quartiles: of the thresholds that the pictures suggest one by one by the rule "maps", for
             the kind of map that is scored: the first, the median and the third.
         held: positions of the held-out pictures that could be read.
+        presence: the probability from which on a class counts as present, see
+            `choose_presence_threshold`.
     """
 
     by_rule: dict[str, dict[str, float]]
     num_images: dict[str, int]
     quartiles: list[float]
     held: np.ndarray
+    presence: float
 
 
 def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kind: str) -> Chosen:
@@ -65,15 +68,21 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
         positions,
         kinds=kinds,
         view=view,
+        offset=model.offset,
         refine=model.refine,
         top_k=model.top_k,
     )
-    all_of_them = accumulate(pairs, kinds)
+    logits: dict[str, np.ndarray] = {}
+    all_of_them = accumulate(_noting(pairs, logits), kinds)
     held_ids = {source.image_ids[i] for i in held}
     of_held = {name: metrics.subset(held_ids) for name, metrics in all_of_them.items()}
     read = of_held[kind].image_ids
     if not read:
         of_held = all_of_them
+    looked_at = [i for i in positions if source.image_ids[i] in of_held[kind].image_ids]
+    present = np.zeros((len(looked_at), len(source.classes)), bool)
+    for row, position in enumerate(looked_at):
+        present[row, source.labels[position]] = True
     by_rule = {"maps": choose_thresholds(all_of_them, "maps")}
     with contextlib.suppress(ValueError):  # no boxes
         by_rule["boxes"] = choose_thresholds(of_held, "boxes")
@@ -85,7 +94,53 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
         },
         quartiles=all_of_them[kind].suggested_quartiles(),
         held=np.array([i for i in held if source.image_ids[i] in read], np.int64),
+        presence=choose_presence_threshold(
+            np.stack([logits[source.image_ids[i]] for i in looked_at]), present
+        ),
     )
+
+
+def _noting(pairs, logits):
+    """Passes pairs on, and notes the logits of each picture."""
+    for pair in pairs:
+        logits[pair.image_id] = pair.logits
+        yield pair
+
+
+def choose_presence_threshold(logits: np.ndarray, present: np.ndarray) -> float:
+    """Chooses from which probability on a class counts as present: labels alone are needed.
+
+    A classifier of one label for each picture shares its probability among the classes that it
+    sees, so that the right threshold depends on how many there are. This one gives the classes that
+    are found the largest F1 with those that the labels name, over all pictures together; the
+    highest-ranked class of a picture always counts as found, as in `Localization.localize`. It
+    stands in the middle between the least probability that still counts and the next lower one.
+    (Our own choice; no source.)
+
+    Args:
+        logits: `[pictures, classes]`; pictures with a NaN or an infinity play no part.
+        present: bool `[pictures, classes]`, what the labels say.
+
+    Returns:
+        The threshold, 0..1.
+    """
+    finite = np.isfinite(logits).all(1)
+    logits, present = logits[finite], present[finite]
+    if not len(logits):
+        return 1.0
+    exponents = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
+    probabilities = exponents / exponents.sum(1, keepdims=True)
+    first = np.zeros(present.shape, bool)
+    first[np.arange(len(first)), probabilities.argmax(1)] = True
+    values, right = probabilities[~first], present[~first]
+    order = np.argsort(-values)
+    values, right = np.append(1.0, values[order]), np.append(0, right[order])
+    hits = (present & first).sum() + np.cumsum(right)
+    f1 = 2 * hits / (len(first) + np.arange(len(values)) + present.sum())
+    lower = np.append(values[1:], 0.0)
+    f1[lower == values] = -1  # equal probabilities can't be parted
+    best = int(f1.argmax())
+    return float((values[best] + lower[best]) / 2)
 
 
 def spread(labels: Sequence[np.ndarray], count: int) -> np.ndarray:

@@ -87,6 +87,7 @@ class Validation(keras.callbacks.Callback):
                     self.positions,
                     kinds=[self.kind],
                     view=self.view,
+                    offset=self.model.offset,
                     refine=self.model.refine,
                     top_k=self.model.top_k,
                 )

@@ -97,7 +97,8 @@ class Watch(keras.callbacks.Callback):
     def _warn(self, failure, text):
         if failure not in self.warned:
             self.warned.add(failure)
-            self.log(f"Warning, step {self.state.step}: {text}")
+            self.state.warnings.append(f"step {self.state.step}: {text}")
+            self.log(f"Warning, {self.state.warnings[-1]}")
 
 
 class StopAtNaN(keras.callbacks.Callback):

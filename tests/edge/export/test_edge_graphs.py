@@ -6,7 +6,9 @@ import pytest
 
 from edge.export import convert, graphs
 from edge.export.exported_map import ExportedMap
+from edge.runners import tflite_runner
 from helpers import tiny_model, varied
+from wsol_tf.model import alignment
 from wsol_tf.model.score_maps import map_of
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
@@ -36,6 +38,38 @@ def test_a_map_is_the_whole_models(model, image, map_):
     assert ("class_scores" in outputs) == (map_ in ("topk", "predicted"))
     if "class_scores" in outputs:
         np.testing.assert_allclose(outputs["class_scores"][0], whole["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("map_", ["mean", "topk", "class:cat", "all"])
+@pytest.mark.parametrize(
+    ("offset", "mirror"), [((0.5, -0.25), False), ((-1.25, 3.0), True), ((9.0, -9.0), False)]
+)
+def test_a_graph_moves_and_mirrors_as_python_does(image, map_, offset, mirror):
+    model = varied(tiny_model(CLASSES, top_k=3, mirror=mirror))
+    model.offset = offset
+    whole = {name: np.asarray(v)[0] for name, v in model.predict_on_batch(image).items()}
+    maps = whole["localization_map"]
+    if map_ in ("mean", "topk"):
+        maps = map_of(map_, maps, whole["score_map"], whole["logits"], 0, top_k=3)[..., None]
+    elif map_ == "class:cat":
+        maps = maps[..., 2:3]
+    outputs = graphs.export_graph(model, ExportedMap.parse(map_)).predict_on_batch(image)
+    found = np.asarray(outputs["foreground_mask"])[0]
+    expected = [alignment.placed(maps[..., i], offset) for i in range(maps.shape[-1])]
+    np.testing.assert_allclose(found, np.stack(expected, -1), atol=3e-6)
+
+
+def test_files_of_moved_and_mirrored_maps_have_builtin_operations_alone(image):
+    model = varied(tiny_model(CLASSES, mirror=True))
+    model.offset = (0.5, 0.5)
+    graph = graphs.export_graph(model, ExportedMap.parse("mean"))
+    expected = np.asarray(graph.predict_on_batch(image)["foreground_mask"])[0]
+    pictures = np.random.default_rng(2).integers(0, 256, (4, 64, 64, 3)).astype(np.uint8)
+    for format_, tolerance in (("float32", 1e-4), ("int8", 0.1)):
+        run = tflite_runner(convert.convert(graph, format_, pictures))
+        found = run(image[0].astype(np.uint8))["foreground_mask"]
+        assert np.abs(found - expected).max() < tolerance
+        assert found.shape == (32, 32, 1)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

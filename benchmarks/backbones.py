@@ -1,0 +1,212 @@
+"""Compares the feature extractors: size, work, time, and what becomes of them in a .tflite.
+
+    python benchmarks/backbones.py --input_size=224 --steps=200 --output=backbones.jsonl
+    python benchmarks/backbones.py --table=backbones.jsonl
+
+The first command writes one line for each backbone, the second prints the tables of
+docs/backbones.md. Weights are random (`--extractor_weights` of a training are not at hand for all).
+So that maps mean something, batch normalization gets the statistics of drawn pictures and the
+localizer is fitted to their masks; then the export is compared with Keras. `--steps` trains with
+all losses before, from labels alone. Times are CPU time of one process, and count as ratios.
+"""
+
+import json
+import os
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import keras
+import numpy as np
+from absl import app, flags
+
+from edge.export import convert, graphs, parity, steps
+from edge.export.exported_map import ExportedMap
+from edge.runners import tflite_runner
+from wsol_tf.config import Config, choices
+from wsol_tf.data import shapes
+from wsol_tf.data.registry import open_dataset
+from wsol_tf.data.transforms import View
+from wsol_tf.model import backbones
+from wsol_tf.model.build import build_model
+
+
+def define_flags() -> None:
+    """Defines the flags of the program."""
+    flags.DEFINE_list("backbones", list(choices("extractor")), "Which ones.")
+    flags.DEFINE_integer("input_size", 224, "Side of the pictures in pixels.")
+    flags.DEFINE_integer("output_stride", 8, "Pixels per position of the features.")
+    flags.DEFINE_integer("steps", 0, "Steps of training with all losses; 0: none.")
+    flags.DEFINE_integer("batch_size", 8, "Pictures per step.")
+    flags.DEFINE_integer("num_pictures", 24, "Pictures to fit and to compare on, of each kind.")
+    flags.DEFINE_string("output", "", "File that a line is added to for each backbone.")
+    flags.DEFINE_string("table", "", "Prints the lines of this file as tables, and measures none.")
+
+
+def multiplications(layer: keras.layers.Layer) -> int:
+    """Multiplications of a layer for one picture; of normalization and activations none."""
+    if not isinstance(layer.output, keras.KerasTensor) or len(layer.output.shape) != 4:
+        return 0
+    positions = layer.output.shape[1] * layer.output.shape[2]
+    kernels = [w.shape for w in layer.weights if "kernel" in w.name]
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return positions * int(np.prod(kernels[0]))
+    return sum(positions * int(np.prod(shape)) for shape in kernels)
+
+
+def settle(model, examples, input_size: int) -> None:
+    """Gives batch normalization the statistics of pictures, and fits the localizer to masks."""
+    pictures = np.stack([example.image for example in examples])
+    extractor = model.feature_extractor
+    norms = [x for x in extractor.layers if isinstance(x, keras.layers.BatchNormalization)]
+    before = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    extractor(pictures, training=True)
+    for layer, momentum in zip(norms, before, strict=True):
+        layer.momentum = momentum
+    features = np.asarray(extractor(pictures, training=False))
+    side = features.shape[1]
+    masks = np.stack([example.mask > 0 for example in examples]).astype("float32")
+    cell = input_size // side
+    shares = masks.reshape(-1, side, cell, side, cell).mean((2, 4))[..., None]
+    scale = features.std() + 1e-6
+    kernel, bias = model.localizer.get_layer("localizer_conv").get_weights()
+    rows = _neighbourhoods(features / scale)
+    targets = (shares.reshape(-1) - 0.5) * 6
+    # Ridge regression in the space of the rows: far fewer than the kernel's values.
+    gram = rows @ rows.T
+    penalty = 0.1 * np.trace(gram) / len(rows) * np.eye(len(rows), dtype="float32")
+    solved = rows.T @ np.linalg.solve(gram + penalty, targets)
+    kernel[:] = (solved.reshape(kernel.shape[:3]) / scale)[..., None]
+    bias[:] = 0
+    model.localizer.get_layer("localizer_conv").set_weights([kernel, bias])
+
+
+def _neighbourhoods(features):
+    """The 3x3 neighbourhood of every position as a row, [n, 9 * channels]."""
+    padded = np.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    side = features.shape[1]
+    views = [padded[:, i : i + side, j : j + side] for i in range(3) for j in range(3)]
+    return np.concatenate(views, -1).reshape(-1, 9 * features.shape[-1]).astype("float32")
+
+
+def cpu_ms(run, picture, repeats: int = 5) -> float:
+    """CPU milliseconds of a call, the least of several."""
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        run(picture)
+        times.append((time.process_time() - start) * 1e3)
+    return min(times[1:])
+
+
+def train(model, values, source) -> dict[str, float]:
+    """Trains on labels alone; returns images per CPU second, without the first step."""
+    batches = source.batches(values.batch_size)
+    start = time.process_time()
+    model.fit(batches, steps_per_epoch=1, epochs=1, verbose=0)
+    first = time.process_time()
+    model.fit(batches, steps_per_epoch=values.steps, epochs=1, verbose=0)
+    spent = time.process_time() - first - (first - start)
+    return {"images_per_cpu_second": values.steps * values.batch_size / max(spent, 1e-3)}
+
+
+def measure(name: str, values: flags.FlagValues) -> dict:
+    """Builds, settles and exports one backbone."""
+    keras.utils.set_random_seed(0)
+    size, number = values.input_size, values.num_pictures
+    size = max(size, backbones.BACKBONES[name].least)
+    config = Config.recipe(
+        extractor=name, extractor_weights="none", input_size=size, head_width=64,
+        output_stride=values.output_stride, resize_size=size, batch_size=values.batch_size,
+    )  # fmt: skip
+    model = build_model(config, shapes.CLASSES)
+    extractor = model.feature_extractor
+    row = {
+        "backbone": name,
+        "input_size": size,
+        "parameters": extractor.count_params(),
+        "channels": extractor.output.shape[-1],
+        "mmac_224": sum(map(multiplications, extractor.layers)) / 1e6 * (224 / size) ** 2,
+    }
+    source = open_dataset("shapes", "", "train", image_size=size)
+    if values.steps:
+        row |= train(model, values, source)
+    drawn = [shapes.draw(i, size=size, split="train") for i in range(number)]
+    settle(model, drawn, size)
+    map_ = ExportedMap.parse("mean")
+    graph = graphs.export_graph(model, map_)
+    pictures = np.stack([example.image for example in drawn])
+    pictures[0, 0, 0], pictures[0, 0, 1] = 0, 255
+    made = steps.make_files(model, map_, graph, pictures, ("float32", "int8"), log=lambda _: None)
+
+    def keras_run(image):
+        outputs = graph(image[None], training=False)
+        return {key: np.asarray(value)[0] for key, value in outputs.items()}
+
+    runners = {kind: tflite_runner(data) for kind, data in made.items()}
+    figures = parity.compare(
+        {parity.REFERENCE: keras_run} | runners, source, range(number), view=View(size, size),
+        threshold=0.5, kind="mean",
+    )  # fmt: skip
+    row["gt_known_loc"] = figures[parity.REFERENCE]["gt_known_loc"]
+    for kind, data in made.items():
+        row[kind] = {
+            "mb": len(data) / 1e6,
+            "cpu_ms": cpu_ms(runners[kind], drawn[0].image),
+            "mask_iou": figures[kind]["mask_iou"],
+            "mask_iou_min": figures[kind]["mask_iou_min"],
+            "gpu_fallbacks": convert.gpu_fallbacks(data),
+        }
+    return row
+
+
+def print_tables(rows: list[dict]) -> None:
+    """Prints what docs/backbones.md shows."""
+    base = next((row for row in rows if row["backbone"] == "mobilenet_v1"), rows[0])
+    head = ["backbone", "parameters", "channels of F_f", "MMAC at 224", "MB float / int8"]
+    head += ["time float / int8", "int8 against its float", "mask IoU float / int8"]
+    print(f"| {' | '.join([*head, 'left to the CPU by a GPU'])} |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        if "failed" in row:
+            print(f"| {row['backbone']} | | | | | | | {row['failed']} | |")
+            continue
+        f, i = row["float32"], row["int8"]
+        ratios = [x["cpu_ms"] / base[k]["cpu_ms"] for k, x in (("float32", f), ("int8", i))]
+        print(
+            f"| {row['backbone']} | {row['parameters'] / 1e6:.1f} M | {row['channels']} | "
+            f"{row['mmac_224']:,.0f} | {f['mb']:.1f} / {i['mb']:.1f} | "
+            f"{ratios[0]:.1f} / {ratios[1]:.1f} | {i['cpu_ms'] / f['cpu_ms']:.2f} | "
+            f"{f['mask_iou']:.3f} / {i['mask_iou']:.3f} | "
+            f"{', '.join(f['gpu_fallbacks'])} / {', '.join(i['gpu_fallbacks']) or 'nothing'} |"
+        )
+
+
+def main(_) -> None:
+    """Measures, or prints what was measured."""
+    values = flags.FLAGS
+    if values.table:
+        with open(values.table, encoding="utf-8") as file:
+            print_tables([json.loads(line) for line in file])
+        return
+    for name in values.backbones:
+        start = time.process_time()
+        try:
+            row = measure(name, values)
+        except Exception as error:  # one that can't be exported is a result as well
+            row = {"backbone": name, "failed": f"{type(error).__name__}: {error}"[:300]}
+        row["spent_cpu_s"] = time.process_time() - start
+        print(json.dumps(row), flush=True)
+        if values.output:
+            with open(values.output, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        keras.backend.clear_session()
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,0 +1,161 @@
+"""Cuts a functional model in two copies, with changed strides: feature extractor and rest.
+
+`graph` reads the model and finds where it can be cut, `resolution` decides what changes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from wsol_tf.model.graph import Cut, Graph, Step
+from wsol_tf.model.pooling import DilatedPooling
+from wsol_tf.model.resolution import Change, Resolution, changes
+
+
+class Copies:
+    """Copies of operations, each made once, with changes; `weights()` copies the weights.
+
+    Args:
+        changed: of `changes`.
+        bn_momentum: share of the moving average that a batch keeps.
+    """
+
+    def __init__(self, changed: dict[int, Change], bn_momentum: float | None):
+        self._changed, self._bn_momentum = changed, bn_momentum
+        self._made: dict[int, tuple[Any, Any]] = {}
+
+    def run(self, steps: Sequence[Step], tensors: dict[int, Any]) -> dict[int, Any]:
+        """Calls the copies of steps.
+
+        Args:
+            steps: in order.
+            tensors: id of an original tensor -> its copy, for what the steps take from outside.
+
+        Returns:
+            `tensors` with those that the steps make.
+        """
+        tensors = dict(tensors)
+
+        def copied(value):
+            return tensors.get(id(value), value)
+
+        for step in steps:
+            args, kwargs = keras.tree.map_structure(copied, (step.args, step.kwargs))
+            pads = self._changed.get(id(step.operation), Change()).pads
+            if pads is not None:
+                args = (_padded(args[0], pads, step.name), *args[1:])
+            outputs = self._copy(step)(*args, **kwargs)
+            tensors.update(zip(map(id, step.outputs), keras.tree.flatten(outputs), strict=True))
+        return tensors
+
+    def _copy(self, step):
+        if id(step.operation) not in self._made:
+            change = self._changed.get(id(step.operation), Change())
+            made = _copy_of(step, change, self._bn_momentum)
+            self._made[id(step.operation)] = (step.operation, made)
+        return self._made[id(step.operation)][1]
+
+    def weights(self) -> None:
+        """Gives all copies the weights of the originals."""
+        for original, copy in self._made.values():
+            if getattr(copy, "weights", None):
+                copy.set_weights(original.get_weights())
+
+
+def _copy_of(step, change, bn_momentum):
+    operation = step.operation
+    if change.pooling is not None:
+        return DilatedPooling(**change.pooling, name=step.name, dtype=operation.dtype_policy)
+    try:
+        config = {**operation.get_config(), **change.settings, "name": step.name}
+        if isinstance(operation, keras.layers.BatchNormalization) and bn_momentum is not None:
+            # Statistics of the global batch: replicas then train as one device does.
+            config.update(momentum=bn_momentum, synchronized=True)
+        copy = operation.__class__.from_config(config)
+        if type(operation).__module__.partition(".")[0] != "keras":  # it can be read from a file
+            keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(copy))
+    except Exception as error:  # whatever a class of the user's does
+        copy = error
+    if isinstance(copy, Exception) or isinstance(operation, keras.layers.Lambda):
+        reason = "a Lambda" if isinstance(operation, keras.layers.Lambda) else str(copy)
+        raise ValueError(
+            f"Layer '{step.name}' ({type(operation).__name__}) can't be saved and loaded, which a "
+            f"model has to be ({reason.partition(chr(10))[0].rstrip('.')}). Give its class a "
+            "get_config and register it with keras.saving.register_keras_serializable."
+        )
+    return copy
+
+
+def _padded(tensor, pads, name):
+    """Zeros around a tensor; negative numbers are cut off."""
+    zeros = [[max(n, 0) for n in pair] for pair in pads]
+    cropped = [[max(-n, 0) for n in pair] for pair in pads]
+    if any(map(any, zeros)):
+        tensor = keras.layers.ZeroPadding2D(zeros, name=f"{name}_pad")(tensor)
+    if any(map(any, cropped)):
+        tensor = keras.layers.Cropping2D(cropped, name=f"{name}_crop")(tensor)
+    return tensor
+
+
+def split(
+    graph: Graph,
+    side: int,
+    scaled: Callable[[Any], Any],
+    resolution: Resolution,
+    levels: Sequence[Cut],
+    bn_momentum: float | None = None,
+) -> tuple[keras.Model, keras.Model]:
+    """Builds the two parts of a graph.
+
+    Args:
+        graph: of `graph_of`.
+        side: of the picture in pixels.
+        scaled: picture, raw RGB in 0..255 -> what the graph takes.
+        resolution: how its strides are changed.
+        levels: the features, finest first; the last one is the cut, the others are joined to it.
+        bn_momentum: see Copies; None: as it is.
+
+    Returns:
+        (feature extractor, rest), with the weights of the graph.
+    """
+    copies = Copies(changes(graph, resolution), bn_momentum)
+    image = keras.Input((side, side, 3), name="image")
+    cut = levels[-1]
+    tensors = copies.run(graph.steps[: cut.last + 1], {id(graph.image): scaled(image)})
+    own = [tensors[id(x)] for x in cut.tensors]
+    joined = [tensors[id(x)] for level in levels[:-1] for x in level.tensors]
+    finest = max(x.shape[1] for x in (*own, *joined))
+    factor = finest // own[0].shape[1]
+    features = _joined([_enlarged(x, finest) for x in (*own, *joined)])
+
+    given = keras.Input(features.shape[1:], name="features", dtype=features.dtype)
+    reached = graph.steps[cut.last + 1 :]
+    x, first, parts = given, 0, {}
+    for tensor, original in zip(own, cut.tensors, strict=True):
+        channels = tensor.shape[-1]
+        part = x if features.shape[-1] == channels else x[..., first : first + channels]
+        if factor > 1:
+            part = keras.layers.AveragePooling2D(factor, name="cut_pool")(part)
+        parts[id(original)] = part
+        first += channels
+    ended = copies.run(reached, parts)[id(graph.output)]
+    if ended is given:  # nothing is left behind the cut
+        ended = keras.layers.Identity(name="end")(ended)
+    copies.weights()
+    return (
+        keras.Model(image, features, name="feature_extractor"),
+        keras.Model(given, ended, name="rest"),
+    )
+
+
+def _enlarged(tensor, side):
+    factor = side // tensor.shape[1]
+    if factor == 1:
+        return tensor
+    name = f"level_{tensor.shape[1]}_up"
+    return keras.layers.UpSampling2D(factor, name=name)(tensor)
+
+
+def _joined(tensors):
+    return tensors[0] if len(tensors) == 1 else keras.layers.Concatenate(name="levels")(tensors)
