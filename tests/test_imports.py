@@ -31,6 +31,7 @@ ROOMS = {
     "wsol_tf.model": (*GROUND, "wsol_tf.data.transforms"),
     "wsol_tf.evaluation": (*GROUND, "wsol_tf.data", "wsol_tf.model"),
     "wsol_tf.report": (*GROUND, "wsol_tf.data", "wsol_tf.evaluation"),
+    "wsol_tf.annotations": (*GROUND, "wsol_tf.data", "wsol_tf.report"),
     "wsol_tf.training": (
         *GROUND,
         "wsol_tf.programs",
@@ -55,9 +56,9 @@ ROOMS = {
     "edge.runtime": ("edge.arrays",),
     "edge": ("edge", "wsol_tf"),
 }
-PROGRAMS = {"wsol_tf.train", "wsol_tf.evaluate", "wsol_tf.predict", "wsol_tf.datasets",
-            "wsol_tf.demo", "wsol_tf.pretrain", "wsol_tf.study", "wsol_tf.programs",
-            "wsol_tf.data.shapes"}  # fmt: skip
+PROGRAMS = {"wsol_tf.train", "wsol_tf.evaluate", "wsol_tf.predict", "wsol_tf.annotate",
+            "wsol_tf.datasets", "wsol_tf.demo", "wsol_tf.pretrain", "wsol_tf.study",
+            "wsol_tf.programs", "wsol_tf.data.shapes"}  # fmt: skip
 
 
 def tree_of(path):

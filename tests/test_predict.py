@@ -38,9 +38,10 @@ def fake_model(size=100, **changes):
         return {"logits": logits, "score_map": maps, "localization_map": maps}
 
     settings = dict(
-        input_size=size, classes=CLASSES, map="mean", refine="none", top_k=5,
+        input_size=size, classes=CLASSES, map="mean", refine="none", top_k=5, offset=(0.0, 0.0),
         thresholds={"mean": 0.5, "predicted": 0.25}, predict_on_batch=predict_on_batch,
-        presence_threshold=None, localizer=SimpleNamespace(output=np.zeros((1, size, size, 2))),
+        presence_threshold=None,
+        localizer=SimpleNamespace(output=np.zeros((1, size, size, 2))),
     )  # fmt: skip
     return FakeModel(**settings | changes)
 

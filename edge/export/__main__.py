@@ -76,7 +76,7 @@ def run(values: flags.FlagValues) -> None:
         ValueError: bad settings or data, or a file that differs too much.
     """
     programs.import_keras()
-    from edge.export import graphs, metadata, parity, steps
+    from edge.export import convert, graphs, metadata, parity, steps
     from wsol_tf.model.build import load_model
     from wsol_tf.report.run_page import add_files_to_card
 

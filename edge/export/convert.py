@@ -14,7 +14,6 @@ from ai_edge_litert.interpreter import Interpreter
 from edge.export.formats import QUANTIZED
 from edge.runtime import SIGNATURE
 
-
 # What TFLite's GPU delegate takes, by tensorflow/lite/tools/versioning/gpu_compatibility.cc, as far
 # as networks for pictures have it. A CAST from bytes, as float files begin with, is not among it.
 # The converter's own analyzer can't be asked: with TensorFlow 2.21 it calls any file compatible.

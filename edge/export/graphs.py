@@ -105,13 +105,20 @@ def _maps(model, map_, features, logits):
 
 
 def _placed(maps, offset):
-    """Maps as `alignment.placed` puts them."""
+    """Maps as `alignment.placed` puts them, by operations that GPUs have."""
     if not any(alignment.whole_moves(offset)):
         return maps
     height, width = (alignment.PLACES * side for side in maps.shape[1:3])
-    rows, columns = alignment.read_positions(offset, height, width)
     maps = ops.image.resize(maps, (height, width), interpolation="bilinear")
-    return ops.take(ops.take(maps, rows, axis=1), columns, axis=2)
+    rows, columns = alignment.read_positions(offset, height, width)
+    maps = ops.concatenate([maps[:, a:b] for a, b in _runs(rows)], axis=1)
+    return ops.concatenate([maps[:, :, a:b] for a, b in _runs(columns)], axis=2)
+
+
+def _runs(positions):
+    """Cuts positions into runs of successive ones: (first, last + 1) of each."""
+    starts = np.flatnonzero(np.diff(positions, prepend=positions[0] - 2) != 1)
+    return [(int(run[0]), int(run[-1]) + 1) for run in np.split(positions, starts[1:])]
 
 
 def export_graph(

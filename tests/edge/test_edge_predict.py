@@ -55,7 +55,8 @@ def model_of(localizer):
     return FakeModel(
         input_size=SIDE, classes=LABELS, map="predicted", top_k=1,
         refine=localizer.refine, thresholds={"predicted": 0.5}, predict_on_batch=predict_on_batch,
-        presence_threshold=None, localizer=SimpleNamespace(output=np.zeros((1, 1, 1, 1))),
+        presence_threshold=None, offset=(0.0, 0.0),
+        localizer=SimpleNamespace(output=np.zeros((1, 1, 1, 1))),
     )  # fmt: skip
 
 

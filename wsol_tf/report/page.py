@@ -317,17 +317,18 @@ def template_environment() -> jinja2.Environment:
 
 def embedded(tiles: Sequence[tuple[np.ndarray, str]]) -> list[tuple[str, str]]:
     """Turns pictures with captions into data that a page holds itself."""
-    return [(_data_uri(Image.fromarray(tile), "jpeg", quality=85), text) for tile, text in tiles]
+    return [(data_uri(Image.fromarray(tile), "jpeg", quality=85), text) for tile, text in tiles]
 
 
 def chart_uri(array: np.ndarray) -> str:
     """Turns a chart into data that a page holds itself."""
     # Few colours are enough for a chart, and make the file a third as large.
     image = Image.fromarray(array).quantize(64, dither=Image.Dither.NONE)
-    return _data_uri(image, "png", optimize=True)
+    return data_uri(image, "png", optimize=True)
 
 
-def _data_uri(image, kind, **options):
+def data_uri(image: Image.Image, kind: str, **options: Any) -> str:
+    """Turns a picture into data that a page holds itself; kind and options are Pillow's."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
