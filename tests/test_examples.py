@@ -1,5 +1,6 @@
 """Every example runs as it stands, on little."""
 
+import json
 import os
 import pathlib
 import re
@@ -9,6 +10,7 @@ import sys
 import pytest
 from PIL import Image
 
+from helpers import tiny_model
 from wsol_tf.data import shapes
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -47,6 +49,20 @@ def test_fit_from_code(tmp_path):
     said = run("fit_from_code.py", "--epochs=1", "--pictures=16", f"--output={picture}")
     assert len(re.findall(r"test_\d+: \w+, box \[", said)) == 8
     assert Image.open(picture).width > 1000
+
+
+def test_inspect_defects(tmp_path):
+    said = run("inspect_defects.py", tmp_path, "--parts=6", "--epochs=1")
+    assert len(re.findall(r"a new part, \w+ +-> (?:pass|fail: \w+ in \[)", said)) == 12
+
+
+def test_annotate_for_labelstudio(tmp_path):
+    tiny_model(shapes.CLASSES).save(tmp_path / "model.keras")
+    shapes.write_voc(str(tmp_path / "data"), 3, size=64, seed=0, split="val")
+    said = run("annotate_for_labelstudio.py", tmp_path / "model.keras",
+               tmp_path / "data" / "JPEGImages", tmp_path / "out")  # fmt: skip
+    assert len(json.loads((tmp_path / "out" / "labelstudio.json").read_text())) == 3
+    assert str(tmp_path / "out" / "labelstudio.xml") in said
 
 
 def test_score_another_method(tmp_path):
