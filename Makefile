@@ -16,7 +16,7 @@ unexport PYTHONPATH PYTHONHOME
 
 help:
 	@echo 'make test    run the tests'
-	@echo 'make demo    train, evaluate, predict and export on drawn objects (DEMO_DIR=demo, DEMO_FLAGS=)'
+	@echo 'make demo    train, score and export on drawn objects (DEMO_DIR=demo, DEMO_FLAGS=)'
 	@echo 'make web     show a .tflite in the browser (MODEL=that of the demo, SITE=site); needs npm'
 	@echo 'make lint    check style, format and types (ruff, mypy)'
 	@echo 'make docs    build the documentation and the API reference into build/docs'
@@ -28,8 +28,6 @@ test: setup
 
 demo: setup
 	.venv/bin/python -m wsol_tf.demo --output_dir='$(DEMO_DIR)' $(DEMO_FLAGS)
-	.venv/bin/python -m edge.demo --model='$(DEMO_DIR)/run/model.keras' \
-	  --output_dir='$(DEMO_DIR)/edge' $(DEMO_FLAGS)
 
 web: setup
 	.venv/bin/python -m edge.build_web --model='$(MODEL)' --output_dir='$(SITE)'

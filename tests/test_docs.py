@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted(
     [*(ROOT / name for name in ("README.md", "BUILD.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-     *ROOT.glob("docs/**/*.md")]
+     *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]
 )  # fmt: skip
 TREE = re.search(r"## The house\n.*?```\n(.*?)```", (ROOT / "BUILD.md").read_text(), re.S).group(1)
 WINGS = [path.parent for top in ("wsol_tf", "edge") for path in ROOT.glob(f"{top}/*/__init__.py")]

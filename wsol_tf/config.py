@@ -222,7 +222,8 @@ class Config:
     )
     extractor_weights: str = _setting(
         "imagenet",
-        "'imagenet' (downloaded), 'none', or the path of a .weights.h5 file.",
+        "'imagenet' (downloaded), 'drawn' (of drawn pictures, for the demo), 'none', or the path "
+        "of a .weights.h5 file.",
         path=True,
     )
     freeze: float = _setting(

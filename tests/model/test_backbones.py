@@ -1,3 +1,4 @@
+import os
 import re
 
 import h5py
@@ -7,6 +8,7 @@ import pytest
 
 from wsol_tf import config as config_lib
 from wsol_tf.config import choices
+from wsol_tf.data import pretraining
 from wsol_tf.model import backbones, heads
 from wsol_tf.model.build import build_model, load_model
 
@@ -410,3 +412,40 @@ def test_real_weights_match_whole(shared_dir, width, file):
     other = 1.25 - width
     with pytest.raises(ValueError, match="do not fit this feature extractor: 0 of 54"):
         backbones.build_extractor("mobilenet_v1", width=other, weights=path)
+
+
+# The features of drawn pictures that come with the package
+
+
+def test_drawn_weights_come_with_the_package():
+    assert os.path.getsize(backbones.DRAWN_WEIGHTS) < 600_000
+    features, rest, loaded = mobilenet(weights="drawn")
+    assert loaded == "mobilenet_v1: drawn, 54 of 54 layers matched"
+    random, _, _ = mobilenet()
+    weights = [model.get_layer("conv_dw_5").get_weights()[0] for model in (features, random)]
+    assert not np.allclose(*weights)
+    assert np.isfinite(rest(features(np.full((1, SIZE, SIZE, 3), 90))).numpy()).all()
+
+
+def test_drawn_features_tell_a_texture_from_its_surroundings():
+    """Linear separation of a textured body from the background, as the localizer has to do it."""
+    features, _, _ = mobilenet(weights="drawn", input_size=128)
+    random, _, _ = mobilenet(weights="none", input_size=128)
+    drawn = [pretraining.draw_bodies(index, seed=9) for index in range(24)]
+    images = np.stack([x.image[16:144, 16:144] for x in drawn])
+    truth = np.stack([x.body[16:144, 16:144][4::8, 4::8] > 0 for x in drawn]).ravel()
+    errors = []
+    for model in (features, random):
+        values = model(images).numpy().reshape(len(truth), -1)
+        values = np.column_stack([values, np.ones(len(truth))])
+        half = len(truth) // 2
+        solved, *_ = np.linalg.lstsq(values[:half], truth[:half], rcond=1e-3)
+        errors.append(np.mean((values[half:] @ solved > 0.5) != truth[half:]))
+    assert errors[0] < 0.12 and errors[0] < 0.6 * errors[1]
+
+
+@pytest.mark.parametrize("other", [{"width": 0.5}, {"name": "inception_v3", "width": 1.0}])
+def test_drawn_weights_fit_one_network_alone(other):
+    other = {"name": "mobilenet_v1", "input_size": 96, "weights": "drawn", **other}
+    with pytest.raises(ValueError, match=r"mobilenet_v1 with `width=0.25`. Received: \w+ with"):
+        backbones.build_extractor(**other)

@@ -72,6 +72,15 @@ def test_progress_is_printed_without_flags(tmp_path, quick, capsys):
     assert "another `output_dir`, or pass `resume=false`" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["my birds train", "shapes train"])
+def test_drawn_features_are_for_drawn_objects(tmp_path, pictures, quick, name):
+    said = []
+    config = settings(tmp_path, extractor_weights="drawn")
+    training.train(config, dataclasses.replace(pictures, name=name), log=said.append)
+    warned = any(line.startswith("Warning: `extractor_weights=drawn`") for line in said)
+    assert warned == (name == "my birds train")
+
+
 def test_a_run_on_own_pictures_is_resumed_and_needs_the_same_ones(
     tmp_path, pictures, quick, monkeypatch
 ):

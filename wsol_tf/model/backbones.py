@@ -67,6 +67,9 @@ BACKBONES = {
     "nasnet_mobile": Backbone("NASNetMobile"),
     "convnext_tiny": Backbone("ConvNeXtTiny", "torch", top="", trim=1),
 }
+# Features of `wsol_tf.pretrain`, made of drawn pictures: they come with the package.
+DRAWN_WEIGHTS = os.path.join(os.path.dirname(__file__), "drawn.weights.h5")
+DRAWN_NETWORK = ("mobilenet_v1", 0.25)
 _REGISTERED: dict[str, Callable[..., Parts]] = {}
 
 
@@ -122,8 +125,9 @@ def build_extractor(
         dilation: whether the windows behind a removed stride are dilated.
         levels: strides of the features that are joined, such as "8,16", see `surgery.split`;
             empty: those of the cut alone, at the stride `output_stride`.
-        weights: "imagenet" (downloaded by keras.applications), "none", or the path of a
-            `.weights.h5` or `.h5` file of the same keras.applications model.
+        weights: "imagenet" (downloaded by keras.applications), "drawn" (pretrained on drawn
+            pictures, for MobileNetV1 of width 0.25 and the data set `shapes`), "none", or the
+            path of a `.weights.h5` or `.h5` file of the same keras.applications model.
         bn_momentum: share of the old moving average that each training batch keeps.
 
     Returns:
@@ -148,7 +152,8 @@ def build_extractor(
     elif weights == "none":
         loaded = f"{name}: random weights"
     else:
-        matched = load_weights(_kept(network, backbone.trim), weights)
+        path = DRAWN_WEIGHTS if weights == "drawn" else weights
+        matched = load_weights(_kept(network, backbone.trim), path)
         loaded = f"{name}: {weights}, {matched} of {matched} layers matched"
     parts = _cut(
         graph, input_size, backbone.scaling, output_stride, dilation, levels, bn_momentum,
@@ -334,10 +339,15 @@ def _application(name, width, input_size, weights):
             f"ImageNet weights exist for widths {', '.join(most)} and {last}. "
             f"Received: width={width}; take one of these, or `extractor_weights=none`."
         )
-    if weights not in ("imagenet", "none") and not os.path.isfile(weights):
+    if weights == "drawn" and (name, width) != DRAWN_NETWORK:
         raise ValueError(
-            f"`extractor_weights` must be 'imagenet', 'none' or the path of a weights file. "
-            f"Received: '{weights}', which is no file."
+            "The weights 'drawn' are those of mobilenet_v1 with `width=0.25`. "
+            f"Received: {name} with width={width}."
+        )
+    if weights not in ("imagenet", "drawn", "none") and not os.path.isfile(weights):
+        raise ValueError(
+            "`extractor_weights` must be 'imagenet', 'drawn', 'none' or the path of a weights "
+            f"file. Received: '{weights}', which is no file."
         )
     keywords = {"alpha": width} if len(backbone.widths) > 1 else {}
     keywords["input_tensor"] = keras.Input((input_size, input_size, 3), name="image")

@@ -88,6 +88,11 @@ def open_splits(
     log(summarize(source))
     if source.report.skipped or source.report.noted:
         log(source.report.summary())
+    if config.extractor_weights == "drawn" and source.name.split()[0] != "shapes":
+        log(
+            "Warning: `extractor_weights=drawn` knows nothing but drawn textures. It is for the "
+            "data set shapes; on photographs take imagenet."
+        )
     kept, held = holdout(source.labels, config.holdout, config.seed)
     _check_held_out(config, source, held)
     scored, scored_on = val_dataset, f"held-out part of {config.split}"
