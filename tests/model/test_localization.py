@@ -782,7 +782,7 @@ def test_compile_model_carries_the_settings_over():
     model = toy()
     compile_model(model, config, steps_per_epoch=10)
     assert model.total_steps == 40
-    assert model.loss_weights == {**LOSS_WEIGHTS, "ac": 2.5}
+    assert model.loss_weights == {**LOSS_WEIGHTS, "ac": 2.5, "background": 0.0}  # no such class
     assert model.objective.settings == {name: getattr(config, name) for name in LOSS_SETTINGS}
     optimizer = model.optimizer
     assert (optimizer.momentum, optimizer.nesterov, optimizer.l2) == (0.8, True, 0.01)
