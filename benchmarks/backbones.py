@@ -167,18 +167,18 @@ def measure(name: str, values: flags.FlagValues) -> dict:
 def print_tables(rows: list[dict]) -> None:
     """Prints what docs/backbones.md shows."""
     base = next((row for row in rows if row["backbone"] == "mobilenet_v1"), rows[0])
-    head = ["backbone", "parameters", "channels of F_f", "MMAC at 224", "MB float / int8"]
+    head = ["backbone", "pixels", "parameters", "channels of F_f", "MMAC at 224", "MB float / int8"]
     head += ["time float / int8", "int8 against its float", "mask IoU float / int8"]
     print(f"| {' | '.join([*head, 'left to the CPU by a GPU'])} |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(f"|{'---|' * 10}")
     for row in rows:
         if "failed" in row:
-            print(f"| {row['backbone']} | | | | | | | {row['failed']} | |")
+            print(f"| {row['backbone']} | | | | | | | | {row['failed']} | |")
             continue
         f, i = row["float32"], row["int8"]
         ratios = [x["cpu_ms"] / base[k]["cpu_ms"] for k, x in (("float32", f), ("int8", i))]
         print(
-            f"| {row['backbone']} | {row['parameters'] / 1e6:.1f} M | {row['channels']} | "
+            f"| {row['backbone']} | {row['input_size']} | {row['parameters'] / 1e6:.1f} M | {row['channels']} | "
             f"{row['mmac_224']:,.0f} | {f['mb']:.1f} / {i['mb']:.1f} | "
             f"{ratios[0]:.1f} / {ratios[1]:.1f} | {i['cpu_ms'] / f['cpu_ms']:.2f} | "
             f"{f['mask_iou']:.3f} / {i['mask_iou']:.3f} | "
