@@ -178,7 +178,8 @@ def print_tables(rows: list[dict]) -> None:
         f, i = row["float32"], row["int8"]
         ratios = [x["cpu_ms"] / base[k]["cpu_ms"] for k, x in (("float32", f), ("int8", i))]
         print(
-            f"| {row['backbone']} | {row['input_size']} | {row['parameters'] / 1e6:.1f} M | {row['channels']} | "
+            f"| {row['backbone']} | {row['input_size']} | "
+            f"{row['parameters'] / 1e6:.1f} M | {row['channels']} | "
             f"{row['mmac_224']:,.0f} | {f['mb']:.1f} / {i['mb']:.1f} | "
             f"{ratios[0]:.1f} / {ratios[1]:.1f} | {i['cpu_ms'] / f['cpu_ms']:.2f} | "
             f"{f['mask_iou']:.3f} / {i['mask_iou']:.3f} | "
