@@ -105,7 +105,7 @@ def cpu_ms(run, picture, repeats: int = 5) -> float:
 
 def train(model, values, source) -> dict[str, float]:
     """Trains on labels alone; returns images per CPU second, without the first step."""
-    batches = source.batches(values.batch_size)
+    batches = source.batches(values.batch_size, input_size=model.input_size)
     start = time.process_time()
     model.fit(batches, steps_per_epoch=1, epochs=1, verbose=0)
     first = time.process_time()
