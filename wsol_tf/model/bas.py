@@ -119,22 +119,22 @@ def _load(parts, tensors):
                 missing.append(name)
                 continue
             arrays.append(_in_our_order(array, layer))
-            if arrays[-1].shape != tuple(variable.shape):
+            if arrays[-1].shape != tuple(variable.shape) or array.dtype.kind != "f":
                 misshapen.append(name)
             elif not np.isfinite(arrays[-1]).all():
                 broken.append(name)
         if not (missing or misshapen or broken):
             layer.set_weights(arrays)
     for names, what in (
-        (missing, "lacks"),
-        (list(unused), "has, and the network has not,"),
-        (misshapen, "has of another shape"),
-        (broken, "has with values that are no finite numbers"),
+        (missing, "lacks {}"),
+        (list(unused), "has {} that the network has not"),
+        (misshapen, "has {} of another shape or type"),
+        (broken, "has {} with numbers that are not finite"),
     ):
         if names:
+            found = what.format(files.counted(len(names), "tensor"))
             raise ValueError(
-                f"The checkpoint is not one of BAS's own code: it {what} "
-                f"{files.counted(len(names), 'tensor')}: {_named(names)}."
+                f"The checkpoint is not one of BAS's own code: it {found}: {_named(names)}."
             )
     return len(layers)
 

@@ -1,16 +1,17 @@
 """Reads the tensors of a checkpoint of PyTorch, and nothing else that one can hold."""
 
 import os
-from typing import Any
+import warnings
+import zipfile
+from typing import IO, Any
 
 import numpy as np
 
 from wsol_tf import files
 
 LEAST_TORCH = (2, 6)  # before, a file could run code in spite of weights_only (CVE-2025-32434)
-MISSING = (
-    "Reading a checkpoint of PyTorch needs PyTorch, for this alone: pip install 'torch>=2.6'. "
-)
+MISSING = "Reading a checkpoint of PyTorch needs PyTorch, for this alone: pip install 'torch>=2.6'."
+EXPECTED = "write it with torch.save(model.state_dict(), path)"
 
 
 def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -30,37 +31,57 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     with files.open_binary(path) as file:
         torch = _torch()
+        size = os.fstat(file.fileno()).st_size
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # what damage does to PyTorch has no end of kinds
-            reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            _check_expanded(file, size)
+            with warnings.catch_warnings(action="ignore"):
+                state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception:  # what damage does to PyTorch has no end of kinds
             raise files.BadFile(
                 path,
-                "this is no checkpoint of PyTorch that holds tensors alone "
-                f"({files.printable(reason).rstrip('.')})",
+                "this is no checkpoint of PyTorch, is cut off or damaged, or holds more than "
+                f"tensors; {EXPECTED}",
             ) from None
-        if not isinstance(state, dict) or not state:
-            raise files.BadFile(path, f"this holds a {type(state).__name__}, not named tensors")
-        return {str(name): _array(torch, path, name, value) for name, value in state.items()}
+    if not isinstance(state, dict) or not state:
+        raise files.BadFile(path, f"this holds no named tensors; {EXPECTED}")
+    for name, value in state.items():
+        if not _is_plain(torch, value):
+            shown = files.printable(str(name))
+            raise files.BadFile(path, f"'{shown}' in it is no tensor of numbers; {EXPECTED}")
+    # The same numbers under many names, or one number repeated, would fill the memory.
+    if sum(value.numel() * value.element_size() for value in state.values()) > size:
+        raise files.BadFile(path, f"its tensors are larger than the file; {EXPECTED}")
+    return {
+        str(name): (value.float() if value.is_floating_point() else value).detach().numpy()
+        for name, value in state.items()
+    }
 
 
 def _torch() -> Any:
     try:
         import torch
     except ImportError:
-        raise ValueError(MISSING.strip()) from None
+        raise ValueError(MISSING) from None
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < LEAST_TORCH:
-        raise ValueError(f"{MISSING}Received: {torch.__version__}, which is too old to be safe.")
+        raise ValueError(f"{MISSING} Received: {torch.__version__}, which is too old to be safe.")
     return torch
 
 
-def _array(torch, path, name, value):
-    shown = files.printable(str(name))
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized:
-        raise files.BadFile(path, f"'{shown}' in it is a {type(value).__name__}, not plain numbers")
-    bytes_there = 0 if value.is_meta else value.untyped_storage().nbytes()
-    if value.numel() * value.element_size() > bytes_there:  # one number repeated fills no memory
-        raise files.BadFile(path, f"'{shown}' in it is larger than what the file holds of it")
-    value = value.detach()
-    return (value.float() if value.is_floating_point() else value).numpy()
+def _check_expanded(file: IO[bytes], size: int) -> None:
+    """Refuses an archive that is larger than its file: PyTorch compresses nothing."""
+    if zipfile.is_zipfile(file):
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            if sum(member.file_size for member in archive.infolist()) > size:
+                raise ValueError("compressed")
+    file.seek(0)
+
+
+def _is_plain(torch, value):
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex())
+    )
