@@ -15,6 +15,7 @@ PROGRAMS = {
     "annotate": ("wsol_tf.annotate", "write masks and boxes for annotation tools"),
     "export": ("edge.export", "make TFLite files of a model and check them"),
     "study": ("wsol_tf.study", "compare settings, or search for them"),
+    "import_bas": ("wsol_tf.import_bas", "make a model of a checkpoint of BAS (PyTorch)"),
     "datasets": ("wsol_tf.datasets", "show what is in a data set"),
     "demo": ("wsol_tf.demo", "train, score and predict on drawn objects"),
 }

@@ -61,8 +61,8 @@ def run(values: flags.FlagValues, *paths: str) -> None:
         )
     else:
         programs.say(
-            "BAS publishes no threshold for so many classes: evaluate finds the best, and predict "
-            "takes --threshold."
+            "BAS publishes no threshold for so many classes: give evaluate, predict and export a "
+            "--threshold."
         )
 
 
