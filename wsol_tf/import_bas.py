@@ -61,8 +61,8 @@ def run(values: flags.FlagValues, *paths: str) -> None:
         )
     else:
         programs.say(
-            "BAS publishes no threshold for so many classes: give evaluate, predict and export a "
-            "--threshold."
+            "BAS publishes no threshold for so many classes: give evaluate and predict one, or "
+            "--threshold=otsu, which exported files take."
         )
 
 
