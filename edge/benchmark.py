@@ -110,10 +110,6 @@ def parse_threads(texts: Sequence[str]) -> list[int]:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    with contextlib.suppress(ImportError):  # this file runs where wsol_tf is not installed
-        from wsol_tf import quiet
-
-        quiet.hush()
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument '{argv[1]}': settings are given as --name=value.")
     values = flags.FLAGS
@@ -134,5 +130,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    with contextlib.suppress(ImportError):  # this file runs where wsol_tf is not installed
+        from wsol_tf import quiet
+
+        quiet.hush()
     define_flags()
     app.run(main)

@@ -6,12 +6,12 @@ import re
 import pytest
 from absl import app, flags
 
-from wsol_tf import datasets, demo, evaluate, files, predict, programs, signals, study
+from wsol_tf import annotate, datasets, demo, evaluate, files, predict, programs, signals, study
 from wsol_tf.config import Config
 
 EDGE = [
     importlib.import_module(f"edge.{name}")
-    for name in ("build_web", "demo", "evaluate", "export.__main__", "golden", "predict")
+    for name in ("annotate", "build_web", "evaluate", "export.__main__", "golden", "predict")
 ]
 
 
@@ -108,7 +108,7 @@ def test_every_path_of_every_program_is_expanded(monkeypatch, tmp_path):
     """By the type of its flag: no program expands by itself, and none forgets to."""
     monkeypatch.setenv("HOME", str(tmp_path))
     seen = {}
-    for program in (datasets, demo, evaluate, predict, study, *EDGE):
+    for program in (annotate, datasets, demo, evaluate, predict, study, *EDGE):
         before = set(flags.FLAGS)
         program.define_flags()
         for name in set(flags.FLAGS) - before:
