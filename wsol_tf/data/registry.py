@@ -54,10 +54,8 @@ def open_dataset(
         source.batches(32)               # a tf.data.Dataset for model.fit
 
     Args:
-        kind: `shapes` (drawn), `image_folder`, `csv`, `coco`, `voc_folder` (your own files),
-            `wsolevaluation` (its lists), `voc`, `voc2007`, `caltech_birds2011`, `imagenet2012`,
-            `oxford_iiit_pet` (public), or what `register_dataset` made known; docs/data.md
-            describes each.
+        kind: `shapes` (drawn), `image_folder`, another of `config.choices("dataset")`, or what
+            `register_dataset` made known; docs/data.md describes each.
         data_dir: its folder (`shapes` has none); of public ones that of tensorflow_datasets or ''.
         split: such as `train`; a slice, `train[:90%]`; a sum, `train+val`; or one of five folds
             and all but it, `train+val[fold=2/5]` and `train+val[fold!=2/5]`; see docs/data.md.
@@ -72,8 +70,7 @@ def open_dataset(
         single_class: leave out pictures with several classes.
         on_bad_image: `skip` pictures that cannot be read and name them in `source.report`, or
             `fail` with StopAtBadImage, a ValueError, at the first.
-        pictures_needed: `wsolevaluation` alone: whether a picture has to be there; otherwise a gray
-            one stands for it, which is enough where stored score maps are scored.
+        pictures_needed: of `wsolevaluation`: otherwise a gray picture stands for one that is missing.
 
     Returns:
         A Source with at least one picture. Images are uint8 [height, width, 3], RGB in 0..255;
@@ -83,12 +80,8 @@ def open_dataset(
     Raises:
         ValueError: nothing can be read; the sentence says what to do about it.
     """
-    if kind not in config.choices("dataset"):
-        legal = ", ".join(config.choices("dataset"))
-        raise ValueError(f"Unknown dataset '{kind}'. Legal: {legal}.")
+    _check(kind, num_examples)
     data_dir = files.expanded(data_dir)
-    if num_examples is not None and num_examples < 1:
-        raise ValueError(f"num_examples must be at least 1 or None. Received: {num_examples}.")
     options: dict[str, Any] = {
         "classes": None if classes is None else tuple(classes),
         "image_size": image_size,
@@ -101,6 +94,14 @@ def open_dataset(
     source = _open_whole(kind, data_dir, whole, download, options)
     source = _chosen(source, single_class, num_examples, seed)
     return take_fold(source, fold) if fold else source
+
+
+def _check(kind, num_examples):
+    if kind not in config.choices("dataset"):
+        legal = ", ".join(config.choices("dataset"))
+        raise ValueError(f"Unknown dataset '{kind}'. Legal: {legal}.")
+    if num_examples is not None and num_examples < 1:
+        raise ValueError(f"num_examples must be at least 1 or None. Received: {num_examples}.")
 
 
 def _options_of_lists(kind, image_dir, pictures_needed):

@@ -77,8 +77,7 @@ def open_wsolevaluation(
     Its SPLIT/image_ids.txt and SPLIT/class_labels.txt are needed; SPLIT/localization.txt has boxes
     (then SPLIT/image_sizes.txt is needed too) or masks, and may be empty. The format is that of the
     readers in wsolevaluation's data_loaders.py (Choe et al., CVPR 2020, arXiv 2007.04178). Examples
-    carry what the lists say as it stands, see `StandardTruth`, so that the metrics of that code can
-    be computed to the bit.
+    carry what the lists say as it stands, see `StandardTruth`.
 
     Args:
         data_dir: the metadata folder.
@@ -88,8 +87,7 @@ def open_wsolevaluation(
         image_size: side in pixels that views are cut from, see `registry.open_dataset`.
         report: takes what is left out.
         image_dir: folder that the names of pictures and masks begin in.
-        pictures_needed: whether a picture that can't be read is left out; otherwise a gray one
-            stands for it, as for score maps that are stored.
+        pictures_needed: otherwise a gray picture stands for one that can't be read.
 
     Raises:
         ValueError: there is no such split, or nothing in it can be used.
@@ -111,16 +109,12 @@ def open_wsolevaluation(
     find = Finder([image_dir]).find if image_dir else lambda name: None
     items = []
     for known in _known_pictures(image_ids, find, report, pictures_needed):
-        own = labels.get(known.name)
-        if own is None:
-            report.skip(known.name, "no class in class_labels.txt")
-        elif new_ids[own] < 0:
-            report.skip(known.name, f"class {own_classes[own]!r} is not in the list")
-        elif known.path is None and pictures_needed:
-            _report_missing(os.path.join(image_dir, known.name), known.name, report)
-        else:
+        if _is_usable(known, labels, new_ids, own_classes, report):
+            if known.path is None and pictures_needed:
+                _report_missing(os.path.join(image_dir, known.name), known.name, report)
+                continue
             truth = _with_paths(truths.get(known.name, _Truth([], [], "")), find, image_dir)
-            items.append(_item(known, int(new_ids[own]), truth, sizes, report))
+            items.append(_item(known, int(new_ids[labels[known.name]]), truth, sizes, report))
     if not items:
         raise ValueError(f"{folder} has no usable picture.\n{report.summary()}")
     name = f"wsolevaluation {data_dir} {split}"
@@ -128,6 +122,16 @@ def open_wsolevaluation(
         _read_picture, image_size=image_size, report=report, pictures_needed=pictures_needed
     )
     return _source(name, classes, items, read_picture, report)
+
+
+def _is_usable(known, labels, new_ids, own_classes, report):
+    """Whether a picture has a class that is asked for; one that has none is reported."""
+    own = labels.get(known.name)
+    if own is None:
+        report.skip(known.name, "no class in class_labels.txt")
+    elif new_ids[own] < 0:
+        report.skip(known.name, f"class {own_classes[own]!r} is not in the list")
+    return own is not None and new_ids[own] >= 0
 
 
 def _report_missing(path, image_id, report):

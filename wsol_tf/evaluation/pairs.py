@@ -240,9 +240,8 @@ def predict_pairs(
     """Yields a Pair for each (picture, class present), those of a picture one after the other.
 
     Args:
-        predict: function of a uint8 batch `[batch, input_size, input_size, 3]` that returns a
-            dict of arrays `logits` (without them there is no Top-1), `score_map` and
-            `localization_map`, as `Localization` does.
+        predict: uint8 `[batch, input_size, input_size, 3]` -> dict of arrays `logits` (without
+            them there is no Top-1), `score_map` and `localization_map`, as `Localization` does.
         source: the data set.
         positions: positions in the source.
         kinds: kinds of map, see `score_maps.map_of`; PLAIN is the first one without refinement.

@@ -62,10 +62,11 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
     if model.refine != "none":
         kinds.append(PLAIN)
     view = transforms.View(model.input_size, model.resize_size)
-    usable = [i for i, labels in enumerate(source.labels) if model.background_id not in labels]
-    spread_out = spread([source.labels[i] for i in usable], MAX_IMAGES)
-    positions = np.union1d(np.array(usable)[spread_out], np.intersect1d(usable, held))
-    positions = positions.astype(np.int64)
+    usable = np.array(
+        [i for i, labels in enumerate(source.labels) if model.background_id not in labels], np.int64
+    )
+    spread_out = usable[spread([source.labels[i] for i in usable], MAX_IMAGES)]
+    positions = np.union1d(spread_out, np.intersect1d(usable, held)).astype(np.int64)
     pairs = predict_pairs(
         model.predict_on_batch,
         source,
@@ -83,10 +84,8 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
     read = of_held[kind].image_ids
     if not read:
         of_held = all_of_them
-    looked_at = [i for i in positions if source.image_ids[i] in of_held[kind].image_ids]
-    present = np.zeros((len(looked_at), len(source.classes)), bool)
-    for row, position in enumerate(looked_at):
-        present[row, source.labels[position]] = True
+    of_presence = [i for i in positions if source.image_ids[i] in of_held[kind].image_ids]
+    empty = set(held) - set(usable)
     by_rule = {"maps": choose_thresholds(all_of_them, "maps")}
     with contextlib.suppress(ValueError):  # no boxes
         by_rule["boxes"] = choose_thresholds(of_held, "boxes")
@@ -97,13 +96,18 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
             "boxes": len(of_held[kind].image_ids),
         },
         quartiles=all_of_them[kind].suggested_quartiles(),
-        held=np.array(
-            [i for i in held if source.image_ids[i] in read or i not in usable], np.int64
-        ),
-        presence=choose_presence_threshold(
-            np.stack([logits[source.image_ids[i]] for i in looked_at]), present
-        ),
+        held=np.array([i for i in held if source.image_ids[i] in read or i in empty], np.int64),
+        presence=_presence(source, of_presence, logits),
     )
+
+
+def _presence(source, positions, logits):
+    """The presence threshold of pictures whose logits are known by their names."""
+    present = np.zeros((len(positions), len(source.classes)), bool)
+    for row, position in enumerate(positions):
+        present[row, source.labels[position]] = True
+    scores = np.stack([logits[source.image_ids[i]] for i in positions])
+    return choose_presence_threshold(scores, present)
 
 
 def _noting(pairs, logits):
