@@ -70,7 +70,7 @@ def open_dataset(
         single_class: leave out pictures with several classes.
         on_bad_image: `skip` pictures that cannot be read and name them in `source.report`, or
             `fail` with StopAtBadImage, a ValueError, at the first.
-        pictures_needed: of `wsolevaluation`: otherwise a gray picture stands for one that is missing.
+        pictures_needed: of `wsolevaluation`: otherwise a gray picture stands for a missing one.
 
     Returns:
         A Source with at least one picture. Images are uint8 [height, width, 3], RGB in 0..255;
