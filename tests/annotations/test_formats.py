@@ -131,6 +131,17 @@ def test_yolo_detect_has_centre_and_size(written):
         assert (out / "images" / "train" / FLAT[name]).exists()
 
 
+def test_coco_that_a_person_corrected_is_not_replaced(tmp_path):
+    write(tmp_path / "in", tmp_path / "out")
+    write(tmp_path / "in", tmp_path / "out")  # its own is
+    place = tmp_path / "out" / "annotations" / "instances_train.json"
+    corrected = '{"info":{"description":"wsol_tf, corrected"},"categories":[]}'
+    place.write_text(corrected)
+    with pytest.raises(ValueError, match=r"instances_train.json is corrected, .* `output_dir`"):
+        write(tmp_path / "in", tmp_path / "out")
+    assert place.read_text() == corrected
+
+
 def test_yolo_segment_has_the_points_of_polygons(written):
     out, _ = written("yolo")
     ((label, values),) = yolo_lines(out, "a/same.png")

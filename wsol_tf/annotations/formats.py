@@ -19,6 +19,7 @@ from wsol_tf.annotations.record import Annotated
 SHAPES = ("polygon", "box")
 IMAGES = ("link", "copy")
 SPLIT = "train"
+_COCO_BEGINS = '{"info": {"description": "wsol_tf"},\n'  # what tells our file from a person's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +40,22 @@ class Options:
 
 
 def write_coco(output_dir: str, pictures: Iterable[Annotated], options: Options) -> list[str]:
-    """Writes annotations/instances_train.json and images/: boxes and polygons."""
+    """Writes annotations/instances_train.json and images/: boxes and polygons.
+
+    Raises:
+        ValueError: another file has this name, such as one that a person corrected.
+    """
     folder = _made(output_dir, "annotations")
+    place = os.path.join(folder, f"instances_{SPLIT}.json")
+    _check_own(place)
     images = _made(output_dir, "images")
     ids = {name: i for i, name in enumerate(options.classes, 1)}
     with (
-        files.replacing(os.path.join(folder, f"instances_{SPLIT}.json")) as unfinished,
+        files.replacing(place) as unfinished,
         open(unfinished, "w") as file,
     ):
         categories = [{"id": i, "name": name} for name, i in ids.items()]
-        file.write('{"info": {"description": "wsol_tf"},\n')
+        file.write(_COCO_BEGINS)
         file.write(f'"categories": {json.dumps(categories)},\n"images": [')
         for number, picture in enumerate(pictures, 1):
             place_picture(picture, images, options.images)
@@ -61,6 +68,18 @@ def write_coco(output_dir: str, pictures: Iterable[Annotated], options: Options)
                 count += 1
         file.write("]}\n")
     return []
+
+
+def _check_own(place):
+    """Refuses to replace a file that write_coco did not write."""
+    if not os.path.lexists(place):
+        return
+    with files.open_binary(place) as file:
+        if file.read(len(_COCO_BEGINS)) != _COCO_BEGINS.encode():
+            raise ValueError(
+                f"{files.printable(place)} is corrected, or of another data set, and is not "
+                "replaced. Move it away, or name another `output_dir`."
+            )
 
 
 def coco_image(picture: Annotated, number: int) -> dict:
