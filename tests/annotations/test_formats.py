@@ -151,6 +151,7 @@ def test_yolo_segment_has_the_points_of_polygons(written):
         sorted(points.tolist()), [[10, 20], [10, 70], [60, 20], [60, 70]], atol=1e-5
     )
     yaml = (out / "data.yaml").read_text()
+    assert yaml.startswith("train: images/train\nval: images/train\n")  # beside the file itself
     names = [json.loads(line.split(": ", 1)[1]) for line in yaml.split("names:\n")[1].splitlines()]
     assert tuple(names) == CLASSES
 

@@ -154,7 +154,8 @@ def write_yolo(output_dir: str, pictures: Iterable[Annotated], options: Options)
     names = "".join(f"  {i}: {json.dumps(name)}\n" for name, i in ids.items())
     files.write(
         os.path.join(output_dir, "data.yaml"),
-        f"path: .\ntrain: images/{SPLIT}\nval: images/{SPLIT}\nnc: {len(ids)}\nnames:\n{names}",
+        # No `path`: Ultralytics resolves it where it was started; without, beside this file.
+        f"train: images/{SPLIT}\nval: images/{SPLIT}\nnc: {len(ids)}\nnames:\n{names}",
     )
     for picture in pictures:
         place_picture(picture, images, options.images)
