@@ -9,12 +9,16 @@ import, the page review.html to look through them first, and doubtful.csv.
 import os
 import subprocess
 import sys
+import urllib.parse
 
 if len(sys.argv) != 4:
     sys.exit(__doc__)
 model, pictures, output = sys.argv[1:]
+# Label Studio serves what lies in folders inside its root, not in the root itself.
+root, folder = os.path.split(os.path.abspath(pictures))
 
 command = [sys.executable, "-m", "wsol_tf.annotate", f"--model={model}", "--format=labelstudio",
+           f"--image_url=/data/local-files/?d={urllib.parse.quote(folder)}/",
            f"--output_dir={output}", pictures]  # fmt: skip
 if subprocess.run(command).returncode:
     sys.exit("wsol_tf.annotate failed: what it said stands above.")
@@ -22,7 +26,9 @@ interface, tasks = (os.path.join(output, f"labelstudio.{kind}") for kind in ("xm
 print(
     f"\nIn Label Studio\n"
     f"  1. start it with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and\n"
-    f"     LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={os.path.abspath(pictures)}\n"
+    f"     LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}\n"
     f"  2. make a project, and take {interface} as its labeling interface\n"
-    f"  3. import {tasks}: each picture brings its prediction"
+    f"  3. add a source storage of local files to it, which is not to be synchronized, with the\n"
+    f"     path {os.path.join(root, folder)}\n"
+    f"  4. import {tasks}: each picture brings its prediction"
 )

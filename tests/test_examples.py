@@ -61,7 +61,11 @@ def test_annotate_for_labelstudio(tmp_path):
     shapes.write_voc(str(tmp_path / "data"), 3, size=64, seed=0, split="val")
     said = run("annotate_for_labelstudio.py", tmp_path / "model.keras",
                tmp_path / "data" / "JPEGImages", tmp_path / "out")  # fmt: skip
-    assert len(json.loads((tmp_path / "out" / "labelstudio.json").read_text())) == 3
+    tasks = json.loads((tmp_path / "out" / "labelstudio.json").read_text())
+    assert len(tasks) == 3
+    assert all(task["data"]["image"].startswith("/data/local-files/?d=JPEGImages/")
+               for task in tasks)  # fmt: skip
+    assert f"DOCUMENT_ROOT={tmp_path / 'data'}\n" in said
     assert str(tmp_path / "out" / "labelstudio.xml") in said
 
 

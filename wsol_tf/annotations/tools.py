@@ -68,7 +68,8 @@ def write_labelstudio(
         file.write("\n]\n")
     return [
         "Set up Label Studio's project with labelstudio.xml, and serve the pictures where "
-        f"`image_url={options.image_url}` leads."
+        f"`image_url={options.image_url}` leads. Files of its own machine are served from folders "
+        "inside its document root that are a source storage of the project."
     ]
 
 
