@@ -1,5 +1,6 @@
 """The page and the model card of a run."""
 
+import html
 import html.parser
 import re
 
@@ -177,3 +178,11 @@ def test_exported_files_replace_those_of_an_earlier_export(tmp_path):
         assert [line for line in card.read_text().split("\n") if "localizer_" in line] == [added]
     assert run_page.add_files_to_card(card, {})
     assert card.read_text() == before
+
+
+def test_the_command_that_repeats_a_run_is_one_for_a_shell(tmp_path):
+    config = Config(dataset="shapes", output_dir="my runs/a")
+    run_page.write_run_page(tmp_path / "report.html", record_of(config=config), curves=None,
+                            sheets={}, tiles={})  # fmt: skip
+    page = html.unescape((tmp_path / "report.html").read_text())
+    assert "wsol_tf.train '--flagfile=my runs/a/run.flags' --output_dir=NEW" in page

@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 import io
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -88,6 +89,7 @@ def write_run_page(
                if heading not in DISPLAY_NAMES and row],
         ledger=_ledger(record.history),
         changed=changed_settings(config),
+        flagfile=shlex.quote(f"--flagfile={os.path.join(config.output_dir, 'run.flags')}"),
         troubles=list(page.troubles({**figures, "skipped": {
             **figures["skipped_in_training"], **figures["skipped"]}})),
     )  # fmt: skip
