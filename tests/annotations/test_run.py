@@ -130,6 +130,16 @@ def test_crops_are_an_image_folder(tmp_path):
     assert len(source) + len(source.report.skipped) == sum(map(len, BOXES.values()))
 
 
+def test_crops_of_a_picture_that_changed_are_those_of_what_it_shows_now(tmp_path):
+    write(tmp_path / "in", tmp_path / "out", crops=True)
+    path = tmp_path / "in" / "b" / "two.png"
+    path.write_bytes((tmp_path / "in" / "b" / "same.png").read_bytes())
+    paths = [str(tmp_path / "in" / name) for name in SCENES]
+    write(tmp_path / "in", tmp_path / "out", paths=paths, crops=True)
+    (crop,) = (tmp_path / "out" / "crops").rglob("b__two_*.jpg")
+    assert crop.parent.name != CLASSES[0]
+
+
 # --- the page ------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Crops of objects: thumbnails, and pictures for a classifier that looks at the object alone."""
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -58,15 +59,30 @@ def write_crops(
         margin: see `crop_window`.
         aspect: see `crop_window`.
     """
-    for number, known in enumerate(picture.objects, 1):
-        folder = os.path.join(output_dir, CROPS, folder_name(known.class_name))
-        os.makedirs(folder, exist_ok=True)
+    for known, place in zip(picture.objects, _places(output_dir, picture), strict=True):
+        os.makedirs(os.path.dirname(place), exist_ok=True)
         x0, y0, x1, y1 = crop_window(
             known.box, picture.height, picture.width, margin=margin, aspect=aspect
         )
         # Not forced to the disk: until the journal has the picture, it is done again.
-        place = os.path.join(folder, f"{picture.stem}_{number}.jpg")
         Image.fromarray(image[y0:y1, x0:x1]).save(place, "JPEG", quality=95)
+
+
+def remove_crops(output_dir: str, picture: Annotated) -> None:
+    """Removes what `write_crops` wrote of a picture."""
+    for place in _places(output_dir, picture):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(place)
+
+
+def _places(output_dir, picture):
+    """The files of the crops of a picture, one for each object."""
+    return [
+        os.path.join(
+            output_dir, CROPS, folder_name(known.class_name), f"{picture.stem}_{number}.jpg"
+        )
+        for number, known in enumerate(picture.objects, 1)
+    ]
 
 
 def folder_name(class_name: str) -> str:

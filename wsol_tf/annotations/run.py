@@ -19,7 +19,7 @@ from PIL import Image
 
 from wsol_tf import files
 from wsol_tf.annotations import formats, tools
-from wsol_tf.annotations.crops import write_crops
+from wsol_tf.annotations.crops import remove_crops, write_crops
 from wsol_tf.annotations.journal import Journal, Pictures
 from wsol_tf.annotations.names import Namer, fit_text, relative_to
 from wsol_tf.annotations.polygons import component_in, polygon
@@ -165,6 +165,8 @@ def _localize_all(localize, paths, journal, output_dir, root, looking, on_bad_im
             warn(f"Skipped: {path}: {skipped[path]}.")
             continue
         if looking.crops:
+            if before:  # it may have had more objects, or others
+                remove_crops(output_dir, before)
             write_crops(
                 output_dir, image, picture, margin=looking.crop_margin, aspect=looking.crop_aspect
             )
