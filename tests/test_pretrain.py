@@ -61,3 +61,9 @@ def test_batches_are_a_function_of_seed_and_step():
     np.testing.assert_array_equal(one[2][0], same[2][0])
     np.testing.assert_array_equal(one[2][1]["surface"], same[2][1]["surface"])
     assert not np.array_equal(one[2][0], one[3][0]) and not np.array_equal(one[2][0], other[2][0])
+
+
+def test_a_missing_folder_is_said_before_anything_is_drawn(tmp_path, capsys):
+    assert run(pretrain, f"--output={tmp_path}/none/made.weights.h5") == 1
+    said = capsys.readouterr()
+    assert "--output: there is no folder" in said.err and not said.out

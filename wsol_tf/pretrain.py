@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from absl import flags
 
-from wsol_tf import programs
+from wsol_tf import files, programs
 from wsol_tf.data import pretraining
 from wsol_tf.evaluation.workers import mapper
 from wsol_tf.model.backbones import build_extractor
@@ -71,7 +71,13 @@ def pretrain(
         share: share of the pictures and steps, in (0, 1].
         processes: how many draw; 0: this one.
         log: function that takes lines of text.
+
+    Raises:
+        ValueError: there is no such folder.
     """
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):  # said now, and not when all is trained
+        raise ValueError(f"`output`: there is no folder {files.printable(folder)}. Make it first.")
     make_deterministic()
     keras.utils.set_random_seed(seed)
     feature_extractor, rest, _ = build_extractor(
@@ -184,7 +190,11 @@ def _write_half(feature_extractor, rest, path):
     with tempfile.TemporaryDirectory() as folder:
         whole = os.path.join(folder, "whole.weights.h5")
         application.save_weights(whole)
-        with h5py.File(whole) as source, h5py.File(path, "w", libver="latest") as target:
+        with (
+            files.replacing(path) as unfinished,
+            h5py.File(whole) as source,
+            h5py.File(unfinished, "w", libver="latest") as target,
+        ):
 
             def copy(name, item):
                 if isinstance(item, h5py.Dataset):
