@@ -30,6 +30,7 @@ window.dispatchEvent(new PointerEvent("pointermove", at(80, 75)));
 window.dispatchEvent(new PointerEvent("pointermove", at(90, 80)));
 window.dispatchEvent(new PointerEvent("pointerup", at(90, 80)));
 press("a");
+document.dispatchEvent(new KeyboardEvent("keydown", {key: "a", bubbles: true, repeat: true}));
 
 see("b/same.png"); press("r");
 see("b/two.png"); press("d");

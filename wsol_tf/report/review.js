@@ -365,6 +365,8 @@ document.addEventListener("keydown", (event) => {
   const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   const name = KEYS[event.key.toLowerCase()];
+  // A key that is held goes on through pictures, and decides on one of them.
+  if (event.repeat && name !== "next" && name !== "previous") return;
   if (event.key.toLowerCase() === "d") deleteObject(chosen);
   else if (name) ACTIONS[name]();
   else return;
