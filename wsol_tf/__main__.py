@@ -12,7 +12,7 @@ PROGRAMS = {
     "train": ("wsol_tf.train", "train a model, choose its threshold and score it"),
     "evaluate": ("wsol_tf.evaluate", "score a model, or score maps made elsewhere"),
     "predict": ("wsol_tf.predict", "show where the object is in pictures"),
-    "annotate": ("wsol_tf.annotate", "write masks and boxes for annotation tools"),
+    "annotate": ("wsol_tf.annotate", "write boxes and polygons for people to correct"),
     "export": ("edge.export", "make TFLite files of a model and check them"),
     "study": ("wsol_tf.study", "compare settings, or search for them"),
     "import_bas": ("wsol_tf.import_bas", "make a model of a checkpoint of BAS (PyTorch)"),
