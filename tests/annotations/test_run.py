@@ -69,6 +69,16 @@ def test_a_picture_that_changed_is_localized_again_under_its_name(tmp_path):
     assert len(changed.objects) == 2
 
 
+def test_a_journal_with_a_damaged_line_in_its_middle_is_refused_and_kept(tmp_path):
+    write(tmp_path / "in", tmp_path / "out")
+    journal = tmp_path / "out" / JOURNAL
+    damaged = journal.read_bytes().replace(b'\n{"path"', b'\n["path"', 1)
+    journal.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"found.jsonl is damaged at byte \d+, with pictures"):
+        write(tmp_path / "in", tmp_path / "out")
+    assert journal.read_bytes() == damaged
+
+
 def test_other_settings_are_refused(tmp_path):
     write(tmp_path / "in", tmp_path / "out")
     with pytest.raises(ValueError, match=r"other settings: tolerance 2.0, now 0.5. Name another"):

@@ -27,7 +27,7 @@ class Journal:
         names: names that were given to pictures.
 
     Raises:
-        ValueError: the journal that is there has other settings, or is none.
+        ValueError: the journal that is there has other settings, is damaged, or is none.
     """
 
     def __init__(self, output_dir: str, settings: dict[str, Any]) -> None:
@@ -50,7 +50,13 @@ class Journal:
             for line in file:
                 try:
                     picture = from_line(line)
-                except ValueError:
+                except ValueError as error:
+                    if file.read(1):  # not the end, which alone a killed process leaves behind
+                        raise ValueError(
+                            f"{files.printable(self.path)} is damaged at byte {end}, with "
+                            "pictures after it. Name another folder, or remove this file to "
+                            "begin anew."
+                        ) from error
                     break
                 if not line.endswith(b"\n"):
                     break
