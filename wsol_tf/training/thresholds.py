@@ -84,7 +84,8 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
     read = of_held[kind].image_ids
     if not read:
         of_held = all_of_them
-    of_presence = [i for i in positions if source.image_ids[i] in of_held[kind].image_ids]
+    looked_at = of_held[kind].image_ids
+    of_presence = [i for i in positions if source.image_ids[i] in looked_at]
     empty = set(held) - set(usable)
     by_rule = {"maps": choose_thresholds(all_of_them, "maps")}
     with contextlib.suppress(ValueError):  # no boxes
