@@ -332,7 +332,10 @@ class Run:
         """Measures where the localizer's positions are; what comes after reads its maps there."""
         if not self.config.align:
             return
-        positions = thresholds.spread(self.source.labels, ALIGN_IMAGES)
+        # Where there is no object, the brightest part of a map lies anywhere.
+        usable = thresholds.with_object(self.source.labels, self.model.background_id)
+        labels = [self.source.labels[i] for i in usable]
+        positions = usable[thresholds.spread(labels, ALIGN_IMAGES)]
         view = View(self.model.input_size, self.model.resize_size)
         batches = evaluation_batches(self.source, positions, view)
         images = [example.image for batch in batches for example in batch]
