@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from wsol_tf import files, programs, progress, signals
-from wsol_tf.config import Config, resize_side
+from wsol_tf.config import Config
 from wsol_tf.data.batches import evaluation_batches, training_batches
 from wsol_tf.data.cache import cached_reader
 from wsol_tf.data.source import Source
@@ -142,7 +142,7 @@ class Run:
         opened = splits.open_splits(config, dataset, val_dataset, score=self.chief, log=self.log)
         self.splits = opened
         self.source, self.kept, self.held = opened.source, opened.kept, opened.held
-        side = resize_side(config.input_size, config.resize_size)
+        side = config.crop_from
         self.stream = TrainingStream(
             self.source,
             self.kept,
