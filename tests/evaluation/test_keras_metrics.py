@@ -245,3 +245,16 @@ def test_scores_need_boxes():
     source = open_dataset("shapes", "", "val", num_examples=4)
     with pytest.raises(ValueError, match="no boxes to score"):
         keras_metrics.LocalizationScores(dataclasses.replace(source, has_boxes=False))
+
+
+def test_scores_of_pictures_without_any_object_are_no_numbers():
+    source = open_dataset("shapes", "", "val", image_size=73, num_examples=4)
+    model = tiny_model(source.classes, background_class=source.classes[0])
+    model.compile(total_steps=1, run_eagerly=True)
+    for positions in ([0], []):
+        scores = keras_metrics.LocalizationScores(source, positions)
+        scores.set_model(model)
+        logs = {}
+        scores.on_epoch_end(0, logs)
+        assert set(logs) == {"val_gt_known_loc", "val_top1_loc", "val_miou_box"}
+        assert np.isnan(list(logs.values())).all()

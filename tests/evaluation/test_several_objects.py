@@ -99,6 +99,18 @@ def test_a_class_that_is_not_found_has_no_boxes(pictures):
     assert figures["objects"]["recall"] == 1
 
 
+def test_nothing_is_found_where_the_background_class_is_first(pictures):
+    background = pictures.classes.index("fox")
+    # "three" is taken for a picture without any object, though cats would be probable enough.
+    figures, *_ = score(method(0.25, first=(0.3, 0.1, 0.6), background_id=background), pictures)
+    found = figures["detection"]
+    assert (found["num_objects"], found["num_boxes"], found["recall"]) == (3, 0, 0)
+    assert figures["segmentation"]["found"]["iou"]["cat"] == 0
+    assert figures["objects"]["recall"] == 1
+    figures, *_ = score(method(0.25, first=(0.6, 0.1, 0.3), background_id=background), pictures)
+    assert figures["detection"]["num_boxes"] == 2
+
+
 def test_limits_count_and_the_rest_of_the_figures_stay(pictures):
     plain, *_ = score(method(0.25), pictures)
     figures, *_ = score(method(0.25, max_objects=1), pictures)

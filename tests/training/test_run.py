@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import signal
+import types
 
 import numpy as np
 import pytest
@@ -130,6 +131,20 @@ def test_pictures_that_cannot_be_used_are_refused(tmp_path, pictures):
     with pytest.raises(ValueError, match="`best_by=loss` needs held-out pictures"):
         training.train(settings(tmp_path, best_by="loss", holdout=0.0), pictures)
     assert not (tmp_path / "run.flags").exists()
+
+
+def test_the_place_of_maps_is_measured_on_pictures_of_objects(pictures, monkeypatch):
+    seen = []
+    monkeypatch.setattr(run.alignment, "measure", lambda _, images: seen.extend(images) or (0, 0))
+    localizer = types.SimpleNamespace(output=np.zeros((1, 8, 8, 1)))
+    model = types.SimpleNamespace(
+        background_id=int(pictures.labels[0][0]), input_size=64, resize_size=73, localizer=localizer
+    )
+    run.Run._align(
+        types.SimpleNamespace(config=Config(), source=pictures, model=model, log=lambda line: None)
+    )
+    with_object = [own for own in pictures.labels if model.background_id not in own]
+    assert 0 < len(seen) == len(with_object) < len(pictures)
 
 
 @pytest.mark.parametrize("best_by", ["last", "loss"])

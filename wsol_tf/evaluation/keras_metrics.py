@@ -166,7 +166,8 @@ class LocalizationScores(keras.callbacks.Callback):
     """Scores a Localization on pictures with boxes after each epoch.
 
     The logs gain `val_gt_known_loc`, `val_top1_loc` and `val_miou_box` of the model's own map, so
-    callbacks behind this one can use them: `EarlyStopping("val_gt_known_loc", mode="max")`.
+    callbacks behind this one can use them: `EarlyStopping("val_gt_known_loc", mode="max")`. They
+    are NaN where no picture that can be read has a box in the view.
 
     Args:
         source: pictures with boxes, of the model's classes.
@@ -215,6 +216,7 @@ class LocalizationScores(keras.callbacks.Callback):
             background_id=model.background_id,
         )
         scored = accumulate(pairs, [model.map], thresholds=[self.threshold])[model.map]
-        figures = scored.result(self.threshold)
+        figures = scored.result(self.threshold) if len(scored) else {}
         for name in ("gt_known_loc", "top1_loc", "miou_box"):
-            logs[f"val_{name}"] = figures[name]
+            value = figures.get(name)
+            logs[f"val_{name}"] = np.nan if value is None else value  # Keras adds numbers up

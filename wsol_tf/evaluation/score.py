@@ -332,6 +332,7 @@ def _maker_of_several(method, num_classes):
         num_classes,
         min_area=method.min_area,
         max_objects=method.max_objects,
+        background_id=method.background_id,
     )
 
 

@@ -23,6 +23,8 @@ class SeveralObjects:
         num_classes: number of classes.
         min_area: see `score_maps.components`.
         max_objects: see `score_maps.components`.
+        background_id: id of the class of pictures without any object, or None. Where it is the
+            highest-ranked one, nothing is found, as in `Localization.localize`.
     """
 
     def __init__(
@@ -33,10 +35,11 @@ class SeveralObjects:
         *,
         min_area: float = 0.0,
         max_objects: int = 0,
+        background_id: int | None = None,
     ):
         score_maps.check_objects(min_area, max_objects)
         self.scored, self.own = kinds[0], own_kind(kinds)
-        self.presence = presence
+        self.presence, self.background_id = presence, background_id
         self.limits = {"min_area": min_area, "max_objects": max_objects}
         self.given, self.found = ObjectMetrics(), ObjectMetrics()
         self.pixels_given = SegmentationMetrics(num_classes)
@@ -72,8 +75,9 @@ class SeveralObjects:
         probabilities = pair.all_probabilities
         if self.presence is None or probabilities is None:
             return False
+        first = probabilities.argmax()
         own = probabilities[pair.label]
-        return bool(own >= self.presence or pair.label == probabilities.argmax())
+        return bool(first != self.background_id and (own >= self.presence or pair.label == first))
 
     def _add_boxes(self, metrics, localized, in_picture, *, is_found=True):
         """Adds the objects of one map; each is as sure as its map is high and its class probable.

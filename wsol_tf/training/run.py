@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from wsol_tf import files, programs, progress, signals
-from wsol_tf.config import Config, resize_side
+from wsol_tf.config import Config
 from wsol_tf.data.batches import evaluation_batches, training_batches
 from wsol_tf.data.cache import cached_reader
 from wsol_tf.data.source import Source
@@ -142,7 +142,7 @@ class Run:
         opened = splits.open_splits(config, dataset, val_dataset, score=self.chief, log=self.log)
         self.splits = opened
         self.source, self.kept, self.held = opened.source, opened.kept, opened.held
-        side = resize_side(config.input_size, config.resize_size)
+        side = config.crop_from
         self.stream = TrainingStream(
             self.source,
             self.kept,
@@ -332,7 +332,10 @@ class Run:
         """Measures where the localizer's positions are; what comes after reads its maps there."""
         if not self.config.align:
             return
-        positions = thresholds.spread(self.source.labels, ALIGN_IMAGES)
+        # Where there is no object, the brightest part of a map lies anywhere.
+        usable = thresholds.with_object(self.source.labels, self.model.background_id)
+        labels = [self.source.labels[i] for i in usable]
+        positions = usable[thresholds.spread(labels, ALIGN_IMAGES)]
         view = View(self.model.input_size, self.model.resize_size)
         batches = evaluation_batches(self.source, positions, view)
         images = [example.image for batch in batches for example in batch]

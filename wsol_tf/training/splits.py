@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from wsol_tf import files
-from wsol_tf.config import Config, resize_side
+from wsol_tf.config import Config
 from wsol_tf.data.annotation import OtherClasses
 from wsol_tf.data.parts import parse_split
 from wsol_tf.data.registry import holdout, open_dataset
@@ -155,7 +155,7 @@ def open_split(config: Config, split: str, classes: Sequence[str] | None = None)
         image_dir=config.image_dir,
         classes=classes,
         seed=config.seed if config.data_seed < 0 else config.data_seed,
-        image_size=resize_side(config.input_size, config.resize_size),
+        image_size=config.crop_from,
         num_examples=num_examples or None,
         download=config.download,
         single_class=config.single_class,

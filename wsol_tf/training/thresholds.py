@@ -62,9 +62,7 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
     if model.refine != "none":
         kinds.append(PLAIN)
     view = transforms.View(model.input_size, model.resize_size)
-    usable = np.array(
-        [i for i, labels in enumerate(source.labels) if model.background_id not in labels], np.int64
-    )
+    usable = with_object(source.labels, model.background_id)
     spread_out = usable[spread([source.labels[i] for i in usable], MAX_IMAGES)]
     positions = np.union1d(spread_out, np.intersect1d(usable, held)).astype(np.int64)
     pairs = predict_pairs(
@@ -84,7 +82,8 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
     read = of_held[kind].image_ids
     if not read:
         of_held = all_of_them
-    of_presence = [i for i in positions if source.image_ids[i] in of_held[kind].image_ids]
+    looked_at = of_held[kind].image_ids
+    of_presence = [i for i in positions if source.image_ids[i] in looked_at]
     empty = set(held) - set(usable)
     by_rule = {"maps": choose_thresholds(all_of_them, "maps")}
     with contextlib.suppress(ValueError):  # no boxes
@@ -99,6 +98,16 @@ def choose_by_rule(model: Localization, source: Source, held: Sequence[int], kin
         held=np.array([i for i in held if source.image_ids[i] in read or i in empty], np.int64),
         presence=_presence(source, of_presence, logits),
     )
+
+
+def with_object(labels: Sequence[np.ndarray], background_id: int | None) -> np.ndarray:
+    """Returns the positions of the pictures that show an object, int64, ascending.
+
+    Args:
+        labels: per picture, its class ids.
+        background_id: id of the class of pictures without any object, or None.
+    """
+    return np.array([i for i, own in enumerate(labels) if background_id not in own], np.int64)
 
 
 def _presence(source, positions, logits):
