@@ -299,7 +299,7 @@ class Config:
     # Optimizer
     epochs: int = _setting(30, "Passes over the training pictures.", within="[1, 1000000]")
     min_steps: int = _setting(
-        0, "Least steps of a training: where pictures are few, epochs are added until it has them."
+        0, "Least steps of a training: where pictures are few, an epoch is several passes."
     )
     batch_size: int = _setting(
         32, "Pictures per step, over all devices together.", within="[1, 1000000]"

@@ -52,13 +52,17 @@ def hush() -> None:
     )
     # Isolated and without site: it starts in 10 ms and imports nothing of a user's. Ctrl-C, which a
     # terminal sends to a whole session, is not for it: it ends when all who write have ended.
-    reader = subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__],
-        stdin=subprocess.PIPE,
-        stdout=real,
-        stderr=real,
-        start_new_session=True,
-    )
+    try:
+        reader = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__],
+            stdin=subprocess.PIPE,
+            stdout=real,
+            stderr=real,
+            start_new_session=True,
+        )
+    except OSError:  # no room for one more process: then the terminal is not quiet
+        return
+    assert reader.stdin is not None
     os.dup2(reader.stdin.fileno(), 2)
     reader.stdin.close()
     atexit.register(_hear_out, reader, real)

@@ -30,7 +30,7 @@ def callbacks_of(run: "Run") -> list[keras.callbacks.Callback]:
             log,
             csv_path=run.path("history.csv"),
             log_dir=run.path("logs"),
-            epochs=run.epochs,
+            epochs=config.epochs,
             total_steps=total_steps,
             batch_size=config.batch_size,
         ),

@@ -111,7 +111,7 @@ class Run:
 
     Attributes:
         chief: whether this process writes the files.
-        epochs: passes over the pictures, at least `min_steps` long.
+        passes: how often an epoch sees each picture, so that all are `min_steps` long.
         splits: the pictures; `source`, `kept` and `held` are its own.
         state: how far the run has come.
         arrays: variables of the checkpoint that the run resumes from, or None.
@@ -152,8 +152,9 @@ class Run:
             seed=config.seed,
             read=cached_reader(self.source, self.kept, side, config.cache, config.output_dir),
         )
-        self.steps_per_epoch = self.stream.num_samples / config.batch_size
-        self.epochs = max(config.epochs, math.ceil(config.min_steps / self.steps_per_epoch))
+        one_pass = self.stream.num_samples / config.batch_size
+        self.passes = max(1, math.ceil(config.min_steps / (config.epochs * one_pass)))
+        self.steps_per_epoch = self.passes * one_pass
         self._read_state()
         self.batches = self.strategy.distribute_datasets_from_function(self._batches)
 
@@ -178,7 +179,7 @@ class Run:
         """The batches of one worker, from the step that the run has reached."""
         return training_batches(
             self.stream,
-            epochs=self.epochs,
+            epochs=self.config.epochs * self.passes,
             start=self.state.step,
             parts=self.config.gradient_accumulation,
             replicas=self.strategy.num_replicas_in_sync,
@@ -191,8 +192,7 @@ class Run:
     def build(self) -> None:
         """Builds and compiles the model."""
         with strategies.scope(self.strategy):
-            config = dataclasses.replace(self.config, epochs=self.epochs)
-            self.model = build_model(config, self.source.classes, self.steps_per_epoch)
+            self.model = build_model(self.config, self.source.classes, self.steps_per_epoch)
         self.weights = self.model.loaded_weights
 
     def resume(self) -> None:
@@ -209,11 +209,12 @@ class Run:
             loop.restore(self.model, self.arrays)
             self.arrays = None
             self.log(f"Resumed at step {step}.")
+        passes = f" of {self.passes} passes each" if self.passes > 1 else ""
         self.log(
             f"Training on {files.counted(len(self.kept), 'picture')} with "
             f"{strategies.describe_devices(self.strategy)}, "
             f"{files.counted(self.model.total_steps, 'step')} in "
-            f"{files.counted(self.epochs, 'epoch')}; held out: "
+            f"{files.counted(self.config.epochs, 'epoch')}{passes}; held out: "
             f"{files.counted(len(self.held), 'picture')}."
         )
 
@@ -234,7 +235,7 @@ class Run:
                     iter(self.batches),
                     self.strategy,
                     state=state,
-                    epochs=self.epochs,
+                    epochs=config.epochs,
                     steps_per_epoch=self.steps_per_epoch,
                     callbacks=called,
                     steps_per_execution=config.steps_per_execution,
