@@ -117,6 +117,11 @@ def _backbone(config, backbone, preprocessing):
             f"Received: '{preprocessing}' without one."
         )
     if backbone is not None:
+        if config.levels:
+            raise ValueError(
+                "`levels` joins features of a network that is cut here: give one functional model "
+                f"as `backbone`, or leave it out. Received: '{config.levels}'."
+            )
         return *backbones.checked(*backbone, config.input_size), "given: weights as they were"
     return backbones.build_extractor(
         config.extractor,
