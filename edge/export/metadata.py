@@ -55,12 +55,14 @@ def information_of(model: Localization, map_: ExportedMap, graph: keras.Model) -
 
 def _normalization(model):
     """What the network does to raw RGB before anything else."""
-    scaling = next(
-        (x for x in model.feature_extractor.layers if isinstance(x, keras.layers.Rescaling)), None
-    )
+    scalings = [x for x in model.feature_extractor.layers if isinstance(x, keras.layers.Rescaling)]
+    scaling = next((x for x in scalings if x.input is model.feature_extractor.input), None)
     if scaling is None:  # a backbone of the user's that sees raw values, or hides what it does
         return {"scale": 1.0, "offset": 0.0, "in_graph": True}
-    values = {name: np.asarray(getattr(scaling, name), float) for name in ("scale", "offset")}
+    # A number, or one for each channel, whatever the axes that broadcast it.
+    values = {
+        name: np.squeeze(np.asarray(getattr(scaling, name), float)) for name in ("scale", "offset")
+    }
     order = {"channels": "BGR"} if isinstance(scaling, ReversedRescaling) else {}
     return {**{name: value.tolist() for name, value in values.items()}, **order, "in_graph": True}
 

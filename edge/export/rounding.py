@@ -28,6 +28,9 @@ def rounded(twin: Any, pictures: np.ndarray, tf_keras: Any, tfmot: Any) -> Any:
     def annotate(layer):
         kind = type(layer).__name__
         kernel = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel"}.get(kind)
+        if not layer.trainable:
+            kernel = None  # its channels have one value each, which rounding leaves as it is; and
+            # what is wrapped for rounding is trained, whatever the layer says
         # A convolution, its normalization and its ReLU become one operation in the file.
         inside = kind in ("Conv2D", "DepthwiseConv2D", "BatchNormalization", "ZeroPadding2D")
         if layer.name in ("localizer_conv", "rescaling"):
@@ -41,7 +44,9 @@ def rounded(twin: Any, pictures: np.ndarray, tf_keras: Any, tfmot: Any) -> Any:
     for variable in student.layers[1].weights:  # the rounding of the picture
         if variable.name.endswith(("_min:0", "_max:0")):
             variable.assign(255.0 if "_max" in variable.name else 0.0)
-    student.get_layer("quant_rescaling").trainable = False
+    for layer in twin.layers:
+        if not layer.trainable:  # scaling, normalization, the mean; a network of the user's may
+            student.get_layer(f"quant_{layer.name}").trainable = False  # have no scaling
     return student
 
 

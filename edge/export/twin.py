@@ -101,7 +101,7 @@ def weights_of(student: Any) -> dict[str, np.ndarray]:
 def with_weights(
     model: Localization, map_: ExportedMap, weights: dict[str, np.ndarray]
 ) -> Localization:
-    """Returns a copy of a Localization with the kernels and the localizer's bias of a twin.
+    """Returns a copy of a Localization with the kernels and the biases of a twin.
 
     Args:
         model: the Localization that the twin was made of; it is not changed.
@@ -111,10 +111,9 @@ def with_weights(
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
     for layer in copy.feature_extractor.layers:
-        for name in ("kernel", "depthwise_kernel"):
-            value = weights.get(f"{layer.name}/{name}")
-            if value is not None and not isinstance(layer, keras.layers.Rescaling):
-                layer.set_weights([value, *layer.get_weights()[1:]])
+        if "Conv2D" in type(layer).__name__:
+            own = zip(layer.weights, layer.get_weights(), strict=True)
+            layer.set_weights([weights.get(f"{layer.name}/{w.name}", value) for w, value in own])
     kernel, bias = copy.localizer.get_layer("localizer_conv").get_weights()
     channels = map_.channels(model.classes)
     kernel[..., channels] = weights["localizer_conv/kernel"]

@@ -72,7 +72,8 @@ export class Localizer {
     for (let i = 0; i < full.length; i++) mask[i] = full[i] > cut ? 1 : 0;
     let objects = components(mask, full, image.width, image.height, {minArea, maxObjects});
     const known = this.classify(outputs.class_scores, className);
-    const isEmpty = known.className !== null && known.className === this.metadata.background_class;
+    // Of a class that was asked for, no probability is told: it is none that was predicted.
+    const isEmpty = known.probability !== null && known.className === this.metadata.background_class;
     if (isEmpty) {  // of pictures without any object
       map.values.fill(0);
       mask.fill(0);

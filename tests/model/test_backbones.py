@@ -383,6 +383,17 @@ def test_a_registered_backbone_trains_is_saved_and_loaded(registered, tmp_path):
     )
 
 
+def test_levels_are_refused_where_they_would_be_left_out(registered):
+    config = config_lib.Config.recipe(extractor="own", levels="8,16", input_size=64, head_width=4)
+    with pytest.raises(ValueError, match="`levels` is not for 'own'"):
+        build_model(config, ("a", "b"))
+    image, features = keras.Input((64, 64, 3)), keras.Input((8, 8, 4))
+    conv = keras.Model(image, keras.layers.Conv2D(4, 3, 8, padding="same")(image))
+    rest = keras.Model(features, keras.layers.MaxPooling2D(2)(features))
+    with pytest.raises(ValueError, match="`levels` joins features of a network that is cut here"):
+        build_model(config, ("a", "b"), backbone=(conv, rest))
+
+
 def test_a_backbone_that_does_not_fit_is_refused(registered):
     with pytest.raises(ValueError, match="There is a backbone 'mobilenet_v1' already"):
         backbones.register_backbone("mobilenet_v1", lambda **_: None)

@@ -93,7 +93,8 @@ def register_backbone(name: str, build: Callable[..., Parts]) -> None:
             `[batch, input_size, input_size, 3]` in 0..255 to F_f `[batch, s, s, channels]` with
             s = input_size / output_stride; and rest, F_f to the features of the classifier
             `[batch, t, t, channels]`, where t divides s. Preprocessing and pretrained weights are
-            its own affair: `extractor_weights`, `dilation` and `bn_momentum` are not used.
+            its own affair: `extractor_weights`, `dilation` and `bn_momentum` are not used, and
+            `levels` is refused.
 
     Raises:
         ValueError: a backbone of this project has the name.
@@ -141,6 +142,11 @@ def build_extractor(
             weights file that does not fit; the last names the layers that differ.
     """
     if name in _REGISTERED:
+        if levels:
+            raise ValueError(
+                f"`levels` is not for '{name}', whose own function cuts it: let it join features, "
+                f"and leave `levels` out. Received: '{levels}'."
+            )
         built = _REGISTERED[name](width=width, input_size=input_size, output_stride=output_stride)
         feature_extractor, rest = checked(*built, input_size, output_stride)
         return feature_extractor, rest, f"{name}: weights as its function built it"

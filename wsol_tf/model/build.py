@@ -36,8 +36,9 @@ def build_model(
         steps_per_epoch: see `compile_model`; None: each `fit` counts its own steps.
         backbone: a functional model of your own, picture -> features, which is cut as those of
             this project are (`backbones.cut_model`); or (feature extractor, rest), as a function
-            for `backbones.register_backbone` returns them. Either is copied or used with its
-            weights. None: the one that `config.extractor` names.
+            for `backbones.register_backbone` returns them, whose own stride counts in place of
+            `config.output_stride`. Either is copied or used with its weights. None: the one that
+            `config.extractor` names.
         preprocessing: what is put before a model of your own, which is fed raw RGB in 0..255: a
             kind of `preprocessing.preprocessing`; "none": it does that itself.
 
@@ -117,6 +118,11 @@ def _backbone(config, backbone, preprocessing):
             f"Received: '{preprocessing}' without one."
         )
     if backbone is not None:
+        if config.levels:
+            raise ValueError(
+                "`levels` joins features of a network that is cut here: give one functional model "
+                f"as `backbone`, or leave it out. Received: '{config.levels}'."
+            )
         return *backbones.checked(*backbone, config.input_size), "given: weights as they were"
     return backbones.build_extractor(
         config.extractor,

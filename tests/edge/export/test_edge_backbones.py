@@ -1,11 +1,13 @@
 """What other backbones bring into a file: gates, smooth activations, dilated pools, BGR."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
 
 from edge import runtime
-from edge.export import convert, graphs, parity, steps, twin
+from edge.export import convert, graphs, metadata, parity, steps, twin
 from edge.export.exported_map import ExportedMap
 from edge.runners import keras_runner, tflite_runner
 from wsol_tf.config import Config
@@ -105,3 +107,19 @@ def test_what_a_gpu_leaves_to_the_cpu_is_named():
     assert convert.gpu_fallbacks(convert.convert(plain, "float32")) == ["CAST"]
     flipped = keras.Model(x, {"foreground_mask": keras.ops.flip(x, axis=1)})
     assert convert.gpu_fallbacks(convert.convert(flipped, "float32")) == ["CAST", "REVERSE_V2"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([LAYERS.Rescaling(np.full((1, 1, 3), 0.5), 1)], ([0.5, 0.5, 0.5], 1.0)),
+        ([LAYERS.Rescaling(np.full(1, 0.5))], (0.5, 0.0)),
+        # What comes later says nothing about raw RGB.
+        ([LAYERS.Conv2D(3, 1), LAYERS.Rescaling(0.5)], (1.0, 0.0)),
+    ],
+)
+def test_the_scaling_of_a_network_of_ones_own_is_told(layers, expected):
+    network = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+    network = keras.Model(network.inputs[0], network.outputs[0])
+    told = metadata._normalization(types.SimpleNamespace(feature_extractor=network))
+    assert told == {"scale": expected[0], "offset": expected[1], "in_graph": True}

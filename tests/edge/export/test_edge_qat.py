@@ -2,6 +2,7 @@
 
 import os
 
+import keras
 import numpy as np
 import pytest
 
@@ -9,6 +10,8 @@ from edge.export import graphs, qat, rounding, twin
 from edge.export.exported_map import ExportedMap
 from edge.runners import keras_runner
 from helpers import tiny_model, varied
+from wsol_tf.config import Config
+from wsol_tf.model.build import build_model
 
 CLASSES = ("ant", "bee", "cat")
 MEAN, BEE = ExportedMap("mean"), ExportedMap("class", "bee")
@@ -64,9 +67,30 @@ def test_rounding_is_small_and_in_256_steps(model, pictures):
         found = student.predict_on_batch(pictures.astype(np.float32))
         probe = tf_keras.Model(student.input, student.get_layer("quant_conv1_relu").output)
         activations = probe.predict_on_batch(pictures.astype(np.float32))
+    # What does not come back is not trained: neither the scaling nor the mean over the maps.
+    trained = {variable.name.partition("/")[0] for variable in student.trainable_variables}
+    assert {"conv1", "localizer_conv"} <= trained and not trained & {"rescaling", "mean"}
     difference = np.abs(found - qat.masks(run, pictures)[:, 0])
     assert 0 < difference.max() < 0.1
     assert len(np.unique(activations)) <= 256
+
+
+def test_a_network_without_scaling_is_rounded_and_its_biases_come_back(pictures):
+    image, features = keras.Input((64, 64, 3)), keras.Input((8, 8, 4))
+    conv = keras.layers.Conv2D(4, 3, 8, padding="same", name="own")
+    rest = keras.layers.MaxPooling2D(2)(features)
+    config = Config.recipe(input_size=64, head_width=4, mirror=False)
+    own = build_model(
+        config, CLASSES, backbone=(keras.Model(image, conv(image)), keras.Model(features, rest))
+    )
+    with qat.optimization() as (tf_keras, tfmot):
+        made = twin.twin_of(own, MEAN, tf_keras)
+        student = rounding.rounded(made, pictures[:1], tf_keras, tfmot)
+        weights = twin.weights_of(student)
+    weights["own/bias"] = np.arange(4, dtype=np.float32)
+    kernel, bias = twin.with_weights(own, MEAN, weights).feature_extractor.layers[1].get_weights()
+    np.testing.assert_array_equal(kernel, conv.get_weights()[0])
+    np.testing.assert_array_equal(bias, [0, 1, 2, 3])
 
 
 @pytest.mark.slow
