@@ -13,10 +13,10 @@ from PIL import Image
 
 @functools.cache
 def template_environment() -> jinja2.Environment:
-    """Makes what loads this folder's templates: HTML is escaped, and a missing name is an error."""
+    """Makes what loads this folder's templates: it escapes, and a name it lacks is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("wsol_tf.report", ""),
-        autoescape=lambda name: not (name or "").endswith(".md.jinja"),
+        autoescape=True,  # in Markdown too, which takes HTML as it stands
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
