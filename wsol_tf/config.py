@@ -206,6 +206,12 @@ class Config:
         "Side that pictures are resized to before they are cropped; 0: 8/7 of input_size.",
         within="[0, 1000000]",
     )
+    min_crop: float = _setting(
+        1.0,
+        "Least side of a random crop, relative to input_size: sides are drawn between it and the "
+        "whole picture. 1: all crops are of input_size, as published.",
+        within="(0, 1]",
+    )
     output_stride: int = _setting(
         8,
         "Pixels per position of the localization map, 4, 8, 16 or 32: 8 gives 28x28.",

@@ -229,7 +229,7 @@ def test_picture_box_and_mask_stay_together(case):
 
 def test_crop_of_a_resized_picture_is_a_plain_crop():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    cropped = transforms.crop_image(image, 3, 8, 24, 32)
+    cropped = transforms.crop_image(image, 3, 8, 24, 32, 24)
     np.testing.assert_array_equal(cropped, image[3:27, 8:32])
 
 
@@ -238,13 +238,60 @@ def test_crop_of_a_resized_picture_is_a_plain_crop():
 def test_crop_before_the_resize_equals_crop_after_it(height, width, top, left):
     y, x = np.mgrid[:height, :width]
     image = np.stack([255 * y / height, 255 * x / width, 0 * x], -1).astype(np.uint8)
-    cropped = transforms.crop_image(image, top, left, 24, 32).astype(float)
+    cropped = transforms.crop_image(image, top, left, 24, 32, 24).astype(float)
     expected = transforms.resize_fast(image, 32)[top : top + 24, left : left + 24]
     # Half a pixel of these slopes is 255 / 40 / 2 at most; rounding comes on top.
     assert np.abs(cropped - expected).max() <= 6
 
 
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 60), (5, 3), (200, 7)])
+def test_crop_of_a_tiny_picture_shows_at_least_one_pixel(height, width):
+    image = np.full((height, width, 3), 7, np.uint8)
+    for top, left, side in [(0, 0, 1), (31, 31, 1), (15, 16, 2), (0, 0, 32)]:
+        cropped = transforms.crop_image(image, top, left, side, 32, 24)
+        np.testing.assert_array_equal(cropped, np.full((24, 24, 3), 7))
+
+
+def test_smaller_crops_are_enlarged():
+    image = np.repeat(np.arange(32, dtype=np.uint8)[:, None, None] * 8, 32, 1).repeat(3, 2)
+    cropped = transforms.crop_image(image, 8, 4, 12, 32, 24)[:, 0, 0].astype(float)
+    # Rows 8 to 19 of the picture, each over two rows: the values at the middles of the new rows.
+    rows = np.clip((np.arange(24) + 0.5) / 2 - 0.5, 0, 11) + 8
+    np.testing.assert_allclose(cropped, rows * 8, atol=1)
+
+
 # --- training batches ----------------------------------------------------------------------------
+
+
+def test_min_crop_draws_sides_from_there_to_the_whole_picture(monkeypatch):
+    source, _ = source_of([[0]] * 8)
+    sides, places = [], []
+
+    def crop_image(image, top, left, side, resize_size, size):
+        assert (resize_size, size) == (28, 24)
+        assert 0 <= top <= 28 - side and 0 <= left <= 28 - side
+        sides.append(side)
+        places.append((top, left))
+        return np.zeros((24, 24, 3), np.uint8)
+
+    monkeypatch.setattr("wsol_tf.data.stream.crop_image", crop_image)
+    stream_of(source, range(8), min_crop=0.5).samples(0, 400)
+    assert (min(sides), max(sides)) == (12, 28)
+    assert abs(np.median(sides) - (12 * 28) ** 0.5) < 2  # the middle on a logarithmic scale
+    assert len({top for top, _ in places}) > 10
+    sides.clear()
+    stream_of(source, range(8), min_crop=0.5, augment=False).samples(0, 8)
+    stream_of(source, range(8)).samples(0, 8)
+    assert set(sides) == {24}
+
+
+def test_crops_at_min_crop_1_are_those_of_before_it():
+    source, _ = source_of([[0]] * 8)
+    first, labels = stream_of(source, range(8)).samples(0, 8)
+    again, _ = stream_of(source, range(8), min_crop=1.0).samples(0, 8)
+    np.testing.assert_array_equal(first, again)
+    smaller, same = stream_of(source, range(8), min_crop=0.3).samples(0, 8)
+    assert smaller.shape == first.shape and (same == labels).all()  # the order is as it was
 
 
 def test_training_batches_carry_picture_and_label_only():

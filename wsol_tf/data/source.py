@@ -168,6 +168,7 @@ class Source:
         *,
         input_size: int = 224,
         resize_size: int = 0,
+        min_crop: float = 1.0,
         seed: int = 0,
         shuffle: bool = True,
         augment: bool = True,
@@ -185,6 +186,8 @@ class Source:
             input_size: side in pixels of the network's input.
             resize_size: side in pixels that pictures are resized to before they are cropped; 0 is
                 8/7 of `input_size`. The aspect ratio is ignored.
+            min_crop: the least side of a random crop as a share of `input_size`, see
+                `stream.TrainingStream`.
             seed: fixes the order and the augmentation of every epoch.
             shuffle: give each epoch an order of its own, in full batches alone: the samples that
                 do not fill the last one are left out of this epoch. Otherwise the order is that of
@@ -214,6 +217,7 @@ class Source:
             batch_size=batch_size,
             input_size=input_size,
             resize_size=resize_size,
+            min_crop=min_crop,
             seed=seed,
             shuffle=shuffle,
             augment=augment,

@@ -1,6 +1,7 @@
 """Training samples as one endless stream with random access, by seed and place alone."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -25,7 +26,8 @@ class TrainingStream:
     Attributes:
         num_samples: samples of an epoch.
         several: whether some picture of the source has several classes.
-        source, batch_size, input_size, resize_size, seed, shuffle, augment: as they were given.
+        source, batch_size, input_size, resize_size, min_crop, seed, shuffle, augment: as they were
+            given.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class TrainingStream:
         batch_size: int,
         input_size: int = 224,
         resize_size: int = 0,
+        min_crop: float = 1.0,
         seed: int = 0,
         shuffle: bool = True,
         augment: bool = True,
@@ -50,6 +53,10 @@ class TrainingStream:
             input_size: side in pixels of the crops.
             resize_size: side in pixels that pictures are resized to before they are cropped; 0 is
                 8/7 of `input_size`.
+            min_crop: the least side of a random crop as a share of `input_size`, in (0, 1]. Below 1
+                sides are drawn between it and `resize_size`, small and large ones equally often on
+                a logarithmic scale, and crops are resized to `input_size`; at 1 all crops are of
+                `input_size`, as the papers have them.
             seed: fixes the order and the augmentation.
             shuffle: give each epoch an order of its own.
             augment: crop at random and mirror half of the crops.
@@ -69,6 +76,7 @@ class TrainingStream:
         self.source = source
         self.batch_size, self.input_size, self.resize_size = batch_size, input_size, resize_size
         self.seed, self.shuffle, self.augment = seed, shuffle, augment
+        self.min_crop = min_crop
         self.several = any(len(labels) > 1 for labels in source.labels)
         self._samples = [(int(i), int(label)) for i in positions for label in source.labels[i]]
         self.num_samples = len(self._samples)
@@ -117,13 +125,16 @@ class TrainingStream:
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
 
     def _crop(self, image, epoch, place):
-        places = self.resize_size - self.input_size + 1
-        top = left = (places - 1) // 2
-        mirrored = False
+        side, mirrored = self.input_size, False
+        top = left = (self.resize_size - side) // 2
         if self.augment:
             rng = np.random.default_rng([self.seed, epoch, place])
+            if self.min_crop < 1:
+                sides = self.min_crop * self.input_size, self.resize_size
+                side = max(1, round(math.exp(rng.uniform(*map(math.log, sides)))))
+            places = self.resize_size - side + 1
             top, left, mirrored = rng.integers([places, places, 2]).tolist()
-        image = crop_image(image, top, left, self.input_size, self.resize_size)
+        image = crop_image(image, top, left, side, self.resize_size, self.input_size)
         return cv2.flip(image, 1) if mirrored else image
 
     def _next_readable(self, start):

@@ -104,7 +104,9 @@ def center_crop(example: Example, size: int) -> Example:
     return crop(example, (height - size) // 2, (width - size) // 2, size)
 
 
-def crop_image(image: np.ndarray, top: int, left: int, size: int, resize_size: int) -> np.ndarray:
+def crop_image(
+    image: np.ndarray, top: int, left: int, side: int, resize_size: int, size: int
+) -> np.ndarray:
     """Resizes a picture to a square and crops that, but resizes only what the crop shows.
 
     The edges of the crop are moved to whole pixels of the picture, so it may be off by half a
@@ -114,16 +116,23 @@ def crop_image(image: np.ndarray, top: int, left: int, size: int, resize_size: i
         image: uint8 [height, width, 3].
         top: first row of the crop in the resized picture.
         left: its first column.
-        size: its side in pixels.
+        side: its side in pixels of the resized picture.
         resize_size: side of the resized picture.
+        size: side in pixels that the crop is resized to.
 
     Returns:
         uint8 [size, size, 3].
     """
     height, width = image.shape[:2]
-    rows = [round(edge * height / resize_size) for edge in (top, top + size)]
-    columns = [round(edge * width / resize_size) for edge in (left, left + size)]
-    return resize_fast(image[slice(*rows), slice(*columns)], size)
+    rows = _pixels(top, side, height / resize_size)
+    columns = _pixels(left, side, width / resize_size)
+    return resize_fast(image[rows, columns], size)
+
+
+def _pixels(first, side, scale):
+    """The pixels of a picture that a crop of its resized form shows: at least one."""
+    start, end = round(first * scale), round((first + side) * scale)
+    return slice(min(start, end - 1) if end else 0, max(end, 1))
 
 
 def ten_crops(images: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -149,6 +149,7 @@ class Run:
             batch_size=config.batch_size,
             input_size=config.input_size,
             resize_size=side,
+            min_crop=config.min_crop,
             seed=config.seed,
             read=cached_reader(self.source, self.kept, side, config.cache, config.output_dir),
         )
