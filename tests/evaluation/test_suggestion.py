@@ -62,7 +62,7 @@ def test_where_activation_is_blurred_colours_decide():
     image = np.where(nested((8, 1.0))[..., None] > 0, [200, 30, 30], [20, 90, 20]).astype(np.uint8)
     distance = np.abs(np.arange(20) - 9.5)
     blurred = np.exp(-((distance[:, None] ** 2 + distance**2) / 200)).astype(np.float32)
-    assert 0 < suggested_threshold(MAP, blurred, None) < 0.3  # by its square alone: too much
+    assert 0 < suggested_threshold(MAP, blurred, None) < 0.3  # by itself: too much
     assert 0.3 < suggested_threshold(MAP, blurred, image) < 0.6
 
 

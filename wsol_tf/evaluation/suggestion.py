@@ -1,9 +1,9 @@
 """The score-map threshold that a single map suggests without any box.
 
 A threshold cuts a map into object and background. Two things say which cut is a good one: what
-the classifier sees of the class, whose square lies mostly on the object, and the colours of the
-picture, which differ between an object and what is around it. Our choice: docs/results.md
-compares it with others.
+the classifier sees of the class, which lies mostly on the object, and the colours of the picture,
+which differ between an object and what is around it. Our choice: docs/results.md compares it with
+others.
 """
 
 import cv2
@@ -27,8 +27,7 @@ def suggested_threshold(
 
     Returns:
         The threshold in 0..1 with the largest sum of two shares: of the mask's variance that the
-        square of the activation explains, and of that which the colours explain, each by a linear
-        fit. Where no activation is known, or none is positive and finite, the threshold of least
+        activation explains, and of that which the colours explain, each by a linear fit. Where no activation is known, or none is positive and finite, the threshold of least
         cross-entropy.
     """
     if activation is None or not 0 < np.max(activation) < np.inf:
@@ -36,8 +35,7 @@ def suggested_threshold(
     height, width = (min(side, MOST) for side in score_map.shape)
     small = cv2.resize(score_map, (width, height), interpolation=cv2.INTER_AREA)
     levels = np.clip((small.ravel() * LEVELS).astype(np.int64), 0, LEVELS - 1)
-    # Squared: faint activation reaches far beyond the object, and its many positions would count.
-    seen = score_maps.resize(activation / np.max(activation), height, width).astype(np.float64) ** 2
+    seen = score_maps.resize(activation / np.max(activation), height, width).astype(np.float64)
     by_activation, rises = explained(levels, seen.reshape(-1, 1))
     shares = np.where(rises[:, 0] > 0, by_activation, 0)
     if colours is not None:
