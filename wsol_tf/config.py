@@ -207,7 +207,7 @@ class Config:
         within="[0, 1000000]",
     )
     min_crop: float = _setting(
-        1.0,
+        0.6,
         "Least side of a random crop, relative to input_size: sides are drawn between it and the "
         "whole picture. 1: all crops are of input_size, as published.",
         within="(0, 1]",
@@ -259,22 +259,22 @@ class Config:
         choices=("default", "bas"),
     )
     cls_fg_weight: float = _setting(0.5, "g1: weight of the foreground classification loss.")
-    ae_weight: float = _setting(0.1, "g2: weight of adversarial erasing of the score map.")
+    ae_weight: float = _setting(0.5, "g2: weight of adversarial erasing of the score map.")
     ae_fg_weight: float = _setting(0.1, "g3: weight of adversarial erasing of the mask.")
-    pseudo_weight: float = _setting(1.0, "g4: weight of the pseudo-label loss.")
+    pseudo_weight: float = _setting(3.0, "g4: weight of the pseudo-label loss.")
     bas_weight: float = _setting(1.0, "g5: weight of background activation suppression.")
     ac_weight: float = _setting(1.5, "g6: weight of the area constraint.")
     background_weight: float = _setting(
         0.5, "Weight of the empty mask of pictures without any object; see background_class."
     )
-    ae_threshold: float = _setting(0.7, "t1: score-map positions from here on are erased.")
+    ae_threshold: float = _setting(0.4, "t1: score-map positions from here on are erased.")
     ae_fg_threshold: float = _setting(0.9, "t2: mask positions from here on are erased.")
     pseudo_high: float = _setting(0.5, "t3: mask positions above are pseudo foreground.")
-    pseudo_low: float = _setting(0.1, "t4: mask positions below are pseudo background.")
+    pseudo_low: float = _setting(0.3, "t4: mask positions below are pseudo background.")
     pseudo_target: str = _setting(
-        "mask",
-        "Where pseudo labels come from: the mask itself, or the mask refined by the picture "
-        "('guided'), of whose values t3 and t4 are then: try 0.5 and 0.3, and a larger weight.",
+        "guided",
+        "Where pseudo labels come from: the mask refined by the picture ('guided'), of whose "
+        "values t3 and t4 then are, or the 'mask' itself: take t4 = 0.1 and weight 1 with it.",
         choices=("mask", "guided"),
     )
     absolute_thresholds: bool = _setting(
@@ -493,6 +493,11 @@ RECIPES = {
         erasing_start=0.0,
         pseudo_start=0.0,
         erased_statistics="batch",
+        min_crop=1.0,
+        ae_weight=0.1,
+        ae_threshold=0.7,
+        pseudo_target="mask",
+        pseudo_weight=1.0,
         pseudo_high=0.7,
         pseudo_low=0.2,
         localizer_multiplier=1.0,

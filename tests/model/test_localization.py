@@ -137,7 +137,7 @@ def test_without_erasing_and_pseudo_labels_it_is_bas():
     logs = train_on(one, batch(), loss_weights=weights)
     expected = logs["cls"] + 0.5 * logs["cls_fg"] + logs["bas"] + 1.5 * logs["ac"]
     assert logs["loss"] == pytest.approx(expected, rel=1e-6)
-    train_on(other, batch(), loss_weights=weights, ae_threshold=0.1, pseudo_high=0.2)
+    train_on(other, batch(), loss_weights=weights, ae_threshold=0.1, pseudo_high=0.9)
     assert_same(values(one.weights), values(other.weights))
 
 
@@ -286,7 +286,7 @@ def test_without_warmup_terms_set_in_at_once():
     got = {name: float(weight) for name, weight in model.current_weights().items()}
     assert got == pytest.approx(LOSS_WEIGHTS)
     model.compile(total_steps=10, **{**AT_ONCE, "pseudo_start": 0.3})
-    for step, expected in ((2, 0), (3, 1)):
+    for step, expected in ((2, 0), (3, LOSS_WEIGHTS["pseudo"])):
         model.optimizer.iterations.assign(step)
         assert float(model.current_weights()["pseudo"]) == expected
 
@@ -444,7 +444,7 @@ def with_drops(**settings):
 EIGHT_STEPS = (
     [0.01] * 4 + [0.001] * 3 + [0.0001],
     [0.0, 0.0] + [1.5] * 6,
-    [0.0] * 5 + [0.25, 0.5, 0.75],
+    [0.0] * 5 + [0.75, 1.5, 2.25],
 )
 
 
@@ -782,7 +782,9 @@ def test_compile_model_carries_the_settings_over():
     model = toy()
     compile_model(model, config, steps_per_epoch=10)
     assert model.total_steps == 40
-    assert model.loss_weights == {**LOSS_WEIGHTS, "ac": 2.5, "background": 0.0}  # no such class
+    published = {name: getattr(config, f"{name}_weight") for name in losses.TERMS[1:]}
+    assert model.loss_weights == {"cls": 1.0, **published, "background": 0.0}  # no such class
+    assert (published["ac"], published["pseudo"]) == (2.5, 1.0)
     assert model.objective.settings == {name: getattr(config, name) for name in LOSS_SETTINGS}
     optimizer = model.optimizer
     assert (optimizer.momentum, optimizer.nesterov, optimizer.l2) == (0.8, True, 0.01)

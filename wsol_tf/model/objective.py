@@ -181,7 +181,7 @@ class Objective:
             "allowed": allowed,
             "refined_mask": None,
         }
-        if self.settings["pseudo_target"] == "guided":
+        if self.settings["pseudo_target"] == "guided" and self.weights["pseudo"]:
             offered["refined_mask"] = refine_batch(ops.stop_gradient(mask), images)
         values = {term.name: term.of(offered) for term in LOSS_TERMS if not term.needs_erased}
         values |= self._erasing_terms(model, features, offered, weights, training=training)

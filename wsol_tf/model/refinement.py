@@ -45,8 +45,7 @@ def refine_batch(maps: Any, images: Any) -> Any:
 
     Args:
         maps: `[batch, h, w]`; each is stretched to 0..1.
-        images: `[batch, height, width, 3]` in 0..255, a quarter of whose sides is a whole multiple
-            of the maps'.
+        images: `[batch, height, width, 3]` in 0..255.
 
     Returns:
         float32 `[batch, h, w]` in 0..1.
@@ -62,8 +61,12 @@ def refine_batch(maps: Any, images: Any) -> Any:
     means = (window_means(height), window_means(width).T)
     down, across = (ops.convert_to_tensor(matrix, "float32") for matrix in means)
     refined = ops.clip(guided_filter(coarse[..., 0], guide, down, across), 0.0, 1.0)
-    factor = height // maps.shape[1]
-    return ops.average_pool(refined[..., None], factor, strides=factor)[..., 0]
+    rows, columns = maps.shape[1:3]
+    if height % rows or width % columns:  # features of a network of one's own
+        size = (rows, columns)
+        return ops.image.resize(refined[..., None], size, interpolation="bilinear")[..., 0]
+    factors = (height // rows, width // columns)
+    return ops.average_pool(refined[..., None], factors, strides=factors)[..., 0]
 
 
 def guided_filter(values: Any, guide: Any, down: Any, across: Any) -> Any:

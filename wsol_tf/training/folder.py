@@ -1,5 +1,6 @@
 """The folder of a run: its files, whether the run in it is finished, and how it is emptied."""
 
+import dataclasses
 import os
 import shutil
 from typing import Any
@@ -21,6 +22,9 @@ FILES = (
     "logs",
     "validation",
 )
+
+# Settings that run.flags of version 0.1.0 lack, and what runs did before there were any.
+OF_BEFORE = {"min_crop": 1.0, "pseudo_target": "mask"}
 
 
 def finished_figures(config: Config) -> dict[str, Any] | None:
@@ -48,6 +52,20 @@ def finished_figures(config: Config) -> dict[str, Any] | None:
     # A later evaluation may have replaced metrics.json: then checkpoints mean that the run is not
     # finished.
     return None if figures is None or figures.get("interrupted", bool(saved)) else figures
+
+
+def as_begun(config: Config) -> Config:
+    """Returns the Config to go on with: as the run in `output_dir` began, if an older one wrote it.
+
+    Otherwise the second half of a run would be trained by settings that its first half did not
+    know.
+    """
+    path = os.path.join(config.output_dir, "run.flags")
+    if not (os.path.isfile(path) and checkpoints.paths(config.output_dir)):
+        return config
+    written = files.read_text(path)
+    missing = {name: value for name, value in OF_BEFORE.items() if f"--{name}=" not in written}
+    return dataclasses.replace(config, **missing)
 
 
 def clear(output_dir: str) -> None:

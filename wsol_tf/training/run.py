@@ -86,7 +86,9 @@ def train(
                 "another `output_dir`, or pass `resume=false` to train anew in this one."
             )
             return load_model(os.path.join(config.output_dir, "model.keras")), figures
-        if chief and not config.resume:
+        if config.resume:
+            config = folder.as_begun(config)
+        elif chief:
             folder.clear(config.output_dir)
         if config.deterministic:
             strategies.make_deterministic()
