@@ -125,6 +125,17 @@ class Method:
     min_area: float = 0.0
     max_objects: int = 0
 
+    @property
+    def own_threshold(self) -> float | str:
+        """Where the map that a class has for itself is cut: a number in 0..1, or "otsu".
+
+        It is that of the map "predicted", at which `Localization.localize` finds the objects of
+        all classes that are present; a method without one cuts it as it scores it.
+        """
+        own = own_kind(self.kinds)
+        given = self.thresholds.get(own, "otsu")
+        return self.thresholds.get("predicted", given) if own == "true" else given
+
     def pairs(
         self,
         source: Source,
@@ -187,7 +198,7 @@ def method_of(
         beside.insert(0, PLAIN)
     thresholds: dict[str, float | str] = dict(model.thresholds)
     if threshold != "stored":
-        thresholds[kind] = threshold
+        thresholds |= {kind: threshold, "predicted": threshold}  # see Method.own_threshold
     elif kind not in thresholds:
         raise ValueError(
             f"The model stores no threshold for map '{kind}' (it has: "
