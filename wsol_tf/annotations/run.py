@@ -246,9 +246,7 @@ def _look(localize, image, path, version, root, name, looking):
             found.score_map, found.mask, cam_mask=cam_mask, probability=found.probability
         ),
         objects=tuple(
-            known
-            for part in (found, *getattr(found, "others", ()))
-            for known in _objects(part, looking.tolerance)
+            known for part in (found, *found.others) for known in _objects(part, looking.tolerance)
         ),
         thumbnail=_thumbnail(image, looking.thumbnail),
     )
