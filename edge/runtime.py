@@ -145,13 +145,7 @@ class LocalizerRuntime:
         _check_image(image)
         channel = self.check_class(class_name)
         threshold = self.threshold if threshold is None else threshold
-        if not (threshold == "otsu" if isinstance(threshold, str) else 0 <= threshold <= 1):
-            raise ValueError(f"A threshold must be in 0..1 or 'otsu'. Received: {threshold}.")
-        if not 0 <= min_area <= 1 or max_objects < 0:
-            raise ValueError(
-                "`min_area` must be in 0..1, and `max_objects` at least 0. "
-                f"Received: {min_area} and {max_objects}."
-            )
+        _check_numbers(threshold, min_area, max_objects)
         small = arrays.resize_image(image, *self.input_size)
         outputs = self.run(small)
         if not all(np.isfinite(values).all() for values in outputs.values()):
@@ -309,6 +303,16 @@ def _is_scaling(value: Any) -> bool:
     """Whether it is a number, or one for each of three channels."""
     values = value if isinstance(value, list) and len(value) == 3 else [value]
     return all(type(number) is float for number in values)
+
+
+def _check_numbers(threshold: float | str, min_area: float, max_objects: int) -> None:
+    if not (threshold == "otsu" if isinstance(threshold, str) else 0 <= threshold <= 1):
+        raise ValueError(f"A threshold must be in 0..1 or 'otsu'. Received: {threshold}.")
+    if not 0 <= min_area <= 1 or max_objects < 0:
+        raise ValueError(
+            "`min_area` must be in 0..1, and `max_objects` at least 0. "
+            f"Received: {min_area} and {max_objects}."
+        )
 
 
 def _check_image(image: Any) -> None:

@@ -14,6 +14,7 @@ from wsol_tf.data.example import IGNORE, Example, competing_classes
 from wsol_tf.data.images import BadImage
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
+from wsol_tf.evaluation.localized_map import own_kind
 from wsol_tf.evaluation.suggestion import colours_of
 from wsol_tf.evaluation.wsolevaluation import combine_masks, resize_boxes
 from wsol_tf.model import alignment, refinement
@@ -217,18 +218,6 @@ def method_of(
         background_id=model.background_id,
         presence=1.0 if model.presence_threshold is None else model.presence_threshold,
     )
-
-
-OF_SEVERAL = ("mean", "topk", "predicted")  # kinds of map that are not a given class's own
-
-
-def own_kind(kinds: Sequence[str]) -> str:
-    """The kind of map that a given class has for itself, of those that a method gives.
-
-    A model's scored map may be one of several classes together; where its localizer has a map for
-    each class, objects of several classes are told apart by that one.
-    """
-    return "true" if kinds[0] in OF_SEVERAL and "true" in kinds else kinds[0]
 
 
 def predict_pairs(

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from wsol_tf.data.example import IGNORE
-from wsol_tf.evaluation.localized_map import LocalizedMap
+from wsol_tf.evaluation.localized_map import LocalizedMap, own_kind
 from wsol_tf.evaluation.object_metrics import ObjectMetrics
-from wsol_tf.evaluation.pairs import own_kind
 from wsol_tf.evaluation.segmentation import SegmentationMetrics, class_pixels
 from wsol_tf.model import score_maps
 
