@@ -6,11 +6,12 @@ What `localizer_<format>.tflite` holds (float32, float16, dynamic, int8 or int8_
 Input `image`, uint8 [1, H, W, 3], raw RGB 0..255: the whole picture resized to H x W (aspect
     ignored, antialiased bilinear, as `wsol_tf.data.transforms.resize_image`). The graph scales it.
     The quantization of int8 files is (1.0, 0), so bytes are fed as they are.
-Output `foreground_mask`, [1, h, w, 1], with map "all" [1, h, w, C]: the score map in 0..1.
+Output `foreground_mask`, [1, h, w, 1], with maps "all" and "present" [1, h, w, C]: the score map in
+    0..1.
     float32 in float32, float16 and dynamic files; uint8 in int8 and int8_qat files, where
     value = scale * (byte - zero_point) with the tensor's own quantization.
-Output `class_scores`, [1, C], only with map "predicted" or "topk" or a background class: logits,
-    since 8 bits of a probability would lose the order of the classes; softmax gives
+Output `class_scores`, [1, C], only with map "predicted", "topk" or "present" or a background class:
+    logits, since 8 bits of a probability would lose the order of the classes; softmax gives
     probabilities. float32 or uint8, as above.
 
 Take outputs by their names in the signature, not by their order.
@@ -19,7 +20,8 @@ An uncompressed zip follows the flatbuffer; `zipfile.ZipFile(path)` reads it:
 `labels.txt`, one class name per line, and `wsol_tf.json`:
 
     {"labels": class names in the order of their ids,
-     "map": "mean", "topk", "predicted", "class:NAME" or "all",
+     "map": "mean", "topk", "predicted", "class:NAME", "all" or "present": every class's map, of
+         which those of the classes in the picture are taken,
      "top_k": k of map "topk", else null,
      "threshold": score-map threshold in 0..1, after the map is stretched to 0..1, or "otsu" where
          the trained model stores none,
@@ -27,6 +29,9 @@ An uncompressed zip follows the flatbuffer; `zipfile.ZipFile(path)` reads it:
          "none", as in files that lack the key,
      "background_class": the class of pictures without any object, or null: where it has the highest
          of the class scores, nothing is found: an empty mask, no boxes, and no box,
+     "presence_threshold": with map "present", the class with the highest of the class scores is in
+         the picture, and every other one whose probability is at least this, 0..1, but for the
+         background class; null where the trained model stores none,
      "map_offset": [down, right], in positions, by which the localizer's map lay beside the objects,
          "mirror": whether the map is the average with the mirror image's; for information, since
          the graph does both,

@@ -20,6 +20,29 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponents / exponents.sum()
 
 
+def present_classes(
+    probabilities: np.ndarray, presence: float, background: int | None = None
+) -> list[int]:
+    """Says which classes are in a picture: the most probable one, and all of at least `presence`.
+
+    As `wsol_tf.model.score_maps.find` and `without_background` have them.
+
+    Args:
+        probabilities: [classes], see `softmax`.
+        presence: 0..1.
+        background: id of the class of pictures without any object, or None.
+
+    Returns:
+        Class ids, the most probable first, equal ones by their ids, without the background; none
+        where that is the most probable.
+    """
+    ranked = np.argsort(-probabilities, kind="stable").tolist()
+    if ranked[0] == background:
+        return []
+    first, *others = (label for label in ranked if label != background)
+    return [first, *(label for label in others if probabilities[label] >= presence)]
+
+
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes uint8 [h, w, 3] to [height, width, 3]: bilinear, antialiased, aspect ignored.
 

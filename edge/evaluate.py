@@ -4,7 +4,7 @@ r"""Scores an exported .tflite on a data set, as wsol_tf.evaluate scores a model
         --split=val --output_dir=SCORED
 
 writes what wsol_tf.evaluate writes. Classification is scored where the file has class scores (maps
-"predicted" and "topk"). A file of one class is scored on the pictures that hold the class.
+"predicted", "topk" and "present"). A file of one class is scored on the pictures that hold it.
 """
 
 import dataclasses
@@ -46,7 +46,11 @@ def method_of_file(
     """
     map_ = ExportedMap.parse(localizer.metadata["map"])
     # Maps of classes are scored as a model's are: by the map of the true class, beside it the mean.
-    kinds = {"all": ("true", "mean"), "class": ("true",)}.get(map_.kind, (map_.kind,))
+    kinds = {
+        "all": ("true", "mean"),
+        "class": ("true",),
+        "present": ("predicted", "true", "mean"),
+    }.get(map_.kind, (map_.kind,))
     stored = threshold == "stored"
     empty = localizer.metadata.get("background_class")
     return Method(
@@ -57,6 +61,7 @@ def method_of_file(
         threshold_from="stored in the file" if stored else "given",
         refine=localizer.refine,
         background_id=None if empty is None else localizer.labels.index(empty),
+        presence=localizer.metadata["presence_threshold"] if map_.kind == "present" else None,
     )
 
 

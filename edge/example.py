@@ -5,6 +5,7 @@
 Needs requirements-edge.txt and Pillow; no TensorFlow, no OpenCV.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -47,6 +48,10 @@ def main(model: str, picture: str, output: str) -> None:
 
 
 if __name__ == "__main__":
+    with contextlib.suppress(ImportError):  # this file runs where wsol_tf is not installed
+        from wsol_tf import quiet
+
+        quiet.hush()
     if len(sys.argv) != 4:
         sys.exit("Usage: python -m edge.example MODEL.tflite PICTURE OUTPUT.png")
     try:

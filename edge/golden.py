@@ -4,8 +4,8 @@
 
 writes golden.png (a drawn picture of 320 x 240, so that resizing and aspect are tested too, or the
 one that --image names), golden_mask.png (0 and 255, at the picture's size) and golden.json (the
-class that was asked for, boxes with their scores and areas, box, class, probability, threshold, and
-how much a runtime may differ).
+class that was asked for, boxes with their scores and areas, box, class, probability, the same of
+other classes that are present, threshold, and how much a runtime may differ).
 """
 
 import json
@@ -46,16 +46,24 @@ def write(
     Image.fromarray(found.mask.astype(np.uint8) * 255).save(output_dir / "golden_mask.png")
     values = {
         "asked_class": asked,
-        "boxes": found.boxes.tolist(),
-        "scores": found.scores.tolist(),
-        "areas": found.areas.tolist(),
+        **_part(found),
         "box": None if found.box is None else found.box.tolist(),
-        "class": found.class_name,
-        "probability": found.probability,
+        "others": [_part(part) for part in found.others],
         "threshold": localizer.threshold,
         "least_mask_iou": LEAST_IOU,
     }
     (output_dir / "golden.json").write_text(json.dumps(values, indent=1) + "\n")
+
+
+def _part(found):
+    """What is written of the objects of a class."""
+    return {
+        "class": found.class_name,
+        "probability": found.probability,
+        "boxes": found.boxes.tolist(),
+        "scores": found.scores.tolist(),
+        "areas": found.areas.tolist(),
+    }
 
 
 def define_flags() -> None:

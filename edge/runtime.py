@@ -50,6 +50,8 @@ class Found:
             None where the predicted class is that of pictures without any object.
         class_name: the predicted class, or else the map's; None where the file knows neither.
         probability: of the predicted class, 0..1; None where the file has no classifier.
+        others: with map "present", a Found for each of the other classes in the picture, the most
+            probable first, with a score map, mask and boxes of its own; else empty.
     """
 
     score_map: np.ndarray
@@ -60,6 +62,7 @@ class Found:
     box: np.ndarray | None
     class_name: str | None
     probability: float | None
+    others: tuple["Found", ...] = ()
 
 
 class LocalizerRuntime:
@@ -104,8 +107,8 @@ class LocalizerRuntime:
 
         Returns:
             dict name -> float32 array of real values: `foreground_mask` [h, w, channels] in 0..1
-            and, with maps "predicted" and "topk" or a background class, `class_scores` [classes],
-            logits.
+            and, with maps "predicted", "topk" and "present" or a background class,
+            `class_scores` [classes], logits.
         """
         _check_image(image)
         if image.shape[:2] != self.input_size:
@@ -123,11 +126,12 @@ class LocalizerRuntime:
         self, image: np.ndarray, *, class_name: str | None = None,
         threshold: float | str | None = None, min_area: float = 0.0, max_objects: int = 0,
     ) -> Found:  # fmt: skip
-        """Finds the objects in a picture.
+        """Finds the objects in a picture; with map "present", those of every class that is in it.
 
         Args:
             image: uint8 [height, width, 3] RGB, any size.
-            class_name: the class whose map is taken, with map "all"; else None.
+            class_name: the class whose map is taken, with map "all", or with "present" in place of
+                all that are; else None.
             threshold: 0..1 or "otsu"; None takes the one stored in the file.
             min_area: components of the mask with fewer pixels than this share of the largest one's
                 are no objects, 0..1.
@@ -141,46 +145,57 @@ class LocalizerRuntime:
         _check_image(image)
         channel = self.check_class(class_name)
         threshold = self.threshold if threshold is None else threshold
-        if not (threshold == "otsu" if isinstance(threshold, str) else 0 <= threshold <= 1):
-            raise ValueError(f"A threshold must be in 0..1 or 'otsu'. Received: {threshold}.")
-        if not 0 <= min_area <= 1 or max_objects < 0:
-            raise ValueError(
-                "`min_area` must be in 0..1, and `max_objects` at least 0. "
-                f"Received: {min_area} and {max_objects}."
-            )
+        _check_numbers(threshold, min_area, max_objects)
         small = arrays.resize_image(image, *self.input_size)
         outputs = self.run(small)
         if not all(np.isfinite(values).all() for values in outputs.values()):
             raise FloatingPointError("The model's output is not finite. Export it again.")
-        score_map = outputs[MASK][..., channel]
-        if self.refine == "guided":
-            score_map = arrays.refine(score_map, small)
-        height, width = image.shape[:2]
-        parts = arrays.localize(
-            score_map, height, width, threshold, min_area=min_area, max_objects=max_objects
-        )
+
+        def found_of(channel: int, class_name: str | None, probability: float | None) -> Found:
+            score_map = outputs[MASK][..., channel]
+            if self.refine == "guided":
+                score_map = arrays.refine(score_map, small)
+            parts = arrays.localize(
+                score_map, *image.shape[:2], threshold, min_area=min_area, max_objects=max_objects
+            )
+            return Found(*parts, class_name, probability)
+
         if self.metadata["map"].startswith("class:"):
             class_name = self.metadata["map"].removeprefix("class:")
-        probability = None
-        is_empty = False
-        if "class_scores" in outputs:
-            probabilities = arrays.softmax(outputs["class_scores"])
-            best = self.labels[int(probabilities.argmax())]
-            is_empty = best == self.metadata.get("background_class")
-            if is_empty or class_name is None:  # else it is the one whose map was taken
-                class_name, probability = best, float(probabilities.max())
-        found = Found(*parts, class_name, probability)
-        return _without_object(found) if is_empty else found
+        if "class_scores" not in outputs:
+            return found_of(channel, class_name, None)
+        probabilities = arrays.softmax(outputs["class_scores"])
+        present = self._present(probabilities)
+        if not present:
+            best = int(probabilities.argmax())
+            return _without_object(found_of(channel, self.labels[best], float(probabilities[best])))
+        if class_name is not None:  # of which it is not said how probable it is
+            return found_of(channel, class_name, None)
+        channels = present if self.metadata["map"] == "present" else [channel]
+        first, *others = (
+            found_of(channel, self.labels[label], float(probabilities[label]))
+            for channel, label in zip(channels, present, strict=True)
+        )
+        return dataclasses.replace(first, others=tuple(others))
+
+    def _present(self, probabilities: np.ndarray) -> list[int]:
+        """The classes of the objects that are shown, the most probable first; see `arrays`."""
+        presence = self.metadata["presence_threshold"] if self.metadata["map"] == "present" else 2
+        empty = self.metadata.get("background_class")
+        background = None if empty is None else self.labels.index(empty)
+        return arrays.present_classes(probabilities, presence, background)
 
     def check_class(self, class_name: str | None) -> int:
         """Returns the channel of a class's map, or of the only map; a ValueError says why not."""
         map_ = self.metadata["map"]
-        if map_ == "all" and class_name in self.labels:
+        if map_ in ("all", "present") and class_name in self.labels:
             return self.labels.index(class_name)
         if map_ != "all" and class_name is None:
             return 0
         names = ", ".join(self.labels)
-        do = f"name one of {names}" if map_ == "all" else "no class can be chosen, so leave it out"
+        do = "no class can be chosen, so leave it out"
+        if map_ in ("all", "present"):
+            do = f"name one of {names}" + ", or none" * (map_ == "present")
         raise ValueError(f"The file holds map '{map_}': {do}. Received: {class_name}.")
 
 
@@ -249,12 +264,14 @@ def _check_metadata(path: str, known: dict[str, Any], inputs: Any, outputs: Any)
     scales = {n: list(t["quantization"]) for n, t in outputs.items() if t["quantization"][0]}
     labels = known["labels"] if isinstance(known["labels"], list) else []
     map_, cut, top_k = known["map"], known["threshold"], known.get("top_k")
-    empty = known.get("background_class")
+    empty, presence = known.get("background_class"), known.get("presence_threshold")
     scaling = known.get("normalization", {"scale": 1.0, "offset": 0.0, "in_graph": True})
+    kinds = ["mean", "topk", "predicted", "all", "present", *(f"class:{x}" for x in labels)]
     fits = {
         "labels": labels != [] and all(isinstance(label, str) for label in labels),
-        "map": map_ in ["mean", "topk", "predicted", "all", *(f"class:{x}" for x in labels)],
-        "threshold": cut == "otsu" or (type(cut) in (int, float) and 0 <= cut <= 1),
+        "map": map_ in kinds,
+        "threshold": cut == "otsu" or _is_share(cut),
+        "presence_threshold": _is_share(presence) or (presence is None and map_ != "present"),
         "refine": known.get("refine", "none") in ("none", "guided"),
         "background_class": empty is None or empty in labels,
         "input_size": str(known["input_size"]) == str(image),  # whole numbers, not 32.0
@@ -269,18 +286,33 @@ def _check_metadata(path: str, known: dict[str, Any], inputs: Any, outputs: Any)
         "versions": isinstance(known.get("versions", {}), dict),
     }  # fmt: skip
     for key in (key for key, fit in fits.items() if not fit):
-        raise _bad(path, f"has metadata that can't be right: {key} is {str(known[key])[:100]!r}")
-    has_scores = map_ in ("predicted", "topk") or empty is not None
+        value = str(known.get(key))[:100]
+        raise _bad(path, f"has metadata that can't be right: {key} is {value!r}")
+    has_scores = map_ in ("predicted", "topk", "present") or empty is not None
     scores = {"class_scores": [1, len(labels)]} if has_scores else {}
-    channels = len(labels) if map_ == "all" else 1
+    channels = len(labels) if map_ in ("all", "present") else 1
     if shapes != {"image": [1, *image, 3], MASK: [1, *mask, channels], **scores}:
         raise _bad(path, f"has other tensors than its labels and map tell: {shapes}")
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
 
 
 def _is_scaling(value: Any) -> bool:
     """Whether it is a number, or one for each of three channels."""
     values = value if isinstance(value, list) and len(value) == 3 else [value]
     return all(type(number) is float for number in values)
+
+
+def _check_numbers(threshold: float | str, min_area: float, max_objects: int) -> None:
+    if not (threshold == "otsu" if isinstance(threshold, str) else 0 <= threshold <= 1):
+        raise ValueError(f"A threshold must be in 0..1 or 'otsu'. Received: {threshold}.")
+    if not 0 <= min_area <= 1 or max_objects < 0:
+        raise ValueError(
+            "`min_area` must be in 0..1, and `max_objects` at least 0. "
+            f"Received: {min_area} and {max_objects}."
+        )
 
 
 def _check_image(image: Any) -> None:

@@ -13,21 +13,22 @@ LABELS = ("red", "green", "blue")
 def brightness(path, *, map_="mean", format_="float32", threshold=0.5, **changes):
     """Writes a file whose map is the brightness 0..1 of 4x4 pixels; logits are mean r, g, b / 16.
 
-    With map_ "all" the three maps are the three colours; only "predicted" and files with a
-    `background_class` have logits.
+    With map_ "all" and "present" the three maps are the three colours; only "predicted", "present"
+    and files with a `background_class` have logits.
     """
     image = keras.Input(batch_shape=(1, SIDE, SIDE, 3), name="image")
     colours = ops.average_pool(image / 255.0, CELL)
     outputs = {"foreground_mask": colours}
-    if map_ != "all":
+    if map_ not in ("all", "present"):
         outputs = {"foreground_mask": ops.mean(colours, axis=-1, keepdims=True)}
-    if map_ == "predicted" or "background_class" in changes:
+    if map_ in ("predicted", "present") or "background_class" in changes:
         outputs["class_scores"] = ops.mean(image, axis=(1, 2)) / 16.0
     noise = np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)
     noise[0], noise[1] = 0, 255
     model_bytes = convert.convert(keras.Model(image, outputs), format_, noise)
     information = {
         "labels": list(LABELS), "map": map_, "top_k": None, "threshold": threshold,
+        "presence_threshold": 0.2 if map_ == "present" else None,
         "normalization": {"scale": 1 / 255, "offset": 0.0, "in_graph": True},
         "input_size": [SIDE, SIDE], "output_size": [SIDE // CELL] * 2, "format": format_,
         "versions": {"wsol_tf": "0", "tensorflow": "0", "keras": "0"},

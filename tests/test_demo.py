@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from helpers import run, tiny_model
-from wsol_tf import demo
+from wsol_tf import demo, progress
 from wsol_tf.data import shapes
 
 METRICS = {"num_images": 200, "gt_known_loc": 0.95, "miou_mask": 0.828, "top1_cls": 1.0,
@@ -83,13 +83,32 @@ def test_a_bar_follows_the_steps_that_a_program_counts(log, monkeypatch, capsys)
         before = file.tell()
         file.write("Epoch 1/4, step 10/40: loss\n  step 30/40: loss\n")
     assert demo.steps_done(log, before) == 0.75 and demo.steps_done(log, before + 40) is None
+    said = iter(["step 30/40\n", "step 40/40\n", ""])
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, command, stdout, stderr):
+            self.log = stdout
+
+        def poll(self):
+            self.log.write(text := next(said))
+            self.log.flush()
+            return None if text else 0
+
+        def kill(self):
+            pass
+
+        wait = kill
+
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    demo.show_bar("Train", 0.75, 9.0)
-    demo.show_bar("Train", 5.0, 99.0)
-    demo.show_bar("Train", 1.0, 100.0, ended=True)
-    first, late, ended = capsys.readouterr().out.split("\r")[1:]
-    assert "[##################......]    9 s" in first and not first.endswith("\n")
-    assert "#.]" in late and ended.endswith("########]  100 s\n")
+    monkeypatch.setattr(progress, "REDRAWN", 0)
+    monkeypatch.setattr(demo.subprocess, "Popen", Process)
+    demo.run_stage("Train", 5, log, "module")
+    first, late, erased = capsys.readouterr().out.split("\r")[1:]
+    assert "[##################......] Train, 0 s" in first and not first.endswith("\n")
+    assert "[#######################.] Train" in late  # it has not ended
+    assert re.fullmatch(r"\x1b\[KTrain +0 s\n", erased)
 
 
 def test_the_verdict_compares_with_cam_and_names_what_was_pretrained(monkeypatch, capsys, tmp_path):

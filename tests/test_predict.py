@@ -68,6 +68,28 @@ def lines_of(folder):
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
+def test_few_pictures_trace_no_graph_and_give_the_same(model_path, tmp_path, monkeypatch, rng):
+    from wsol_tf.model import build  # with TensorFlow, which the program imports itself
+
+    for name in "abc":
+        image = rng.integers(0, 256, (8, 6, 3), np.uint8).repeat(9, 0).repeat(9, 1)
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    models, load = [], build.load_model
+    monkeypatch.setattr(
+        build, "load_model", lambda *a, **k: models.append(load(*a, **k)) or models[-1]
+    )
+    for out, names in (("few", "a"), ("many", "abc")):
+        paths = [tmp_path / f"{name}.png" for name in names]
+        arguments = f"--model={model_path}", f"--output_dir={tmp_path / out}", "--threshold=otsu"
+        assert run(predict, *arguments, *paths) == 0
+    assert [model.run_eagerly for model in models] == [True, False]
+    few, many = lines_of(tmp_path / "few")[0], lines_of(tmp_path / "many")[0]
+    assert few.pop("probability") == pytest.approx(many.pop("probability"), abs=1e-6)
+    assert few == many
+    one, other = (Image.open(tmp_path / out / "a_mask.png") for out in ("few", "many"))
+    np.testing.assert_array_equal(one, other)
+
+
 # --- what is written -----------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ they print goes to log.txt in its folder. `--quick` does the same in a minute, w
 learns next to nothing.
 """
 
+import math
 import os
 import re
 import subprocess
@@ -18,10 +19,10 @@ import numpy as np
 from absl import flags
 
 from wsol_tf import files, programs
+from wsol_tf.progress import Progress, clear
 
 CONFIG = os.path.join(programs.CONFIGS, "demo.flags")
 SHOWN = 6  # pictures in the side-by-side sheet
-BAR = 24  # characters
 
 
 def define_flags() -> None:
@@ -41,7 +42,7 @@ def run_stage(title: str, seconds: float, log_path: str, *command: str) -> None:
         log_path: file that takes its command and all that it prints.
         *command: the module, and its arguments.
     """
-    started = time.monotonic()
+    started, shown = time.monotonic(), Progress(100, every=math.inf)
     with open(log_path, "a") as log:
         log.write(f"\n$ python -m {' '.join(command)}\n")
         log.flush()
@@ -53,11 +54,13 @@ def run_stage(title: str, seconds: float, log_path: str, *command: str) -> None:
             while process.poll() is None:
                 passed = time.monotonic() - started
                 share = steps_done(log_path, before)
-                show_bar(title, passed / seconds if share is None else share, passed)
+                share = passed / seconds if share is None else share
+                shown.show(min(97, round(100 * share)), f"{title}, {passed:.0f} s")
                 time.sleep(0.2)
         finally:
             process.kill()
             process.wait()
+            clear()
     if process.returncode:
         with open(log_path, errors="replace") as log:
             log.seek(before)
@@ -66,7 +69,7 @@ def run_stage(title: str, seconds: float, log_path: str, *command: str) -> None:
             f"\nThe demo stopped: {command[0]} ended with status {process.returncode}. "
             f"{log_path} has all that it printed, at last:\n{last}"
         )
-    show_bar(title, 1.0, time.monotonic() - started, ended=True)
+    print(f"{title:44} {time.monotonic() - started:4.0f} s", flush=True)
 
 
 def steps_done(log_path: str, before: int) -> float | None:
@@ -75,16 +78,6 @@ def steps_done(log_path: str, before: int) -> float | None:
         log.seek(before)
         counts = re.findall(r"step (\d+)/(\d+)", log.read())
     return int(counts[-1][0]) / int(counts[-1][1]) if counts else None
-
-
-def show_bar(title: str, share: float, passed: float, ended: bool = False) -> None:
-    """Shows a stage as one line that is drawn again; where nobody watches, when it has ended."""
-    full = round(BAR * min(share, 1.0 if ended else 0.97))
-    bar = "#" * full + "." * (BAR - full)
-    if sys.stdout.isatty():
-        print(f"\r{title:44} [{bar}] {passed:4.0f} s", end="\n" if ended else "", flush=True)
-    elif ended:
-        print(f"{title:44} {passed:4.0f} s", flush=True)
 
 
 def draw_side_by_side(model_path: str, output_path: str) -> None:

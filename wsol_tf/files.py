@@ -6,9 +6,15 @@ import io
 import json
 import os
 import re
+import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 UNFINISHED = ".unfinished-"  # how the name of a file begins until all of it is on the disk
 MEBI = 2**20
@@ -242,3 +248,48 @@ def sync_folder(path: str) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+# --- one process at a time -----------------------------------------------------------------------
+
+
+def take_lock(
+    path: str | os.PathLike,
+    *,
+    wait: bool = False,
+    unlockable: Callable[[OSError], Any] = lambda error: None,
+) -> IO[str] | None:
+    """Opens a file, made where it is not there, and locks it until it is closed.
+
+    The lock is the operating system's: it ends with the process, however that ends, and a child
+    that inherits the file holds it too.
+
+    Args:
+        path: the file; it names the process that took it last.
+        wait: whether to wait for another process that holds it.
+        unlockable: is told the error where the file system has no locks; the file is then returned
+            as if it were locked.
+
+    Returns:
+        The file, which the caller closes; None where another process holds it.
+    """
+    file = open(path, "a+")  # noqa: SIM115 - the caller closes it
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError as error:
+            unlockable(error)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
+
+
+def lock_holder(path: str | os.PathLike) -> str:
+    """Returns who took a lock last, such as "process 12 on box"."""
+    with contextlib.suppress(BadFile):
+        return read_text(path, MEBI).strip() or "unknown"
+    return "unknown"

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from wsol_tf.model.localization import Localization
 
 
+FEW = 2  # pictures that take longer to trace a graph for than to run without one
+
+
 def define_flags() -> None:
     """Defines the flags of this program."""
     programs.define_path("model", None, "The .keras file that train wrote.", required=True)
@@ -138,8 +141,10 @@ def run(values: flags.FlagValues, *names: str) -> int:
     programs.import_keras()
     from wsol_tf.model.build import load_model
 
+    model = load_model(values.model, to_train=False)
+    model.run_eagerly = len(paths) <= FEW
     lines, skipped = predict(
-        load_model(values.model, to_train=False),
+        model,
         paths,
         values.output_dir,
         kind=values.map,

@@ -116,20 +116,20 @@ def import_keras() -> None:
 
     A program calls it before it imports what needs them, and not before it has read its flags.
     None of the million objects that they make is garbage: Python is kept from looking for some
-    among them, now and when the program ends. Keras would import all of Matplotlib for functions
-    that are not used here, and does without where that isn't to be had.
+    among them, now and when the program ends. Keras and TensorFlow would import all of OPTIONAL for
+    functions that are not used here, and do without where that isn't to be had.
     """
     if "keras" in sys.modules:
         return
     gc.disable()
-    own = sys.modules.get("matplotlib")
-    sys.modules["matplotlib"] = None  # type: ignore[assignment]  # how Python notes what isn't there
+    own = {name: sys.modules[name] for name in OPTIONAL if name in sys.modules}
+    sys.modules.update(dict.fromkeys(OPTIONAL))  # type: ignore[arg-type]  # as what isn't there
     try:
         importlib.import_module("keras")
     finally:
-        del sys.modules["matplotlib"]
-        if own is not None:
-            sys.modules["matplotlib"] = own
+        for name in OPTIONAL:
+            del sys.modules[name]
+        sys.modules.update(own)
         gc.freeze()
         gc.enable()
 
@@ -239,6 +239,7 @@ def parse_threshold(text: str) -> float | str:
 # --- files of settings ---------------------------------------------------------------------------
 
 CONFIGS = os.path.join(os.path.dirname(__file__), "configs")
+OPTIONAL = ("matplotlib", "pandas", "scipy")  # what import_keras does without
 
 
 def find_config(path: str) -> str:

@@ -154,3 +154,13 @@ fun softmax(logits: FloatArray): DoubleArray {
     val exponents = DoubleArray(logits.size) { Math.exp(logits[it].toDouble() - logits.max()) }
     return DoubleArray(logits.size) { exponents[it] / exponents.sum() }
 }
+
+/**
+ * The ids of the classes in a picture, the most probable first: that one, and all of at least presence,
+ * without the background (an id or null); none where that is the most probable.
+ */
+fun presentClasses(probabilities: DoubleArray, presence: Double, background: Int? = null): List<Int> {
+    val ranked = probabilities.indices.sortedByDescending { probabilities[it] }  // stable
+    if (ranked[0] == background) return emptyList()
+    return ranked.filter { it != background && (it == ranked[0] || probabilities[it] >= presence) }
+}

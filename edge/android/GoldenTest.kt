@@ -31,9 +31,17 @@ class GoldenTest {
         val either = truth.indices.count { truth[it] || result.found.mask[it] }
         val iou = if (either == 0) 1.0 else both.toDouble() / either
         assertTrue("mask IoU $iou", iou >= golden.getDouble("least_mask_iou"))
-        fun near(box: JSONArray, found: IntArray) = (0..3).all { abs(box.getDouble(it) - found[it]) <= 4 }
         if (golden.isNull("box")) assertNull(result.found.box)
         else assertTrue("the box", near(golden.getJSONArray("box"), result.found.box!!))
+        assertSameObjects(golden, result)
+        val others = golden.getJSONArray("others")
+        assertEquals("other classes", others.length(), result.others.size)
+        for (i in 0 until others.length()) assertSameObjects(others.getJSONObject(i), result.others[i])
+    }
+
+    private fun near(box: JSONArray, found: IntArray) = (0..3).all { abs(box.getDouble(it) - found[it]) <= 4 }
+
+    private fun assertSameObjects(golden: JSONObject, result: Localization) {
         val boxes = golden.getJSONArray("boxes")
         val scores = golden.getJSONArray("scores")
         for (i in 0 until boxes.length()) {

@@ -16,7 +16,8 @@ class Metadata(file: ByteArray) {
     val height = json.getJSONArray("input_size").getInt(0)
     val width = json.getJSONArray("input_size").getInt(1)
     val threshold = (json.get("threshold") as? Number)?.toFloat()
-    val backgroundClass = json.opt("background_class") as? String  // of pictures without any object
+    private val background = (json.opt("background_class") as? String)?.let { labels.indexOf(it) }
+    private val presence = (json.opt("presence_threshold") as? Number)?.toDouble()
     private val refine = json.optString("refine", "none").also {  // files of version 0.1.0 don't say it
         require(it == "none" || it == "guided") { "The file is of another version: its refine is '$it'." }
     }
@@ -24,20 +25,32 @@ class Metadata(file: ByteArray) {
     /** The map as it is cut: refined by the bytes that the network saw, where the file says so. */
     fun refined(map: ScoreMap, rgb: ByteArray) = if (refine == "guided") map.refined(rgb, width, height) else map
 
-    /** Channel of the map; className is for files with map "all" alone. */
-    fun channelOf(className: String?) = if (map != "all") 0 else
+    /** Channel of the map; className is for files with maps "all" and "present" alone. */
+    fun channelOf(className: String?) = if (map != "all" && map != "present") 0 else
         labels.indexOf(className).also { require(it >= 0) { "The file has no class '$className'." } }
+
+    /** The classes whose objects are shown, the first one first; none where that is the background. */
+    fun present(probabilities: DoubleArray) =
+        presentClasses(probabilities, if (map == "present") requireNotNull(presence) else 2.0, background)
 }
 
-/** className and probability: null where the file does not say them. */
-class Localization(val found: Found, val className: String?, val probability: Double?)
+/**
+ * className and probability: null where the file does not say them; others: with map "present", the same of
+ * each of the other classes in the picture, the most probable first.
+ */
+class Localization(
+    val found: Found, val className: String?, val probability: Double?, val others: List<Localization> = emptyList(),
+)
 
 /** file: bytes of the .tflite, such as assets.open(name).readBytes(). One object per thread. */
 class Localizer(file: ByteArray, numThreads: Int = 2) : AutoCloseable {
     val metadata = Metadata(file)
     private val interpreter = Interpreter(direct(file), Interpreter.Options().setNumThreads(numThreads))
 
-    /** picture: upright, any size; className: with map "all", whose map is taken; the others: see components. */
+    /**
+     * picture: upright, any size; className: with map "all", or with "present" in place of all classes that are,
+     * whose map is taken; the others: see components.
+     */
     fun localize(
         picture: Bitmap, className: String? = null, minArea: Double = 0.0, maxObjects: Int = 0,
     ): Localization {
@@ -46,21 +59,26 @@ class Localizer(file: ByteArray, numThreads: Int = 2) : AutoCloseable {
         val tensor = interpreter.getOutputTensorFromSignature("foreground_mask", "localize")
         val (_, height, width, channels) = tensor.shape().toList()
         val values = outputs.getValue("foreground_mask")
-        val channel = metadata.channelOf(className)
-        val map = ScoreMap(FloatArray(height * width) { values[it * channels + channel] }, width, height)
-        val found = metadata.refined(map, rgb)
-            .localize(picture.width, picture.height, metadata.threshold, minArea, maxObjects)
-        val scores = outputs["class_scores"]
-            ?: return Localization(found, className ?: metadata.map.substringAfter("class:", "").ifEmpty { null }, null)
-        val probabilities = softmax(scores)
-        val best = probabilities.indices.maxBy { probabilities[it] }
-        val label = metadata.labels[best]
-        val asked = className ?: metadata.map.substringAfter("class:", "").ifEmpty { null }
-        return when {
-            label == metadata.backgroundClass -> Localization(found.withoutObject(), label, probabilities[best])
-            asked != null -> Localization(found, asked, null)
-            else -> Localization(found, label, probabilities[best])
+        fun found(channel: Int): Found {
+            val map = ScoreMap(FloatArray(height * width) { values[it * channels + channel] }, width, height)
+            return metadata.refined(map, rgb)
+                .localize(picture.width, picture.height, metadata.threshold, minArea, maxObjects)
         }
+        val asked = className ?: metadata.map.substringAfter("class:", "").ifEmpty { null }
+        val several = metadata.map == "present" && className == null
+        val channel = if (several) 0 else metadata.channelOf(className)
+        val scores = outputs["class_scores"] ?: return Localization(found(channel), asked, null)
+        val probabilities = softmax(scores)
+        val present = metadata.present(probabilities)
+        if (present.isEmpty()) {
+            val best = probabilities.indices.maxBy { probabilities[it] }
+            return Localization(found(channel).withoutObject(), metadata.labels[best], probabilities[best])
+        }
+        if (asked != null) return Localization(found(channel), asked, null)
+        val parts = present.map {
+            Localization(found(if (several) it else channel), metadata.labels[it], probabilities[it])
+        }
+        return Localization(parts[0].found, parts[0].className, parts[0].probability, parts.drop(1))
     }
 
     /** Real values of each output by name, for RGB bytes of the network's own input size. */

@@ -83,7 +83,7 @@ def run(values: flags.FlagValues) -> None:
     map_ = ExportedMap.parse(values.map)
     steps.check_formats(values.formats, map_)
     model = graphs.in_float32(load_model(values.model, to_train=False))
-    map_.check(model.classes, model.localizer.output.shape[-1])
+    map_.check(model.classes, model.localizer.output.shape[-1], model.presence_threshold)
     graph = graphs.export_graph(model, map_, output_size=values.output_size)
     source, _ = calibration.open_source(
         values.calibration_data, split="train", image_size=model.resize_size

@@ -151,7 +151,7 @@ def export_graph(
     seen = ops.concatenate([image, ops.flip(image, axis=2)]) if mirror else image
     features = model.feature_extractor(seen, training=False)
     outputs = {}
-    if map_.needs_classifier or model.background_class:  # which says where nothing is found
+    if map_.has_classifier or model.background_class:  # which says where nothing is found
         logits = ops.mean(model.classifier(features, training=False), axis=(1, 2))
         outputs["class_scores"] = ops.mean(logits, axis=0, keepdims=True) if mirror else logits
     maps = _maps(model, map_, features, outputs.get("class_scores"))

@@ -40,6 +40,7 @@ def information_of(model: Localization, map_: ExportedMap, graph: keras.Model) -
         "threshold": threshold_of(model, map_),
         "refine": model.refine,
         "background_class": model.background_class,
+        "presence_threshold": model.presence_threshold,
         "map_offset": list(model.offset),  # the map is moved back by it already
         "mirror": model.mirror,  # the map is the average with the mirror image's
         "normalization": _normalization(model),
@@ -128,7 +129,7 @@ def _segmenter_metadata(model, information):
     tensors = []
     for index in graph.outputs:
         fields = [(0, b.CreateString(outputs[index]))]
-        if outputs[index] == "class_scores" or information["map"] == "all":
+        if outputs[index] == "class_scores" or information["map"] in ("all", "present"):
             fields.append((6, _vector(b, [labels])))
         tensors.append(_table(b, 7, offsets=fields))
     outputs = _vector(b, tensors)

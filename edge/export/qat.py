@@ -57,7 +57,7 @@ def check(map_: ExportedMap) -> None:
     Raises:
         ValueError: the map needs the classifier, or a package is missing.
     """
-    if map_.needs_classifier:
+    if map_.has_classifier:
         raise ValueError(
             "int8_qat, int8_pruned and int8_clustered are for the maps mean, class:NAME and all; "
             f"'{map_}' needs the classifier as well. Use `formats=int8`."

@@ -158,7 +158,7 @@ def compare_files(
         positions,
         view=View(model.input_size, model.resize_size, view),
         threshold=metadata.threshold_of(model, map_),
-        kind="true" if map_.kind == "all" and labelled else "mean",
+        kind="true" if map_.has_all_maps and labelled else "mean",
         refine=model.refine,
         label=map_.label(model.classes),
         labelled=labelled,

@@ -167,3 +167,12 @@ func softmax(_ logits: [Float]) -> [Double] {
   let exponents = logits.map { exp(Double($0 - logits.max()!)) }
   return exponents.map { $0 / exponents.reduce(0, +) }
 }
+
+/// The ids of the classes in a picture, the most probable first: that one, and all of at least
+/// presence, without the background (an id or nil); none where that is the most probable.
+func presentClasses(_ probabilities: [Double], _ presence: Double, background: Int? = nil) -> [Int] {
+  // Swift does not promise a stable sort.
+  let ranked = probabilities.indices.sorted { (-probabilities[$0], $0) < (-probabilities[$1], $1) }
+  if ranked[0] == background { return [] }
+  return ranked.filter { $0 != background && ($0 == ranked[0] || probabilities[$0] >= presence) }
+}

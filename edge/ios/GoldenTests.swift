@@ -20,6 +20,13 @@ final class GoldenTests: XCTestCase {
     for (edge, expected) in zip(result.found.box ?? [], box ?? []) {
       XCTAssertEqual(Double(edge), expected, accuracy: 4)
     }
+    try checkObjects(golden, result)
+    let others = try XCTUnwrap(golden["others"] as? [[String: Any]])
+    XCTAssertEqual(others.count, result.others.count, "other classes")
+    for (expected, part) in zip(others, result.others) { try checkObjects(expected, part) }
+  }
+
+  private func checkObjects(_ golden: [String: Any], _ result: Localization) throws {
     // A few pixels may differ between runtimes, and smaller components come and go with them.
     let boxes = try XCTUnwrap(golden["boxes"] as? [[Double]])
     let scores = try XCTUnwrap(golden["scores"] as? [Double])

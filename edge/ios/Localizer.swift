@@ -6,8 +6,7 @@ import TensorFlowLite
 /// What stands in the file behind the network; threshold: 0..1, or nil for each map's own (Otsu).
 struct Metadata {
   let map: String, labels: [String], width: Int, height: Int, threshold: Float?
-  let backgroundClass: String?  // of pictures without any object
-  private let refine: String
+  private let background: Int?, presence: Double?, refine: String
 
   init(_ path: String) throws {
     let json = try readMetadata([UInt8](Data(contentsOf: URL(fileURLWithPath: path))))
@@ -16,7 +15,8 @@ struct Metadata {
     else { throw LocalizerError(message: "The metadata is of another version: export again.") }
     (self.map, self.labels, height, width) = (map, labels, size[0], size[1])
     threshold = (json["threshold"] as? NSNumber)?.floatValue
-    backgroundClass = json["background_class"] as? String
+    background = (json["background_class"] as? String).flatMap { labels.firstIndex(of: $0) }
+    presence = (json["presence_threshold"] as? NSNumber)?.doubleValue
     let given: Any = json["refine"] ?? "none"  // files of version 0.1.0 don't say it
     guard let refine = given as? String, ["none", "guided"].contains(refine) else {
       throw LocalizerError(message: "The file is of another version: its refine is \(given).")
@@ -29,9 +29,21 @@ struct Metadata {
     try refine == "guided" ? map.refined(rgb, width, height) : map
   }
 
-  /// Channel of the map; className is for files with map "all" alone.
+  /// Whether class scores stand beside the map.
+  var hasScores: Bool { ["predicted", "topk", "present"].contains(map) || background != nil }
+
+  /// The classes whose objects are shown, the first one first; none where that is the background.
+  func present(_ probabilities: [Double]) throws -> [Int] {
+    if map != "present" { return presentClasses(probabilities, 2, background: background) }
+    guard let presence else {
+      throw LocalizerError(message: "The metadata is of another version: export again.")
+    }
+    return presentClasses(probabilities, presence, background: background)
+  }
+
+  /// Channel of the map; className is for files with maps "all" and "present" alone.
   func channel(of className: String?) throws -> Int {
-    if map != "all" { return 0 }
+    if map != "all" && map != "present" { return 0 }
     guard let className, let channel = labels.firstIndex(of: className) else {
       throw LocalizerError(message: "The file holds a map for each class: name one of \(labels).")
     }
@@ -39,8 +51,12 @@ struct Metadata {
   }
 }
 
-/// className and probability: nil where the file does not say them.
-struct Localization { let found: Found, className: String?, probability: Double? }
+/// className and probability: nil where the file does not say them; others: with map "present", the
+/// same of each of the other classes in the picture, the most probable first.
+struct Localization {
+  let found: Found, className: String?, probability: Double?
+  var others: [Localization] = []
+}
 
 /// One object per thread.
 final class Localizer {
@@ -54,8 +70,8 @@ final class Localizer {
     runner = try Interpreter(modelPath: path, options: options).signatureRunner(with: "localize")
   }
 
-  /// picture: upright, any size; className: with map "all", whose map is taken; the others: see
-  /// components.
+  /// picture: upright, any size; className: with map "all", or with "present" in place of all classes
+  /// that are, whose map is taken; the others: see components.
   func localize(
     _ picture: CGImage, className: String? = nil, minArea: Double = 0, maxObjects: Int = 0
   ) throws -> Localization {
@@ -64,24 +80,36 @@ final class Localizer {
     try runner.invoke(with: ["image": Data(small)])
     let output = try runner.output(named: "foreground_mask")
     let size = output.shape.dimensions, values = real(output)
-    let channel = try metadata.channel(of: className)
-    let map = stride(from: channel, to: values.count, by: size[3]).map { values[$0] }
-    let found = try metadata.refined(ScoreMap(values: map, width: size[2], height: size[1]), by: small)
-      .localize(
-        picture.width, picture.height, threshold: metadata.threshold, minArea: minArea,
-        maxObjects: maxObjects)
+    func found(_ channel: Int) throws -> Found {
+      let map = stride(from: channel, to: values.count, by: size[3]).map { values[$0] }
+      return try metadata.refined(ScoreMap(values: map, width: size[2], height: size[1]), by: small)
+        .localize(
+          picture.width, picture.height, threshold: metadata.threshold, minArea: minArea,
+          maxObjects: maxObjects)
+    }
     let asked = className ?? (metadata.map.hasPrefix("class:") ? String(metadata.map.dropFirst(6)) : nil)
-    guard ["predicted", "topk"].contains(metadata.map) || metadata.backgroundClass != nil else {
-      return Localization(found: found, className: asked, probability: nil)
+    let several = metadata.map == "present" && className == nil
+    let channel = several ? 0 : try metadata.channel(of: className)
+    guard metadata.hasScores else {
+      return Localization(found: try found(channel), className: asked, probability: nil)
     }
     let probabilities = softmax(real(try runner.output(named: "class_scores")))
-    let best = probabilities.indices.max { probabilities[$0] < probabilities[$1] }!
-    let label = metadata.labels[best]
-    if label == metadata.backgroundClass {
-      return Localization(found: found.withoutObject(), className: label, probability: probabilities[best])
+    let present = try metadata.present(probabilities)
+    if present.isEmpty {
+      let best = probabilities.indices.max { probabilities[$0] < probabilities[$1] }!
+      return Localization(
+        found: try found(channel).withoutObject(), className: metadata.labels[best],
+        probability: probabilities[best])
     }
-    if let asked { return Localization(found: found, className: asked, probability: nil) }
-    return Localization(found: found, className: label, probability: probabilities[best])
+    if let asked { return Localization(found: try found(channel), className: asked, probability: nil) }
+    let parts = try present.map { label in
+      Localization(
+        found: try found(several ? label : channel), className: metadata.labels[label],
+        probability: probabilities[label])
+    }
+    return Localization(
+      found: parts[0].found, className: parts[0].className, probability: parts[0].probability,
+      others: Array(parts.dropFirst()))
   }
 
   private func real(_ tensor: Tensor) -> [Float] {

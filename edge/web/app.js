@@ -123,13 +123,14 @@ function draw(image, found) {
   shown.getContext('2d').putImageData(image, 0, 0);
   context.drawImage(shown, 0, 0, width, height);
 
-  const {values, width: w, height: h} = found.map;
-  const map = resizeMap(values, w, h, width, height);
+  const parts = [found, ...found.others];  // one for each class that is present
+  const maps = parts.map(({map, threshold}) =>
+      ({values: resizeMap(map.values, map.width, map.height, width, height), threshold}));
   const pixels = context.getImageData(0, 0, width, height);
   const onScreen = Math.min(canvas.clientWidth / width, canvas.clientHeight / height) || 1;
   const line = Math.max(1, Math.round(1.8 / onScreen));
   const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height &&
-      map[y * width + x] > found.threshold;
+      maps.some(({values, threshold}) => values[y * width + x] > threshold);
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++, i++) {
       const at = i * 4;
@@ -144,7 +145,8 @@ function draw(image, found) {
   context.putImageData(pixels, 0, 0);
 
   if (found.box === null) return;  // a picture without any object
-  for (const box of found.boxes.length ? [...found.boxes].reverse() : [found.box]) {
+  const boxes = parts.flatMap((part) => part.boxes);
+  for (const box of boxes.length ? boxes.reverse() : [found.box]) {
     const [x0, y0, x1, y1] = box.map(
         (edge, i) => edge * (i % 2 ? height / image.height : width / image.width));
     for (const [colour, extra] of [['rgba(0, 0, 0, 0.75)', 2], ['#00d6ff', 0]]) {
@@ -159,12 +161,15 @@ function draw(image, found) {
   }
 }
 
-function showFigures({box, mask, className, probability, milliseconds}) {
-  $('found').textContent =
-      [className, probability === null ? '' : `${Math.round(probability * 100)} %`].join(' ');
+function showFigures(found) {
+  const {box, mask, className, milliseconds} = found;
+  const parts = [found, ...found.others];
+  $('found').textContent = parts.map(({className: name, probability}) =>
+      [name, probability === null ? '' : `${Math.round(probability * 100)} %`].join(' ')).join(', ');
   $('known').hidden = className === null;
   $('box').textContent = box === null ? 'nothing found' : box.join(', ');
-  $('area').textContent = `${Math.round(100 * mask.reduce((a, b) => a + b, 0) / mask.length)} %`;
+  const inside = mask.reduce((sum, _, i) => sum + parts.some((part) => part.mask[i]), 0);
+  $('area').textContent = `${Math.round(100 * inside / mask.length)} %`;
   const {resize, network, mask: cut} = milliseconds;
   $('time').textContent = `${(resize + network + cut).toFixed(0)} ms`;
   $('times').textContent =

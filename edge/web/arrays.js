@@ -30,6 +30,25 @@ export function readMetadata(bytes) {
   return metadata;
 }
 
+/** Turns logits into probabilities. */
+export function softmax(logits) {
+  const top = logits.reduce((a, b) => Math.max(a, b));
+  const exponents = Array.from(logits, (value) => Math.exp(value - top));
+  const sum = exponents.reduce((a, b) => a + b);
+  return exponents.map((value) => value / sum);
+}
+
+/**
+ * The ids of the classes in a picture, the most probable first: that one, and all of at least
+ * `presence`, without the background (an id or null); none where that is the most probable.
+ */
+export function presentClasses(probabilities, presence, background = null) {
+  const ranked = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
+  if (ranked[0] === background) return [];
+  return ranked.filter((label, rank) =>
+      label !== background && (rank === 0 || probabilities[label] >= presence));
+}
+
 const textOf = (bytes) => new TextDecoder().decode(bytes);
 
 /** The entries of an uncompressed zip; a RangeError where it is damaged. */

@@ -3,7 +3,7 @@
 
 import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
 import {
-  components, otsu, readMetadata, refine, resizeImage, resizeMap, stretch,
+  components, otsu, presentClasses, readMetadata, refine, resizeImage, resizeMap, softmax, stretch,
 } from './arrays.js';
 
 let runtime;
@@ -41,17 +41,18 @@ export class Localizer {
   }
 
   /**
-   * Finds the objects in a picture.
+   * Finds the objects in a picture; with map 'present', those of every class that is in it.
    * @param {ImageData} image at its own size
    * @param {{className?: string, threshold?: number|string, minArea?: number, maxObjects?: number}}
-   *     options className: with map 'all', whose map is taken; threshold: 0..1 or 'otsu' in place of
-   *     the one in the file; minArea and maxObjects: which components of the mask are objects, see
-   *     components() in arrays.js
+   *     options className: with map 'all', or with 'present' in place of all that are, whose map is
+   *     taken; threshold: 0..1 or 'otsu' in place of the one in the file; minArea and maxObjects:
+   *     which components of the mask are objects, see components() in arrays.js
    * @return {Promise<object>} map {values, width, height} stretched to 0..1, threshold, mask
    *     Uint8Array of 0 and 1 at the picture's size, boxes [x0, y0, x1, y1] of the objects in
    *     pixels, half-open, the largest first, with their scores and areas, box: the first of them,
    *     or the whole picture where there is none, and null where the class is that of pictures
-   *     without any object, className and probability or null, and milliseconds {resize, network,
+   *     without any object, className and probability or null, others: with map 'present' the same
+   *     of each of the other classes, the most probable first, and milliseconds {resize, network,
    *     mask}
    */
   async localize(image, {
@@ -63,28 +64,13 @@ export class Localizer {
     const resized = performance.now();
     const outputs = await this.run(pixels);
     const ran = performance.now();
-    let map = this.chooseMap(outputs.foreground_mask, className);
-    if (this.metadata.refine === 'guided') map = refine(map, pixels, width, height);
-    map.values = stretch(map.values);
-    const full = resizeMap(map.values, map.width, map.height, image.width, image.height);
-    const cut = Math.fround(threshold === 'otsu' ? otsu(full) : threshold);
-    const mask = new Uint8Array(full.length);
-    for (let i = 0; i < full.length; i++) mask[i] = full[i] > cut ? 1 : 0;
-    let objects = components(mask, full, image.width, image.height, {minArea, maxObjects});
-    const known = this.classify(outputs.class_scores, className);
-    // Of a class that was asked for, no probability is told: it is none that was predicted.
-    const isEmpty = known.probability !== null && known.className === this.metadata.background_class;
-    if (isEmpty) {  // of pictures without any object
-      map.values.fill(0);
-      mask.fill(0);
-      objects = [];
-    }
-    const whole = isEmpty ? null : [0, 0, image.width, image.height];
+    const [first, ...others] = this.classify(outputs.class_scores, className).map((known) => {
+      let map = this.chooseMap(outputs.foreground_mask, known.channel);
+      if (this.metadata.refine === 'guided') map = refine(map, pixels, width, height);
+      return find(map, image, threshold, {minArea, maxObjects}, known);
+    });
     return {
-      map, mask, threshold: cut,
-      boxes: objects.map(({box}) => box), scores: objects.map(({score}) => score),
-      areas: objects.map(({area}) => area),
-      box: objects[0]?.box ?? whole, ...known,
+      ...first, others,
       milliseconds: {
         resize: resized - started, network: ran - resized, mask: performance.now() - ran,
       },
@@ -108,34 +94,57 @@ export class Localizer {
     }
   }
 
-  chooseMap({values, shape}, className) {
+  chooseMap({values, shape}, channel) {
     const [, height, width, channels] = shape;
-    let channel = 0;
-    if (this.metadata.map === 'all') {
-      channel = this.metadata.labels.indexOf(className);
-      if (channel < 0) throw new Error(`Name a class of the file. Received: ${className}.`);
-    }
     const map = new Float32Array(height * width);
     for (let i = 0; i < map.length; i++) map[i] = values[i * channels + channel];
     return {values: map, width, height};
   }
 
+  /**
+   * The classes whose maps are taken, the first one first, each {className, probability, channel,
+   * isEmpty}. Of a class that was asked for, no probability is told: it is none that was predicted.
+   */
   classify(scores, className) {
-    const map = this.metadata.map;
-    if (!scores) {
-      const name = map.startsWith('class:') ? map.slice('class:'.length) : className;
-      return {className: name, probability: null};
+    const {map, labels, background_class: empty = null, presence_threshold: presence} = this.metadata;
+    const asked = map.startsWith('class:') ? map.slice('class:'.length) : className;
+    let channel = 0;
+    if (map === 'all' || (map === 'present' && className !== null)) {
+      channel = labels.indexOf(className);
+      if (channel < 0) throw new Error(`Name a class of the file. Received: ${className}.`);
     }
+    if (!scores) return [{className: asked, probability: null, channel, isEmpty: false}];
     // Bytes of int8 files stand for scale * (byte - zero point); softmax needs the scale alone.
     const [scale] = this.metadata.quantization.class_scores ?? [1];
-    const best = scores.values.indexOf(scores.values.reduce((a, b) => Math.max(a, b)));
-    const label = this.metadata.labels[best];
-    if (label !== this.metadata.background_class) {  // else the class is the one whose map was taken
-      const name = map.startsWith('class:') ? map.slice('class:'.length) : className;
-      if (name !== null) return {className: name, probability: null};
-    }
-    let sum = 0;
-    for (const score of scores.values) sum += Math.exp((score - scores.values[best]) * scale);
-    return {className: label, probability: 1 / sum};
+    const probabilities = softmax(Array.from(scores.values, (value) => value * scale));
+    const background = empty === null ? null : labels.indexOf(empty);
+    const present = presentClasses(probabilities, map === 'present' ? presence : 2, background);
+    const known = (label) => ({className: labels[label], probability: probabilities[label]});
+    if (!present.length) return [{...known(background), channel, isEmpty: true}];
+    if (asked !== null) return [{className: asked, probability: null, channel, isEmpty: false}];
+    return present.map((label) =>
+        ({...known(label), channel: map === 'present' ? label : channel, isEmpty: false}));
   }
+}
+
+/** What the map of a class says of a picture; nothing where `isEmpty`. */
+function find(map, image, threshold, limits, {className, probability, isEmpty}) {
+  map.values = stretch(map.values);
+  const full = resizeMap(map.values, map.width, map.height, image.width, image.height);
+  const cut = Math.fround(threshold === 'otsu' ? otsu(full) : threshold);
+  const mask = new Uint8Array(full.length);
+  for (let i = 0; i < full.length; i++) mask[i] = full[i] > cut ? 1 : 0;
+  let objects = components(mask, full, image.width, image.height, limits);
+  if (isEmpty) {  // of pictures without any object
+    map.values.fill(0);
+    mask.fill(0);
+    objects = [];
+  }
+  const whole = isEmpty ? null : [0, 0, image.width, image.height];
+  return {
+    map, mask, threshold: cut,
+    boxes: objects.map(({box}) => box), scores: objects.map(({score}) => score),
+    areas: objects.map(({area}) => area),
+    box: objects[0]?.box ?? whole, className, probability,
+  };
 }

@@ -45,6 +45,21 @@ $("status").value = ""; $("class").value = classes[1]; filter(); seen.second = s
 $("class").value = ""; $("high").value = 0.5; filter(); seen.unsure = shown.length;
 keepNow();
 seen.stored = Object.keys(JSON.parse(localStorage.getItem(key))).length;
+seen.warned = [$("unkept").checkVisibility()];
+let others = 0;
+for (let size = 2 ** 20; size >= 1; size /= 2) {
+  try {
+    for (;;) localStorage.setItem(`other page ${others++}`, "x".repeat(size));
+  } catch { /* it is full */ }
+}
+see("a/same.png"); press("b"); keepNow();
+press("n"); press("a");
+seen.warned.push($("unkept").checkVisibility());
+while (others--) localStorage.removeItem(`other page ${others}`);
+keepNow();
+seen.warned.push($("unkept").checkVisibility());
+Object.assign(pictures[0], {version: "another"});
+seen.changed = statusOf(pictures[0]);
 document.body.replaceChildren(Object.assign(document.createElement("pre"),
                                             {id: "seen", textContent: JSON.stringify(seen)}));
 """
@@ -68,6 +83,8 @@ def test_a_person_accepts_rejects_drags_and_saves(tmp_path):
     assert seen["counts"].startswith("1 accepted, 1 rejected, 3 not decided, 3 corrected")
     assert seen["rejected"] == ["b/same.png"] and seen["stored"] == 5
     assert seen["second"] == 2 and seen["unsure"] == 0
+    assert seen["warned"] == [False, True, False]  # nothing that is said later hides it
+    assert seen["changed"] == "open"  # what was decided is of the picture as it was
 
     kept = seen["kept"]
     assert [one["name"] for one in kept["categories"]] == list(CLASSES)

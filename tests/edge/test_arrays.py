@@ -6,6 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge import arrays
+from present_classes import cases
 from wsol_tf.data.images import read_image
 from wsol_tf.data.transforms import resize_image
 from wsol_tf.model import refinement, score_maps
@@ -44,6 +45,20 @@ def test_resizing_by_hand():
     assert (arrays.resize_image(white, 224, 224) == 255).all()
     same = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
     np.testing.assert_array_equal(arrays.resize_image(same, 2, 5), same)
+
+
+# --- which classes are present -------------------------------------------------------------------
+
+
+def test_the_classes_that_are_present_are_those_of_the_model():
+    lengths = set()
+    for case in cases():
+        probabilities = arrays.softmax(np.float32(case["logits"]))
+        present = arrays.present_classes(probabilities, case["presence"], case["background"])
+        assert present == case["present"], case
+        np.testing.assert_allclose(probabilities[present], case["probabilities"], atol=1e-7)
+        lengths.add(len(present))
+    assert {0, 1, 2, 3} <= lengths
 
 
 # --- refinement ----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from wsol_tf.model.score_maps import localize
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     made = {name: brightness(folder / f"{name[:5]}.tflite", map_=name, labels=list(VOC_CLASSES))
-            for name in ("mean", "predicted", "all", "class:dog")}  # fmt: skip
+            for name in ("mean", "predicted", "all", "class:dog", "present")}  # fmt: skip
     made["refined"] = brightness(
         folder / "refined.tflite", labels=list(VOC_CLASSES), refine="guided", threshold=0.3
     )
@@ -95,6 +95,17 @@ def test_class_scores_are_scored_where_there_are_any(score):
     assert figures["top1_cls"] == 1 and figures["map"] == "predicted"
     assert (figures["threshold"], figures["threshold_from"]) == (0.25, "given")
     assert [line["class"] for line in lines] == [line["label"] for line in lines]
+
+
+def test_the_classes_that_are_present_are_scored_as_the_runtime_finds_them(score, files, voc):
+    _, figures, _ = score("present")
+    localizer = LocalizerRuntime(files["present"])
+    found = [localizer.localize(read_image(voc / "JPEGImages" / f"{x}.jpg")) for x in "abc"]
+    boxes = [box for one in found for part in (one, *one.others) for box in part.boxes]
+    detection = figures["detection"]
+    assert (detection["num_boxes"], detection["recall"]) == (len(boxes), 1)
+    assert (detection["presence"], detection["threshold"], detection["map"]) == (0.2, 0.5, "true")
+    assert score("all")[1]["detection"] is None
 
 
 def test_a_file_of_one_class_is_scored_on_pictures_of_it(score, voc, files, tmp_path, capsys):

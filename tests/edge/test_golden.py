@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     return {name: brightness(folder / f"{name}.tflite", map_=name)
-            for name in ("mean", "predicted", "all")}  # fmt: skip
+            for name in ("mean", "predicted", "all", "present")}  # fmt: skip
 
 
 def test_the_picture_has_its_own_aspect_and_is_the_same_each_time():
@@ -28,7 +28,7 @@ def test_the_picture_has_its_own_aspect_and_is_the_same_each_time():
     np.testing.assert_array_equal(image, golden.picture())
 
 
-@pytest.mark.parametrize("name", ["mean", "predicted", "all"])
+@pytest.mark.parametrize("name", ["mean", "predicted", "all", "present"])
 def test_files_are_what_the_runtime_finds(files, name, tmp_path):
     out = tmp_path / "golden"
     assert run(golden, f"--model={files[name]}", f"--output_dir={out}") == 0
@@ -43,6 +43,10 @@ def test_files_are_what_the_runtime_finds(files, name, tmp_path):
     assert (values["scores"], values["areas"]) == (found.scores.tolist(), found.areas.tolist())
     assert (values["class"], values["probability"]) == (found.class_name, found.probability)
     assert values["threshold"] == 0.5
+    assert [(part["class"], part["probability"], part["boxes"]) for part in values["others"]] == [
+        (part.class_name, part.probability, part.boxes.tolist()) for part in found.others
+    ]
+    assert bool(found.others) == (name == "present")
 
 
 def test_an_own_picture(files, tmp_path):
@@ -80,6 +84,12 @@ def test_the_example_draws_without_tensorflow(files, tmp_path):
     np.testing.assert_array_equal(drawn[30, 40], image[30, 40])  # the object as it was
     np.testing.assert_array_equal(drawn[2, 2], [16, 16, 16])  # the ground: gray, 0.4 of 40
     assert (drawn == (0, 214, 255)).all(-1).sum() > 200  # the box
+    quiet = subprocess.run(
+        [sys.executable, "-m", "edge.example", files["predicted"], tmp_path / "in.png",
+         tmp_path / "again.png"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (quiet.returncode, quiet.stderr) == (0, "")  # nothing of LiteRT's own
 
 
 def test_the_example_says_what_is_wrong(files, tmp_path):

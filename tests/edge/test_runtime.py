@@ -29,6 +29,7 @@ def files(tmp_path_factory):
         "predicted": brightness(folder / "predicted.tflite", map_="predicted"),
         "all": brightness(folder / "all.tflite", map_="all"),
         "refined": brightness(folder / "refined.tflite", refine="guided"),
+        "present": brightness(folder / "present.tflite", map_="present", threshold="otsu"),
     }
 
 
@@ -96,6 +97,34 @@ def test_the_file_of_one_class_names_it(tmp_path):
     found = runtime.LocalizerRuntime(path).localize(rectangle(64, 64, (0, 0, 32, 64)))
     assert (found.class_name, found.probability) == ("red", None)
     np.testing.assert_allclose(found.box, [0, 0, 32, 64], atol=4)
+
+
+def test_the_objects_of_every_class_that_is_present_are_found(files):
+    localizer = runtime.LocalizerRuntime(files["present"])
+    image = rectangle(SIDE, SIDE, (0, 0, 16, 16), (0, 0, 64)) + rectangle(
+        SIDE, SIDE, (16, 16, 32, 32), (60, 4, 0)
+    )
+    found = localizer.localize(image)  # logits 0.94, 0.06, 1
+    shares = np.exp([15 / 16, 1 / 16, 1]) / np.exp([15 / 16, 1 / 16, 1]).sum()
+    (other,) = found.others
+    assert (found.class_name, other.class_name) == ("blue", "red") and not other.others
+    assert (found.probability, other.probability) == pytest.approx((shares[2], shares[0]), abs=1e-4)
+    np.testing.assert_allclose(found.boxes, [[0, 0, 16, 16]], atol=2)
+    np.testing.assert_allclose(other.boxes, [[16, 16, 32, 32]], atol=2)
+    asked = localizer.localize(image, class_name="red")  # one class in place of all
+    np.testing.assert_array_equal(asked.mask, other.mask)
+    assert (asked.class_name, asked.probability, asked.others) == ("red", None, ())
+    with pytest.raises(ValueError, match="name one of red, green, blue, or none. Received: pink"):
+        localizer.localize(image, class_name="pink")
+
+
+@pytest.mark.parametrize(("background", "names"), [("blue", []), ("red", []), ("green", ["red"])])
+def test_the_background_class_is_none_of_those_present(background, names, tmp_path):
+    path = brightness(tmp_path / "x.tflite", map_="present", background_class=background)
+    found = runtime.LocalizerRuntime(path).localize(np.full((40, 40, 3), (30, 16, 32), np.uint8))
+    assert found.class_name == "blue"
+    assert (found.box is None) == (background == "blue")
+    assert [part.class_name for part in found.others] == names
 
 
 @pytest.mark.parametrize(("map_", "asked"), [("mean", None), ("predicted", None), ("all", "red")])
@@ -307,6 +336,7 @@ def test_a_file_of_before_there_were_digests_is_run_and_noted(files, tmp_path, c
         ("normalization", {"scale": "1", "offset": 0.0, "in_graph": True}),
         ("normalization", {"scale": 1.0, "offset": 0.0, "in_graph": False}),
         ("quantization", {"foreground_mask": [0.5, 0]}), ("quantization", []),
+        ("presence_threshold", 2), ("presence_threshold", "0.2"), ("presence_threshold", True),
         ("format", 8), ("background_class", "none"), ("versions", "0.1.0"), ("versions", None),
     ],
 )  # fmt: skip
@@ -328,6 +358,7 @@ def test_each_key_of_the_metadata_is_checked(key, value, tmp_path):
         ("predicted", {"map": "mean"}),
         ("predicted", {"labels": ["red", "green"]}),
         ("mean", {"background_class": "red"}),  # there are no class scores
+        ("all", {"map": "present", "presence_threshold": 0.2}),  # nor here
     ],
 )
 def test_metadata_of_another_network_are_refused(name, changes, files, tmp_path):

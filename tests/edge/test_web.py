@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import present_classes
 from edge import build_web, golden, runtime
 from edge_files import LABELS, brightness
 from helpers import run
@@ -29,7 +30,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 SCRIPT = """
 import {readFileSync} from 'node:fs';
 const arrays = await import(process.argv[2]);
-const {pictures, maps, refined, model} = JSON.parse(readFileSync(0));
+const {pictures, maps, refined, present, model} = JSON.parse(readFileSync(0));
 const results = {
   pictures: pictures.map(({rgba, width, height, size}) =>
       [...arrays.resizeImage(rgba, width, height, size, size)]),
@@ -44,6 +45,11 @@ const results = {
     const found = arrays.refine(map, pixels, width, height);
     return {...found, values: [...found.values]};
   }),
+  present: present.map(({logits, presence, background}) => {
+    const probabilities = arrays.softmax(logits);
+    const labels = arrays.presentClasses(probabilities, presence, background);
+    return {labels, probabilities: labels.map((label) => probabilities[label])};
+  }),
   metadata: arrays.readMetadata(readFileSync(model)),
 };
 console.log(JSON.stringify(results));
@@ -53,7 +59,7 @@ console.log(JSON.stringify(results));
 @pytest.mark.skipif(not NODE, reason="needs node")
 def test_arrays_equal_those_of_python(tmp_path):
     rng = np.random.default_rng(0)
-    cases = {"pictures": [], "maps": [], "refined": []}
+    cases = {"pictures": [], "maps": [], "refined": [], "present": present_classes.cases()}
     cases["model"] = brightness(tmp_path / "mean.tflite", refine="guided")
     images, maps, refined = [], [], []
     for height, width, size in ((1, 1, 8), (60, 90, 32), (90, 60, 32), (200, 20, 32), (7, 5, 33)):
@@ -127,6 +133,9 @@ def test_arrays_equal_those_of_python(tmp_path):
     for expected, found in zip(refined, results["refined"], strict=True):
         assert (found["height"], found["width"]) == expected.shape
         np.testing.assert_allclose(np.reshape(found["values"], expected.shape), expected, atol=1e-6)
+    for case, found in zip(cases["present"], results["present"], strict=True):
+        assert found["labels"] == case["present"]
+        np.testing.assert_allclose(found["probabilities"], case["probabilities"], atol=1e-12)
     assert results["metadata"] == runtime.LocalizerRuntime(cases["model"]).metadata
 
 
@@ -208,6 +217,7 @@ def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
         "refined.tflite": brightness(
             tmp_path / "refined.tflite", map_="all", threshold=0.4, refine="guided"
         ),
+        "present.tflite": brightness(tmp_path / "present.tflite", map_="present"),
     }
     site = tmp_path / "site"
     arguments = f"--model={files['localizer.tflite']}", f"--output_dir={site}"
@@ -243,10 +253,16 @@ def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
         np.testing.assert_allclose(result["every"]["scores"], objects.scores, atol=0.02)
         np.testing.assert_allclose(result["every"]["areas"], objects.areas, rtol=0.05, atol=4)
         assert result["className"] == found.class_name
+        for part, expected in zip(result["others"], found.others, strict=True):
+            assert part["className"] == expected.class_name
+            assert part["probability"] == pytest.approx(expected.probability, abs=1e-4)
+            np.testing.assert_allclose(part["boxes"][0], expected.boxes[0], atol=2)
         assert result["isolated"], "service_worker.js sets the headers that threads need"
     assert results["offline"] == results["localizer.tflite"] | {
         "milliseconds": results["offline"]["milliseconds"]
     }
+    several = results["present.tflite"]
+    assert several["others"] and several["shown"].count("%") == 1 + len(several["others"])
     for name, tolerance in (("predicted.tflite", 1e-4), ("int8.tflite", 0.05)):
         expected = runtime.LocalizerRuntime(files[name]).localize(image)
         probability = results[name]["probability"]

@@ -10,7 +10,8 @@ from helpers import add_picture, tiny_model, undefined_names
 from wsol_tf.data import transforms
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.evaluation import workers
-from wsol_tf.evaluation.pairs import Method, method_of, own_kind
+from wsol_tf.evaluation.localized_map import own_kind
+from wsol_tf.evaluation.pairs import Method, method_of
 from wsol_tf.evaluation.score import score
 from wsol_tf.report import definitions, terminal
 
@@ -111,6 +112,21 @@ def test_nothing_is_found_where_the_background_class_is_first(pictures):
     assert figures["detection"]["num_boxes"] == 2
 
 
+def test_a_picture_without_any_object_has_false_boxes_alone(pictures):
+    background = pictures.classes.index("fox")
+    # A cat is seen in "one", where there is nothing, and is surer than those of "three".
+    sure = method(0.15, second=(0.7, 0.1, 0.2), background_id=background)
+    figures, *_ = score(sure, pictures)
+    found = figures["detection"]
+    assert (found["num_objects"], found["num_boxes"], found["recall"]) == (3, 4, 1)
+    assert found["classes"]["cat"]["ap"] == pytest.approx(2 / 3)
+    assert found["classes"]["dog"]["ap"] == pytest.approx(1) and "fox" not in found["classes"]
+    assert (figures["objects"]["num_objects"], figures["objects"]["num_boxes"]) == (3, 3)
+    assert figures["segmentation"]["found"]["num_images"] == 1
+    blind = dataclasses.replace(pictures, has_boxes=False)
+    assert score(sure, blind)[0]["detection"] is None
+
+
 def test_limits_count_and_the_rest_of_the_figures_stay(pictures):
     plain, *_ = score(method(0.25), pictures)
     figures, *_ = score(method(0.25, max_objects=1), pictures)
@@ -164,17 +180,26 @@ def test_the_map_of_a_class_is_its_own_where_there_is_one():
 
 def test_what_is_found_is_what_localize_finds(pictures):
     model = tiny_model(pictures.classes)
-    model.thresholds = {kind: 0.6 for kind in ("mean", "true", "predicted", "cam")}
+    model.thresholds = {"mean": 0.6, "true": 0.95, "predicted": 0.6, "cam": 0.6}
     model.presence_threshold = 0.3
-    of_model = method_of(model, view="whole")
-    figures, *_ = score(of_model, pictures)
-    count = 0
-    for position in range(2):
-        image = transforms.resize_image(pictures.read_example(position).image, model.input_size)
-        found = model.localize(image, classes="present", map="predicted")
-        count += sum(len(part.boxes) for part in (found, *found.others))
-    assert figures["detection"]["num_boxes"] == count
+
+    def localized(**settings):
+        count = 0
+        for position in range(2):
+            image = transforms.resize_image(pictures.read_example(position).image, model.input_size)
+            found = model.localize(image, classes="present", map="predicted", **settings)
+            count += sum(len(part.boxes) for part in (found, *found.others))
+        return count
+
+    figures, *_ = score(method_of(model, view="whole"), pictures)
+    assert figures["detection"]["num_boxes"] == localized()
     assert (figures["objects"]["map"], figures["detection"]["map"]) == ("mean", "true")
+    assert (figures["objects"]["threshold"], figures["detection"]["threshold"]) == (0.6, 0.6)
+    for threshold in (0.3, "otsu"):  # a given one is everybody's
+        figures, *_ = score(method_of(model, view="whole", threshold=threshold), pictures)
+        assert figures["detection"]["num_boxes"] == localized(threshold=threshold)
+        for block in ("objects", "detection", "segmentation"):
+            assert figures[block]["threshold"] == threshold
 
 
 def test_processes_score_the_same(pictures):

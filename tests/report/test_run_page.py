@@ -166,6 +166,14 @@ def test_the_card_says_what_a_user_should_know(tmp_path):
     assert "| model.keras, 1,234,567 weights | 5.6 MB " in text
 
 
+def test_names_in_the_card_are_markdown_and_nothing_else(tmp_path):
+    record = record_of(classes=('Hen\'s | "egg"', "<b>A&B</b>"))
+    run_page.write_model_card(tmp_path / "card.md", record)
+    text = (tmp_path / "card.md").read_text()
+    assert '| classes | Hen\'s \\| "egg", &lt;b&gt;A&amp;B&lt;/b&gt; |' in text.splitlines()
+    assert "&#39;" not in text and "&#34;" not in text
+
+
 def test_exported_files_replace_those_of_an_earlier_export(tmp_path):
     card = tmp_path / "card.md"
     assert not run_page.add_files_to_card(card, {})

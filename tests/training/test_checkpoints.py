@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_locked_is_said(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(checkpoints.fcntl, "flock", refuse)
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
     said = []
     with checkpoints.lock(str(tmp_path), said.append):
         pass

@@ -24,7 +24,7 @@ class Journal:
     Attributes:
         path: the file.
         places: path of a picture -> where its line begins, and its uncertainty.
-        names: names that were given to pictures.
+        names: path of a picture -> the name that it was given.
 
     Raises:
         ValueError: the journal that is there has other settings, is damaged, or is none.
@@ -33,7 +33,7 @@ class Journal:
     def __init__(self, output_dir: str, settings: dict[str, Any]) -> None:
         self.path = os.path.join(output_dir, JOURNAL)
         self.places: dict[str, tuple[int, float]] = {}
-        self.names: list[str] = []
+        self.names: dict[str, str] = {}
         if os.path.lexists(self.path):
             files.open_binary(self.path, limit=2**63).close()  # refuses what is no file
             _check_settings(self.path, settings)
@@ -66,7 +66,7 @@ class Journal:
 
     def _note(self, picture: Annotated, place: int) -> None:
         self.places[picture.path] = (place, picture.uncertainty)
-        self.names.append(picture.name)
+        self.names[picture.path] = picture.name
 
     def add(self, picture: Annotated) -> None:
         """Adds a picture; after this it is kept, whatever ends the process."""

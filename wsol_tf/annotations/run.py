@@ -4,6 +4,7 @@ Nothing is held of a picture once it is localized but its place in the journal, 
 grow with their number, and a run that was stopped goes on where it was.
 """
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -19,9 +20,10 @@ from PIL import Image
 
 from wsol_tf import files
 from wsol_tf.annotations import formats, tools
-from wsol_tf.annotations.crops import remove_crops, write_crops
+from wsol_tf.annotations.crops import CROPS, remove_crops, write_crops
 from wsol_tf.annotations.journal import Journal, Pictures
 from wsol_tf.annotations.names import Namer, fit_text, relative_to
+from wsol_tf.annotations.own import LAYOUTS, Own, refusal
 from wsol_tf.annotations.polygons import component_in, polygon
 from wsol_tf.annotations.record import Annotated, Object
 from wsol_tf.annotations.uncertainty import doubts
@@ -39,6 +41,7 @@ WRITERS: dict[str, Callable[..., list[str]]] = {
     "csv": formats.write_csv,
 }
 DOUBTFUL, REVIEW, TO_CORRECT = "doubtful.csv", "review.html", "to_correct.txt"
+LOCK = ".lock"
 NO_CLASS = "object"  # of a model that tells no classes
 SILENCE = 10.0  # seconds between two lines of progress
 
@@ -103,29 +106,72 @@ def annotate(
 
     Raises:
         ValueError: a picture can't be used and `on_bad_image` is "fail"; the folder holds pictures
-            that were localized with other settings.
+            that were localized with other settings, or files that are not annotate's own where it
+            would write; another process annotates in it.
     """
     paths = _wanted(paths, output_dir, log)
     settings = {**model, "root": root, **dataclasses.asdict(looking)}
-    journal = Journal(output_dir, settings)
-    try:
-        skipped = _localize_all(
-            localize, paths, journal, output_dir, root, looking, on_bad_image, log, warn
-        )
-    finally:
-        journal.close()
-    pictures = Pictures(journal, [path for path in paths if path not in skipped])
-    log(f"Writing {format}, {DOUBTFUL} and {REVIEW}.")
-    for note in WRITERS[format](output_dir, pictures, options):
-        log(f"Note: {note}")
-    _write_doubtful(os.path.join(output_dir, DOUBTFUL), pictures)
-    shown = (_shown(picture, output_dir) for picture in pictures)
-    place, key = os.path.join(output_dir, REVIEW), f"{root} {model}"
-    write_review(place, shown, options.classes, total=len(pictures), key=key)
-    if budget:
-        text = "".join(f"{fit_text(path)}\n" for path in pictures.paths[:budget])
-        files.write(os.path.join(output_dir, TO_CORRECT), text)
+    own = Own(output_dir, (*LAYOUTS[format], DOUBTFUL, REVIEW, *([TO_CORRECT] if budget else [])))
+    with _locked(output_dir, log):
+        journal = Journal(output_dir, settings)
+        try:
+            names = _names(paths, journal, root)
+            own.check(names.values(), journal.names.values())
+            if looking.crops and not journal.names:
+                _check_no_crops(os.path.join(output_dir, CROPS))
+            skipped = _localize_all(
+                localize, names, journal, output_dir, root, looking, on_bad_image, log, warn
+            )
+        finally:
+            journal.close()
+        pictures = Pictures(journal, [path for path in paths if path not in skipped])
+        _replace(own, journal, pictures, warn)
+        key = f"{os.path.abspath(output_dir)} {settings}"
+        _write(output_dir, pictures, format, options, budget, key, log)
+        own.end(journal.names[path] for path in pictures.paths)
     return pictures, skipped
+
+
+@contextlib.contextmanager
+def _locked(output_dir, log):
+    """Keeps other processes from annotating in the folder."""
+    path = os.path.join(output_dir, LOCK)
+
+    def tell(error):
+        log(f"'{path}' can't be locked ({error.strerror}): start only one process per folder.")
+
+    file = files.take_lock(path, unlockable=tell)
+    if file is None:
+        raise ValueError(
+            f"Another process is annotating in '{files.printable(output_dir)}' "
+            f"({files.lock_holder(path)}). Wait for it, end it, or name another `output_dir`."
+        )
+    with file:
+        yield
+
+
+def _names(paths, journal, root):
+    """Path -> the name that a picture has in the journal, or is given."""
+    namer = Namer()
+    for name in journal.names.values():
+        namer.take(name)
+    return {path: journal.names.get(path) or namer.name(relative_to(path, root)) for path in paths}
+
+
+def _check_no_crops(place):
+    """Refuses a folder of crops that is there before any picture was localized."""
+    if os.path.lexists(place):
+        raise ValueError(refusal(place, "was not written by `annotate`"))
+
+
+def _replace(own, journal, pictures, warn):
+    """Makes way for the annotations, among them those of pictures that are no longer named."""
+    here = set(pictures.paths)
+    gone = [name for path, name in journal.names.items() if path not in here]
+    own.check((journal.names[path] for path in here), journal.names.values())
+    for place in own.remove(gone):
+        warn(f"{place}: it was changed by hand and stays, but its picture is not in the set.")
+    own.begin()
 
 
 def _wanted(paths, output_dir, log):
@@ -139,13 +185,10 @@ def _wanted(paths, output_dir, log):
     return kept
 
 
-def _localize_all(localize, paths, journal, output_dir, root, looking, on_bad_image, log, warn):
+def _localize_all(localize, names, journal, output_dir, root, looking, on_bad_image, log, warn):
     """Localizes the pictures that the journal does not have; returns path -> reason of bad ones."""
-    skipped, namer, found, began = {}, Namer(), 0, time.monotonic()
-    for name in journal.names:
-        namer.take(name)
-    known = 0
-    for number, path in enumerate(paths, 1):
+    skipped, known, found, began = {}, 0, 0, time.monotonic()
+    for number, (path, name) in enumerate(names.items(), 1):
         try:
             version = _version(path)
             before = journal.get(path)
@@ -153,7 +196,6 @@ def _localize_all(localize, paths, journal, output_dir, root, looking, on_bad_im
                 known += 1
                 continue
             image = images.read_image(path, note=functools.partial(_note, path, warn))
-            name = before.name if before else namer.name(relative_to(path, root))
             picture = _look(localize, image, path, version, root, name, looking)
         except (images.BadImage, FloatingPointError) as error:
             skipped[path] = getattr(error, "reason", str(error).rstrip("."))
@@ -174,7 +216,7 @@ def _localize_all(localize, paths, journal, output_dir, root, looking, on_bad_im
         found += 1
         if time.monotonic() - began > SILENCE:
             began = time.monotonic()
-            log(f"{number} of {files.counted(len(paths), 'picture')}.")
+            log(f"{number} of {files.counted(len(names), 'picture')}.")
     if known:
         log(f"{files.counted(known, 'picture')} had been localized before.")
     log(f"{found} localized now, {len(skipped)} skipped.")
@@ -204,9 +246,7 @@ def _look(localize, image, path, version, root, name, looking):
             found.score_map, found.mask, cam_mask=cam_mask, probability=found.probability
         ),
         objects=tuple(
-            known
-            for part in (found, *getattr(found, "others", ()))
-            for known in _objects(part, looking.tolerance)
+            known for part in (found, *found.others) for known in _objects(part, looking.tolerance)
         ),
         thumbnail=_thumbnail(image, looking.thumbnail),
     )
@@ -235,6 +275,20 @@ def _thumbnail(image, side):
 
 def _note(path, warn, remark):
     warn(f"{path}: {remark}.")
+
+
+def _write(output_dir, pictures, format, options, budget, key, log):
+    """Writes the annotations and the page, under whose key the browser keeps decisions."""
+    log(f"Writing {format}, {DOUBTFUL} and {REVIEW}.")
+    for note in WRITERS[format](output_dir, pictures, options):
+        log(f"Note: {note}")
+    _write_doubtful(os.path.join(output_dir, DOUBTFUL), pictures)
+    shown = (_shown(picture, output_dir) for picture in pictures)
+    place = os.path.join(output_dir, REVIEW)
+    write_review(place, shown, options.classes, total=len(pictures), key=key)
+    if budget:
+        text = "".join(f"{fit_text(path)}\n" for path in pictures.paths[:budget])
+        files.write(os.path.join(output_dir, TO_CORRECT), text)
 
 
 def _write_doubtful(place, pictures):
@@ -267,6 +321,7 @@ def _shown(picture, output_dir):
     path = os.fsencode(relative_to(picture.path, os.path.abspath(output_dir)))
     return {
         "name": picture.name,
+        "version": "-".join(map(str, picture.version)),
         "path": fit_text(picture.relative),
         "file": urllib.parse.quote(path),
         "width": picture.width,

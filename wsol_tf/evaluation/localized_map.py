@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,18 @@ LOCALIZED = 0.5  # The box IoU from which a picture counts as localized, as ever
 # What became of a pair; `outcomes_of` tells them apart, report/definitions.py describes each.
 OUTCOMES = ("right", "wrong_class", "part_only", "too_big", "several_objects", "missed")
 SEVERAL, PART, BIG = 0.3, 0.5, 0.7
+
+
+OF_SEVERAL = ("mean", "topk", "predicted")  # kinds of map that are not a given class's own
+
+
+def own_kind(kinds: Sequence[str]) -> str:
+    """The kind of map that a given class has for itself, of those that a method gives.
+
+    A model's scored map may be one of several classes together; where its localizer has a map for
+    each class, objects of several classes are told apart by that one.
+    """
+    return "true" if kinds[0] in OF_SEVERAL and "true" in kinds else kinds[0]
 
 
 def measured_thresholds(thresholds: Iterable[float | str]) -> np.ndarray:

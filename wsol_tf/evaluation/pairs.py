@@ -14,6 +14,7 @@ from wsol_tf.data.example import IGNORE, Example, competing_classes
 from wsol_tf.data.images import BadImage
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
+from wsol_tf.evaluation.localized_map import own_kind
 from wsol_tf.evaluation.suggestion import colours_of
 from wsol_tf.evaluation.wsolevaluation import combine_masks, resize_boxes
 from wsol_tf.model import alignment, refinement
@@ -125,6 +126,17 @@ class Method:
     min_area: float = 0.0
     max_objects: int = 0
 
+    @property
+    def own_threshold(self) -> float | str:
+        """Where the map that a class has for itself is cut: a number in 0..1, or "otsu".
+
+        It is that of the map "predicted", at which `Localization.localize` finds the objects of
+        all classes that are present; a method without one cuts it as it scores it.
+        """
+        own = own_kind(self.kinds)
+        given = self.thresholds.get(own, "otsu")
+        return self.thresholds.get("predicted", given) if own == "true" else given
+
     def pairs(
         self,
         source: Source,
@@ -187,7 +199,7 @@ def method_of(
         beside.insert(0, PLAIN)
     thresholds: dict[str, float | str] = dict(model.thresholds)
     if threshold != "stored":
-        thresholds[kind] = threshold
+        thresholds |= {kind: threshold, "predicted": threshold}  # see Method.own_threshold
     elif kind not in thresholds:
         raise ValueError(
             f"The model stores no threshold for map '{kind}' (it has: "
@@ -206,18 +218,6 @@ def method_of(
         background_id=model.background_id,
         presence=1.0 if model.presence_threshold is None else model.presence_threshold,
     )
-
-
-OF_SEVERAL = ("mean", "topk", "predicted")  # kinds of map that are not a given class's own
-
-
-def own_kind(kinds: Sequence[str]) -> str:
-    """The kind of map that a given class has for itself, of those that a method gives.
-
-    A model's scored map may be one of several classes together; where its localizer has a map for
-    each class, objects of several classes are told apart by that one.
-    """
-    return "true" if kinds[0] in OF_SEVERAL and "true" in kinds else kinds[0]
 
 
 def predict_pairs(

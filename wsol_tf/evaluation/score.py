@@ -333,6 +333,7 @@ def _maker_of_several(method, num_classes):
         min_area=method.min_area,
         max_objects=method.max_objects,
         background_id=method.background_id,
+        own_threshold=method.own_threshold,
     )
 
 

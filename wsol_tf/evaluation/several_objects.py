@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from wsol_tf.data.example import IGNORE
-from wsol_tf.evaluation.localized_map import LocalizedMap
+from wsol_tf.evaluation.localized_map import LocalizedMap, own_kind
 from wsol_tf.evaluation.object_metrics import ObjectMetrics
-from wsol_tf.evaluation.pairs import own_kind
 from wsol_tf.evaluation.segmentation import SegmentationMetrics, class_pixels
 from wsol_tf.model import score_maps
 
@@ -25,6 +24,8 @@ class SeveralObjects:
         max_objects: see `score_maps.components`.
         background_id: id of the class of pictures without any object, or None. Where it is the
             highest-ranked one, nothing is found, as in `Localization.localize`.
+        own_threshold: where a class's own map is cut, see `Method.own_threshold`; None: where the
+            localized map is.
     """
 
     def __init__(
@@ -36,40 +37,44 @@ class SeveralObjects:
         min_area: float = 0.0,
         max_objects: int = 0,
         background_id: int | None = None,
+        own_threshold: float | str | None = None,
     ):
         score_maps.check_objects(min_area, max_objects)
         self.scored, self.own = kinds[0], own_kind(kinds)
         self.presence, self.background_id = presence, background_id
+        self.own_threshold = own_threshold
         self.limits = {"min_area": min_area, "max_objects": max_objects}
         self.given, self.found = ObjectMetrics(), ObjectMetrics()
         self.pixels_given = SegmentationMetrics(num_classes)
         self.pixels_found = SegmentationMetrics(num_classes)
 
     def add(self, maps: Sequence[Mapping[str, LocalizedMap]]) -> None:
-        """Scores a picture.
+        """Scores a picture; one without any object has false boxes alone, as COCO counts it.
 
         Args:
             maps: kind -> localized map for each class in the picture, and for each class that is
                 not in it and was found all the same (its pair is not `present`).
         """
+        maps = [one for one in maps if not one[self.own].pair.empty]
         present = [one for one in maps if one[self.own].pair.present]
         found = [one[self.own] for one in maps if self._is_found(one[self.own].pair)]
         pairs = [one[self.own].pair for one in present]
-        true_boxes = [pair.boxes for pair in pairs if pair.boxes is not None]
-        if len(true_boxes) == len(pairs):
-            in_picture = sum(map(len, true_boxes))
+        if all(one[self.own].pair.boxes is not None for one in maps):
+            in_picture = sum(len(pair.boxes) for pair in pairs)
             for one in present:
-                self._add_boxes(self.given, one[self.scored], in_picture)
-            if self.presence is not None:
-                for one in maps:
-                    self._add_boxes(
-                        self.found, one[self.own], in_picture, is_found=one[self.own] in found
-                    )
+                localized = one[self.scored]
+                self._add_boxes(self.given, localized, localized.mask, in_picture)
+            for one in maps if self.presence is not None else ():
+                localized = one[self.own]
+                mask = self._own_mask(localized)
+                if localized not in found:
+                    mask = np.zeros_like(mask)
+                self._add_boxes(self.found, localized, mask, in_picture)
         truth = _class_truth(pairs)
         if truth is not None:
-            _add_pixels(self.pixels_given, [one[self.own] for one in present], truth)
+            self._add_pixels(self.pixels_given, [one[self.own] for one in present], truth)
             if self.presence is not None:
-                _add_pixels(self.pixels_found, found, truth)
+                self._add_pixels(self.pixels_found, found, truth)
 
     def _is_found(self, pair):
         probabilities = pair.all_probabilities
@@ -79,19 +84,37 @@ class SeveralObjects:
         own = probabilities[pair.label]
         return bool(first != self.background_id and (own >= self.presence or pair.label == first))
 
-    def _add_boxes(self, metrics, localized, in_picture, *, is_found=True):
+    def _own_mask(self, localized):
+        """The mask of a class's own map."""
+        if self.own_threshold is None:
+            return localized.mask
+        cut = localized.cuts[-1] if self.own_threshold == "otsu" else self.own_threshold
+        return score_maps.threshold_mask(localized.score_map, cut)
+
+    def _add_boxes(self, metrics, localized, mask, in_picture):
         """Adds the objects of one map; each is as sure as its map is high and its class probable.
 
-        A map that is broken has no objects, nor has one of a class that was not found.
+        A map that is broken has no objects.
         """
-        pair, mask = localized.pair, localized.mask
-        if not (is_found and localized.is_finite):
+        pair = localized.pair
+        if not localized.is_finite:
             mask = np.zeros_like(mask)
         objects = score_maps.components(mask, localized.score_map, **self.limits)
         probabilities = pair.all_probabilities
         share = 1.0 if probabilities is None else float(probabilities[pair.label])
         scores = objects.scores.astype(np.float64) * (share if np.isfinite(share) else 0.0)
         metrics.add(pair.image_id, pair.label, objects.boxes, scores, pair.boxes, in_picture)
+
+    def _add_pixels(self, metrics, maps, truth):
+        usable = [localized for localized in maps if localized.is_finite]
+        found = np.zeros_like(truth)
+        if usable:
+            found = class_pixels(
+                [localized.score_map for localized in usable],
+                [self._own_mask(localized) for localized in usable],
+                [localized.pair.label for localized in usable],
+            )
+        metrics.add(found, truth)
 
     def merge(self, other: "SeveralObjects") -> None:
         """Adds the pictures of another accumulator that was made alike."""
@@ -114,7 +137,9 @@ class SeveralObjects:
             found, and `segmentation` of both; each is None where nothing can be said.
         """
         given, found = self.given.result(class_names), self.found.result(class_names)
-        own = {"map": self.own, "threshold": thresholds.get(self.own, "otsu")}
+        own = {"map": self.own, "threshold": self.own_threshold}
+        if self.own_threshold is None:
+            own["threshold"] = thresholds.get(self.own, "otsu")
         scored = {"map": self.scored, "threshold": thresholds.get(self.scored, "otsu")}
         pixels = self.pixels_given.result(class_names)
         return {
@@ -135,15 +160,3 @@ def _class_truth(pairs):
     for pair in pairs:
         truth[pair.mask == IGNORE] = -1
     return truth
-
-
-def _add_pixels(metrics, maps, truth):
-    usable = [localized for localized in maps if localized.is_finite]
-    found = np.zeros_like(truth)
-    if usable:
-        found = class_pixels(
-            [localized.score_map for localized in usable],
-            [localized.mask for localized in usable],
-            [localized.pair.label for localized in usable],
-        )
-    metrics.add(found, truth)

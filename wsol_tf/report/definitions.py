@@ -90,7 +90,8 @@ DEFINITIONS = {
     "objects": "Each component of a mask as an object, in the map of a class that is given. None "
     "without boxes.",
     "detection": "The same for the classes that are found, wrong ones included, each in its own "
-    "map where there is one for each class.",
+    "map where there is one for each class, cut as predict cuts it; all boxes in a picture without "
+    "any object are false.",
     "corloc": "Mean over classes of the share of their pictures in which the box with the highest "
     "score has IoU 0.5 or more with an object of the class.",
     "ap": "Average precision as COCO computes it: mean over the IoUs 0.5, 0.55 to 0.95 and over "

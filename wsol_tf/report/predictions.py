@@ -152,8 +152,8 @@ def _line(path, image, found, name, *, kind, threshold):
 
 
 def _parts(found):
-    """What was found of each class; a file on a device knows of one."""
-    return (found, *getattr(found, "others", ()))
+    """What was found of each class."""
+    return (found, *found.others)
 
 
 def _object(found, i):

@@ -1,6 +1,6 @@
 "use strict";
 // Pictures as they were found are never changed: what a person decides lies in `decisions`, by the
-// name of the picture, and is kept by the browser.
+// name and the version of the picture, and is kept by the browser for this page alone.
 const PER_PAGE = 48, KEPT_FOR = 300;
 const $ = (id) => document.getElementById(id);
 const classes = JSON.parse($("classes").textContent);
@@ -31,18 +31,20 @@ function keepNow() {
   clearTimeout(waiting);
   try {
     localStorage.setItem(key, JSON.stringify(decisions));
-  } catch {
-    $("counts").textContent = "This browser keeps nothing: save before you close the page.";
+    $("unkept").hidden = true;
+  } catch {  // it is full, or keeps nothing
+    $("unkept").hidden = false;
   }
 }
 
-const decisionOf = (picture) => (Object.hasOwn(decisions, picture.name) ? decisions[picture.name] : {});
+const nameOf = (picture) => `${picture.name} ${picture.version}`;
+const decisionOf = (picture) => (Object.hasOwn(decisions, nameOf(picture)) ? decisions[nameOf(picture)] : {});
 const objectsOf = (picture) => decisionOf(picture).objects || picture.objects;
 const statusOf = (picture) => decisionOf(picture).status || "open";
 const isEdited = (picture) => Boolean(decisionOf(picture).objects);
 
 function decide(changes) {
-  decisions[current.name] = { ...decisionOf(current), ...changes };
+  decisions[nameOf(current)] = { ...decisionOf(current), ...changes };
   keep();
 }
 
@@ -212,7 +214,7 @@ function drag(event, known, i, j) {
     box[i] = i === 0 ? Math.min(x, box[2] - 1) : Math.max(x, box[0] + 1);
     box[j] = j === 1 ? Math.min(y, box[3] - 1) : Math.max(y, box[1] + 1);
     drawing.replaceChildren();
-    drawObjects({ name: "", objects: changed(chosen, { box, polygon: [] }) }, drawing);
+    drawObjects({ name: "", version: "", objects: changed(chosen, { box, polygon: [] }) }, drawing);
   };
   const end = () => {
     window.removeEventListener("pointermove", move);
@@ -246,7 +248,7 @@ function deleteObject(place) {
 
 function undo() {
   if (!current || !isEdited(current)) return;
-  delete decisions[current.name].objects;
+  delete decisions[nameOf(current)].objects;
   chosen = 0;
   keep();
   drawEditor();

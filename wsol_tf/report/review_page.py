@@ -27,9 +27,10 @@ def write_review(
 
     Args:
         path: file to write.
-        pictures: for each its `name`, `path` and `file` (its address as seen from the page),
-            `width`, `height`, `uncertainty`, `doubts`, `thumbnail` (a data URI) and `objects`: each
-            with `label`, `score`, `box` (x0, y0, x1, y1), `area` and `polygon` (x, y, x, y, ...).
+        pictures: for each its `name`, `version` (another, where the picture changed), `path` and
+            `file` (its address as seen from the page), `width`, `height`, `uncertainty`, `doubts`,
+            `thumbnail` (a data URI) and `objects`: each with `label`, `score`, `box` (x0, y0, x1,
+            y1), `area` and `polygon` (x, y, x, y, ...).
         classes: names of the classes, in the order of their ids.
         total: how many pictures there are.
         key: what the browser keeps decisions under, so that other annotations keep theirs apart.

@@ -107,7 +107,7 @@ def write_model_card(path: str | os.PathLike, record: RunRecord) -> None:
     error = None
     if figures["gt_known_loc"] is not None:
         error = standard_error(figures["gt_known_loc"], figures["num_pairs"])
-    text = templates.template_environment().get_template("model_card.md.jinja").render(
+    text = templates.markdown_environment().get_template("model_card.md.jinja").render(
         record=record,
         config=record.config,
         figures=figures,

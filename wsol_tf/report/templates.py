@@ -16,7 +16,7 @@ def template_environment() -> jinja2.Environment:
     """Makes what loads this folder's templates: it escapes, and a name it lacks is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("wsol_tf.report", ""),
-        autoescape=True,  # in Markdown too, which takes HTML as it stands
+        autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -25,6 +25,18 @@ def template_environment() -> jinja2.Environment:
     # Unlike Jinja's own `capitalize`, this leaves the other letters as they are.
     environment.filters["capitalized"] = lambda text: text[:1].upper() + text[1:]
     return environment
+
+
+@functools.cache
+def markdown_environment() -> jinja2.Environment:
+    """Makes what loads this folder's templates of Markdown."""
+    return template_environment().overlay(autoescape=False, finalize=as_markdown)
+
+
+def as_markdown(value: Any) -> str:
+    """Returns a value as text in a cell of a table: Markdown takes HTML as it stands."""
+    text = str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("|", "\\|")
 
 
 def embedded(tiles: Sequence[tuple[np.ndarray, str]]) -> list[tuple[str, str]]:

@@ -9,16 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from wsol_tf import files
 from wsol_tf.config import Config
 from wsol_tf.studies import trials as trials_
 from wsol_tf.studies.grid import Range, Row, make_row, row_config, shown
 from wsol_tf.studies.pool import Pool
 from wsol_tf.studies.trials import Trial
-
-try:
-    import fcntl
-except ImportError:  # Windows: one process at a time
-    fcntl = None  # type: ignore[assignment]
 
 FOLDER = "search"  # of the locks
 MISSING = (
@@ -231,13 +227,9 @@ def _written(value):
 @contextlib.contextmanager
 def _locked(path, wait=False):
     """Holds a lock until the block or the process ends; yields False where another holds it."""
-    with open(path, "a") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:  # a file system without locks: start one process
-            pass
+    file = files.take_lock(path, wait=wait)
+    if file is None:
+        yield False
+        return
+    with file:
         yield True

@@ -17,11 +17,6 @@ from wsol_tf.evaluation import outcomes
 from wsol_tf.studies.grid import Row, row_config, to_arguments
 from wsol_tf.training import folder
 
-try:
-    import fcntl
-except ImportError:  # Windows: one process works on a study at a time
-    fcntl = None  # type: ignore[assignment]
-
 FOLDER = "trials"
 RECORD = "trial.json"
 LOG = "output.txt"
@@ -177,16 +172,7 @@ def claim(trial: Trial) -> IO | None:
         The locked file, which the trial's own process is to inherit and the caller closes; None
         where another process has it. The claim ends with both processes, however they end.
     """
-    file = open(os.path.join(trial.path, CLAIM), "a")  # noqa: SIM115 - the caller closes it
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        except OSError:  # a file system without locks: only one process may work on a study there
-            pass
-    return file
+    return files.take_lock(os.path.join(trial.path, CLAIM))
 
 
 def start(trial: Trial, claimed: IO, parallel: int = 1) -> subprocess.Popen:
@@ -212,7 +198,7 @@ def start(trial: Trial, claimed: IO, parallel: int = 1) -> subprocess.Popen:
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,
-            pass_fds=[claimed.fileno()] if fcntl else (),
+            pass_fds=[claimed.fileno()] if os.name == "posix" else (),
         )
 
 

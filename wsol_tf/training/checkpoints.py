@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import socket
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,12 +13,6 @@ from typing import Any
 import numpy as np
 
 from wsol_tf import files
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 
 FOLDER = "checkpoints"
 RECORD = "record"  # the member with the state and the digest of the whole
@@ -196,21 +189,14 @@ def lock(run_dir: str, log: Callable[[str], None]) -> Iterator[Callable[[], bool
 def _take_lock(run_dir, path, log):
     """Opens and locks the file `path`, which ends with its being closed."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    file = open(path, "a+")  # noqa: SIM115 - it is held open
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            file.close()
-            raise ValueError(
-                f"Another run is writing to '{run_dir}' ({holder}). Wait for it, end it, or name "
-                "another `output_dir`."
-            ) from None
-        except OSError as error:
-            log(f"'{path}' can't be locked ({error.strerror}): start only one run per folder.")
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
+
+    def tell(error):
+        log(f"'{path}' can't be locked ({error.strerror}): start only one run per folder.")
+
+    file = files.take_lock(path, unlockable=tell)
+    if file is None:
+        raise ValueError(
+            f"Another run is writing to '{run_dir}' ({files.lock_holder(path)}). Wait for it, end "
+            "it, or name another `output_dir`."
+        )
     return file

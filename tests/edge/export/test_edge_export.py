@@ -209,10 +209,11 @@ def test_pictures_that_flip_are_counted_each_way():
     assert [figures["keras"][key] for key in ("lost", "gained", "p_value")] == [0, 0, 1]
 
 
-@pytest.mark.parametrize("map_", ["mean", "predicted", "all", "class:dot"])
+@pytest.mark.parametrize("map_", ["mean", "predicted", "all", "class:dot", "present"])
 def test_the_file_of_a_refining_model_gives_the_models_masks(map_, tmp_path):
     refining = varied(tiny_model(CLASSES, refine="guided"))
     refining.thresholds = {kind: 0.55 for kind in ("mean", "true", "predicted")}
+    refining.presence_threshold = 0.2
     refining.save(tmp_path / "model.keras")
     status = run(
         export, f"--model={tmp_path / 'model.keras'}", f"--output_dir={tmp_path / 'out'}",
@@ -224,7 +225,16 @@ def test_the_file_of_a_refining_model_gives_the_models_masks(map_, tmp_path):
     loaded = wsol_tf.load(tmp_path / "model.keras")
     for position in range(4):
         image = shapes.draw(position, size=90, split="test").image[:70]
-        if map_ in ("mean", "predicted"):
+        if map_ == "present":
+            expected = loaded.localize(image, map="predicted", classes="present")
+            found = localizer.localize(image)
+            mask = expected.mask
+            assert found.others and len(found.others) == len(expected.others)
+            for part, other in zip(found.others, expected.others, strict=True):
+                assert part.class_name == other.class_name
+                assert part.probability == pytest.approx(other.probability, abs=1e-4)
+                assert mask_iou(part.mask.astype(np.uint8), other.mask.astype(np.uint8)) >= 0.99
+        elif map_ in ("mean", "predicted"):
             mask = loaded.localize(image, map=map_).mask
             found = localizer.localize(image)
         else:

@@ -24,18 +24,18 @@ def image():
     return np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("map_", ["mean", "topk", "predicted", "class:cat", "all"])
+@pytest.mark.parametrize("map_", ["mean", "topk", "predicted", "class:cat", "all", "present"])
 def test_a_map_is_the_whole_models(model, image, map_):
     whole = {name: np.asarray(v)[0] for name, v in model.predict_on_batch(image).items()}
     maps = whole["localization_map"]
-    expected = {"class:cat": maps[..., 2], "all": maps}.get(map_)
+    expected = {"class:cat": maps[..., 2], "all": maps, "present": maps}.get(map_)
     if expected is None:
         expected = map_of(map_, maps, whole["score_map"], whole["logits"], 0, top_k=3)
     outputs = graphs.export_graph(model, ExportedMap.parse(map_)).predict_on_batch(image)
     found = np.asarray(outputs["foreground_mask"])[0]
-    assert found.shape == (8, 8, 5 if map_ == "all" else 1)
+    assert found.shape == (8, 8, 5 if map_ in ("all", "present") else 1)
     np.testing.assert_allclose(found, expected.reshape(found.shape), atol=2e-6)
-    assert ("class_scores" in outputs) == (map_ in ("topk", "predicted"))
+    assert ("class_scores" in outputs) == (map_ in ("topk", "predicted", "present"))
     if "class_scores" in outputs:
         np.testing.assert_allclose(outputs["class_scores"][0], whole["logits"], atol=1e-5)
 
@@ -153,21 +153,25 @@ def test_what_the_model_has_no_map_for_is_refused(model):
         ExportedMap.parse(text).check(model.classes, 5)
         with pytest.raises(ValueError, match="one channel"):
             ExportedMap.parse(text).check(model.classes, 1)
+    with pytest.raises(ValueError, match="stores no presence threshold"):
+        ExportedMap.parse("present").check(model.classes, 5)
+    ExportedMap.parse("present").check(model.classes, 5, 0.2)
     with pytest.raises(ValueError, match="at least the map's own side, 8"):
         graphs.export_graph(model, ExportedMap.parse("mean"), output_size=7)
 
 
 def test_a_map_is_parsed_once_and_says_what_it_needs():
     said = {}
-    for text in ("mean", "topk", "predicted", "class:cat", "all"):
+    for text in ("mean", "topk", "predicted", "class:cat", "all", "present"):
         map_ = ExportedMap.parse(text)
-        said[text] = (str(map_), map_.stored_kind, map_.needs_classifier, map_.label(CLASSES))
+        said[text] = (str(map_), map_.stored_kind, map_.has_classifier, map_.label(CLASSES))
     assert said == {
         "mean": ("mean", "mean", False, None),
         "topk": ("topk", "topk", True, None),
         "predicted": ("predicted", "predicted", True, None),
         "class:cat": ("class:cat", "true", False, 2),
         "all": ("all", "true", False, None),
+        "present": ("present", "predicted", True, None),
     }
     assert ExportedMap.parse("class:a:b") == ExportedMap("class", "a:b")
     assert [range(5)[ExportedMap.parse(t).channels(CLASSES)] for t in ("class:dog", "all")] == [
