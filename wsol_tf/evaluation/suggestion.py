@@ -27,8 +27,8 @@ def suggested_threshold(
 
     Returns:
         The threshold in 0..1 with the largest sum of two shares: of the mask's variance that the
-        activation explains, and of that which the colours explain, each by a linear fit. Where no activation is known, or none is positive and finite, the threshold of least
-        cross-entropy.
+        activation explains, and of that which the colours explain, each by a linear fit. Where no
+        activation is known, or none is positive and finite, the threshold of least cross-entropy.
     """
     if activation is None or not 0 < np.max(activation) < np.inf:
         return score_maps.min_cross_entropy(score_map)
