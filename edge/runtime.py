@@ -144,8 +144,8 @@ class LocalizerRuntime:
         """
         _check_image(image)
         channel = self.check_class(class_name)
-        threshold = self.threshold if threshold is None else threshold
-        _check_numbers(threshold, min_area, max_objects)
+        cut = self.threshold if threshold is None else threshold
+        _check_numbers(cut, min_area, max_objects)
         small = arrays.resize_image(image, *self.input_size)
         outputs = self.run(small)
         if not all(np.isfinite(values).all() for values in outputs.values()):
@@ -155,8 +155,9 @@ class LocalizerRuntime:
             score_map = outputs[MASK][..., channel]
             if self.refine == "guided":
                 score_map = arrays.refine(score_map, small)
+            height, width = image.shape[:2]
             parts = arrays.localize(
-                score_map, *image.shape[:2], threshold, min_area=min_area, max_objects=max_objects
+                score_map, height, width, cut, min_area=min_area, max_objects=max_objects
             )
             return Found(*parts, class_name, probability)
 

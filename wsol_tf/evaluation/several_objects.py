@@ -60,7 +60,7 @@ class SeveralObjects:
         found = [one[self.own] for one in maps if self._is_found(one[self.own].pair)]
         pairs = [one[self.own].pair for one in present]
         if all(one[self.own].pair.boxes is not None for one in maps):
-            in_picture = sum(len(pair.boxes) for pair in pairs)
+            in_picture = sum(len(pair.boxes) for pair in pairs if pair.boxes is not None)
             for one in present:
                 localized = one[self.scored]
                 self._add_boxes(self.given, localized, localized.mask, in_picture)
