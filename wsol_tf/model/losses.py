@@ -203,6 +203,19 @@ def pseudo_coverage(
     return ops.mean(_float((relative > high) | (relative < low)), axis=(1, 2))
 
 
+def pseudo_foreground(
+    foreground_mask: Tensor,
+    high: float,
+    low: float,
+    absolute: bool = False,
+    refined_mask: Tensor | None = None,
+) -> Tensor:
+    """Share of the pseudo labels that say foreground, `[batch]`; 0 where there is none; no loss."""
+    relative = confidence(_float(foreground_mask), absolute, refined_mask)
+    above = ops.mean(_float(relative > high), axis=(1, 2))
+    return above / ops.maximum(above + ops.mean(_float(relative < low), axis=(1, 2)), EPSILON)
+
+
 def of_class(maps: Tensor, labels: Tensor) -> Tensor:
     """Picks the label's channel: `[batch, h, w, classes]` -> `[batch, h, w]`.
 

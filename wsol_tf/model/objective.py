@@ -97,6 +97,11 @@ OBSERVATIONS = (
         losses.pseudo_coverage,
         "mask pseudo_high pseudo_low absolute_thresholds refined_mask",
     ),
+    Term(
+        "pseudo_foreground",
+        losses.pseudo_foreground,
+        "mask pseudo_high pseudo_low absolute_thresholds refined_mask",
+    ),
 )
 OBSERVED = tuple(term.name for term in OBSERVATIONS)
 
