@@ -41,7 +41,6 @@ PROVOCATIONS = {
     "default": {},
     # the mask covers a part, or nothing
     "ac_weight=5": {"ac_weight": 5.0},
-    "ac_weight=8": {"ac_weight": 8.0},
     "ac_weight=15": {"ac_weight": 15.0},
     "recipe=bas": {"recipe": "bas"},
     "ae_weight=0, ae_fg_weight=0": {"ae_weight": 0.0, "ae_fg_weight": 0.0},

@@ -187,6 +187,19 @@ def test_background_activation_suppression_by_hand():
     np.testing.assert_allclose(to_background, [0.5, 0, 0, 0, 0.5, 0], rtol=1e-6)
 
 
+def test_pseudo_foreground_by_hand():
+    # Of the maximum 0.8: 1, 3/4 and 1/8 at one position each, 1/2 at the others.
+    mask = np.full((1, 4, 4), 0.4, np.float32)
+    mask[0, 0, :3] = 0.8, 0.6, 0.1
+    share = losses.pseudo_foreground
+    assert value(share(mask, 0.7, 0.2)) == pytest.approx([2 / 3])
+    assert value(share(mask, 0.7, 0.1)) == pytest.approx([1])
+    assert value(share(mask, 0.7, 0.2, True)) == pytest.approx([1 / 2])  # 0.8 against 0.1
+    assert value(share(mask, 1.0, 0.0)) == pytest.approx([0])  # no label at all
+    refined = 1 - mask  # 0.9 against 0.2
+    assert value(share(mask, 0.7, 0.25, False, refined)) == pytest.approx([1 / 2])
+
+
 def test_area_constraint_by_hand():
     mask = block_mask([[1, 0.5], [0, 0.5]])
     assert value(losses.area_constraint(mask)) == pytest.approx([2 / 16] * 2)

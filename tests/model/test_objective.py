@@ -18,7 +18,7 @@ from wsol_tf.model.schedule import RateDrops, Span
 def test_the_table_has_every_term_that_has_a_weight():
     assert losses.TERMS == ("cls", "cls_fg", "ae", "ae_fg", "pseudo", "bas", "ac", "background")
     assert tuple(term.name for term in LOSS_TERMS) == losses.TERMS
-    assert OBSERVED == ("ae_left", "ae_fg_left", "pseudo_coverage")
+    assert OBSERVED == ("ae_left", "ae_fg_left", "pseudo_coverage", "pseudo_foreground")
 
 
 def test_weights_and_settings_are_the_defaults_of_config():
@@ -121,6 +121,8 @@ def test_pseudo_labels_come_from_the_mask_or_from_what_the_picture_makes_of_it()
     expected = (weight * np.abs(mask - target)).sum((1, 2)) / weight.sum((1, 2))
     np.testing.assert_allclose(values["pseudo"], expected, rtol=1e-5)
     np.testing.assert_allclose(observed["pseudo_coverage"], weight.mean((1, 2)), rtol=1e-6)
+    foreground = target.sum((1, 2)) / weight.sum((1, 2))
+    np.testing.assert_allclose(observed["pseudo_foreground"], foreground, rtol=1e-6)
     plain, _, _ = Objective(settings=thresholds).terms(model, images, labels, training=False)
     expected = losses.pseudo_label(mask, 0.5, 0.3)
     np.testing.assert_allclose(plain["pseudo"], expected, rtol=1e-5)
