@@ -301,6 +301,12 @@ class Config:
         "Statistics that batch normalization uses in the erased pass of bas.",
         choices=("batch", "moving"),
     )
+    activation_form: str = _setting(
+        "mean_of_relu",
+        "How bas sums the class's score map up: the mean of its positive part, or the positive "
+        "part of its mean, which is the logit. They are the same with final_relu.",
+        choices=("mean_of_relu", "relu_of_mean"),
+    )
 
     # Optimizer
     epochs: int = _setting(30, "Passes over the training pictures.", within="[1, 1000000]")

@@ -147,10 +147,32 @@ def test_pseudo_label_divides_by_no_less_than_one():
     np.testing.assert_allclose(got, [0.05], rtol=1e-5)
 
 
-def test_class_activation_by_hand():
-    score_map = np.array([[[[4, -1], [-2, -3]], [[0, -1], [2, -1]]]], np.float32)
-    assert value(losses.class_activation(score_map, np.array([0]))) == pytest.approx([1.5])
-    assert value(losses.class_activation(score_map, np.array([1]))) == pytest.approx([0])
+MIXED = np.array([[[[4, -1], [-2, -3]], [[0, -1], [2, -1]]]], np.float32)
+
+
+@pytest.mark.parametrize(
+    "form, of_class_0", [("mean_of_relu", (4 + 0 + 0 + 2) / 4), ("relu_of_mean", (4 - 2 + 2) / 4)]
+)
+def test_class_activation_by_hand(form, of_class_0):
+    got = value(losses.class_activation(MIXED, np.array([0]), form))
+    assert got == pytest.approx([of_class_0])
+    assert value(losses.class_activation(MIXED, np.array([1]), form)) == pytest.approx([0])
+    # Where no score is negative, as behind a final ReLU, the forms are one.
+    behind_relu = np.maximum(MIXED, 0)
+    assert value(losses.class_activation(behind_relu, np.array([0]), form)) == pytest.approx([1.5])
+
+
+@pytest.mark.parametrize(
+    "form, to_class_0",
+    [("mean_of_relu", [[0.25, 0], [0, 0.25]]), ("relu_of_mean", [[0.25, 0.25], [0.25, 0.25]])],
+)
+def test_a_class_is_suppressed_where_it_lights_up_or_everywhere(form, to_class_0):
+    """Of S_bg, which has a gradient: negative positions, and those at 0, have one or none."""
+    (to_scores,) = gradient(lambda x: losses.class_activation(x, np.array([0]), form), MIXED)
+    np.testing.assert_allclose(to_scores[0, ..., 0], to_class_0)
+    np.testing.assert_array_equal(to_scores[0, ..., 1], 0)
+    (to_scores,) = gradient(lambda x: losses.class_activation(x, np.array([1]), form), MIXED)
+    np.testing.assert_array_equal(to_scores, 0)  # the sum of class 1 is negative
 
 
 def test_background_activation_suppression_by_hand():
@@ -163,6 +185,19 @@ def test_background_activation_suppression_by_hand():
     )
     assert to_activation is None
     np.testing.assert_allclose(to_background, [0.5, 0, 0, 0, 0.5, 0], rtol=1e-6)
+
+
+def test_pseudo_foreground_by_hand():
+    # Of the maximum 0.8: 1, 3/4 and 1/8 at one position each, 1/2 at the others.
+    mask = np.full((1, 4, 4), 0.4, np.float32)
+    mask[0, 0, :3] = 0.8, 0.6, 0.1
+    share = losses.pseudo_foreground
+    assert value(share(mask, 0.7, 0.2)) == pytest.approx([2 / 3])
+    assert value(share(mask, 0.7, 0.1)) == pytest.approx([1])
+    assert value(share(mask, 0.7, 0.2, True)) == pytest.approx([1 / 2])  # 0.8 against 0.1
+    assert value(share(mask, 1.0, 0.0)) == pytest.approx([0])  # no label at all
+    refined = 1 - mask  # 0.9 against 0.2
+    assert value(share(mask, 0.7, 0.25, False, refined)) == pytest.approx([1 / 2])
 
 
 def test_area_constraint_by_hand():

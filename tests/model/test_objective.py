@@ -18,7 +18,7 @@ from wsol_tf.model.schedule import RateDrops, Span
 def test_the_table_has_every_term_that_has_a_weight():
     assert losses.TERMS == ("cls", "cls_fg", "ae", "ae_fg", "pseudo", "bas", "ac", "background")
     assert tuple(term.name for term in LOSS_TERMS) == losses.TERMS
-    assert OBSERVED == ("ae_left", "ae_fg_left", "pseudo_coverage")
+    assert OBSERVED == ("ae_left", "ae_fg_left", "pseudo_coverage", "pseudo_foreground")
 
 
 def test_weights_and_settings_are_the_defaults_of_config():
@@ -30,7 +30,7 @@ def test_weights_and_settings_are_the_defaults_of_config():
     assert set(LOSS_SETTINGS) == {
         "ae_threshold", "ae_fg_threshold", "pseudo_high", "pseudo_low", "absolute_thresholds",
         "localization_start", "erasing_start", "pseudo_start", "warmup", "erased_statistics",
-        "pseudo_target",
+        "pseudo_target", "activation_form",
     }  # fmt: skip
 
 
@@ -75,6 +75,7 @@ def test_a_new_loss_is_a_row_and_a_function(monkeypatch):
         ({}, {"warmup": 2}, r"`warmup` must lie in \[0, 1\]. Received: 2."),
         ({}, {"pseudo_low": 0.9}, "`pseudo_low` must be smaller than `pseudo_high`"),
         ({}, {"erased_statistics": "none"}, "Unknown `erased_statistics` 'none'. Legal: batch, mo"),
+        ({}, {"activation_form": "sum"}, "Unknown `activation_form` 'sum'. Legal: mean_of_relu, r"),
     ],
 )
 def test_what_cant_work_is_refused(weights, settings, message):
@@ -122,6 +123,8 @@ def test_pseudo_labels_come_from_the_mask_or_from_what_the_picture_makes_of_it()
     np.testing.assert_allclose(observed["pseudo_coverage"], weight.mean((1, 2)), rtol=1e-6)
     own = Objective(settings={"pseudo_target": "mask", **thresholds})
     plain, _, _ = own.terms(model, images, labels, training=False)
+    foreground = target.sum((1, 2)) / weight.sum((1, 2))
+    np.testing.assert_allclose(observed["pseudo_foreground"], foreground, rtol=1e-6)
     expected = losses.pseudo_label(mask, 0.5, 0.3)
     np.testing.assert_allclose(plain["pseudo"], expected, rtol=1e-5)
     assert np.abs(np.subtract(plain["pseudo"], values["pseudo"])).max() > 1e-3
@@ -209,3 +212,28 @@ def test_steps_on_pictures_without_any_object_empty_every_map(channels):
         model.train_on_batch(images, np.full(8, 2))
     after = model.localizer(model.feature_extractor(images)).numpy().mean((0, 1, 2))
     assert (after < before).all()
+
+
+def test_the_form_of_the_activation_is_a_switch_for_both_passes():
+    model = toy()
+    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype(np.uint8)
+    labels = np.arange(16) % 3
+    features = model.feature_extractor(images, training=False)
+    mask = losses.of_class(model.localizer(features), labels)
+    passes = [features, features * (1 - mask[..., None])]
+    own = [np.asarray(losses.of_class(model.classifier(x), labels)) for x in passes]
+    expected = {
+        "mean_of_relu": [np.maximum(scores, 0).mean((1, 2)) for scores in own],
+        "relu_of_mean": [np.maximum(scores.mean((1, 2)), 0) for scores in own],
+    }
+    got = {}
+    for form, (activation, background) in expected.items():
+        values, _, _ = Objective(settings={"activation_form": form}).terms(
+            model, images, labels, training=False
+        )
+        got[form] = np.asarray(values["bas"])
+        ratio = background / (activation + 1e-8)
+        expected_bas = np.where(background < activation, ratio, 0)
+        np.testing.assert_allclose(got[form], expected_bas, rtol=1e-4, atol=1e-6)
+        assert (got[form] > 0).any()
+    assert np.abs(got["mean_of_relu"] - got["relu_of_mean"]).max() > 0.01

@@ -12,7 +12,7 @@ from wsol_tf.model import losses
 from wsol_tf.model.optimizer import GroupSGD
 from wsol_tf.training import callbacks, loop
 from wsol_tf.training.ledger import Ledger, format_duration
-from wsol_tf.training.watch import StopAtNaN, Watch
+from wsol_tf.training.watch import StopAtNaN
 
 LOGS = {"loss": 3.0, "top1_cls": 0.5} | {name: 2.0 for name in losses.TERMS}
 
@@ -123,69 +123,6 @@ def test_long_epochs_have_lines_in_between(tmp_path):
 )
 def test_durations_as_people_say_them(seconds, text):
     assert format_duration(seconds) == text
-
-
-# --- warnings ------------------------------------------------------------------------------------
-
-
-def watch(logs, steps=6, first=1):
-    """Says what the watch says after so many steps of the same figures."""
-    state, said = loop.State(), []
-    callback = Watch(state, said.append, steps=3, chance=0.25)
-    callback.set_model(fake_model())
-    for step in range(first, first + steps):
-        state.step = step
-        callback.on_train_batch_end(step, logs)
-    return said
-
-
-GOOD = ROW | {"ac": 0.3}
-
-
-@pytest.mark.parametrize(
-    "bad, words",
-    [
-        ({"ac": 0.01}, ["less than 2 %", "collapsing to nothing", "`ac_weight`"]),
-        ({"ac": 0.0, "weighted_ac": 0.0}, ["less than 2 %"]),
-        ({"ac": 0.99}, ["more than 98 %", "collapsing to everything", "Raise `ac_weight`"]),
-        ({"ae_left": 0.0}, ["ae erases all of the score map", "`ae_threshold`"]),
-        ({"ae_fg_left": 0.001}, ["ae_fg erases all of the mask", "`ae_fg_threshold`"]),
-        ({"pseudo_coverage": 0.005, "weighted_pseudo": 0.0}, ["less than 1 %", "`pseudo_high`"]),
-    ],
-)
-def test_a_known_failure_is_said_once_with_the_setting(bad, words):
-    said = watch(GOOD | bad)
-    assert len(said) == 1 and said[0].startswith("Warning, step 4: ")
-    assert all(word in said[0] for word in words)
-    assert watch(GOOD | bad, steps=3) == []  # not long enough
-
-
-def test_a_good_run_and_terms_that_are_off_give_no_warning():
-    assert watch(GOOD) == []
-    off = {f"weighted_{name}": 0.0 for name in losses.TERMS}
-    assert watch(GOOD | off | {"ac": 0.0, "ae_left": 0.0, "ae_fg_left": 0.0}) == []
-
-
-def test_a_failure_that_comes_and_goes_is_none():
-    state, said = loop.State(), []
-    callback = Watch(state, said.append, steps=3, chance=0.25)
-    callback.set_model(fake_model())
-    for step in range(20):
-        state.step = step
-        callback.on_train_batch_end(step, GOOD | {"ac": 0.01 if step % 3 else 0.3})
-    assert said == []
-
-
-@pytest.mark.parametrize("right, epochs, warned", [(0.26, 3, 1), (0.26, 2, 0), (0.3, 9, 0)])
-def test_a_classifier_at_chance_is_said(right, epochs, warned):
-    state, said = loop.State(), []
-    callback = Watch(state, said.append, steps=3, chance=0.25)
-    callback.set_model(fake_model())
-    for epoch in range(epochs):
-        state.history.append({"top1_cls": right})
-        callback.on_epoch_end(epoch)
-    assert len(said) == warned
-    assert not said or "the most frequent class is in 25.0%" in said[0]
 
 
 # --- the model on disk ---------------------------------------------------------------------------

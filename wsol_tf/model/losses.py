@@ -118,9 +118,20 @@ def pseudo_label(
     return distance / ops.maximum(ops.sum(weight, axis=(1, 2)), 1.0)
 
 
-def class_activation(score_map: Tensor, labels: Tensor) -> Tensor:
-    """S of equation 6: average of the positive part of the label's score map, `[batch]`."""
-    return ops.mean(ops.relu(of_class(_float(score_map), labels)), axis=(1, 2))
+def class_activation(score_map: Tensor, labels: Tensor, form: str = "mean_of_relu") -> Tensor:
+    """S of equation 6: how strongly the label's score map lights up, `[batch]`, at least 0.
+
+    Args:
+        score_map: F_c.
+        labels: class ids.
+        form: "mean_of_relu", the average of its positive part: what the picture shows elsewhere
+            takes nothing away; or "relu_of_mean", the positive part of its average, which is the
+            logit (BAS's extension). They are equal where no score is negative.
+    """
+    own = of_class(_float(score_map), labels)
+    if form == "relu_of_mean":
+        return ops.relu(ops.mean(own, axis=(1, 2)))
+    return ops.mean(ops.relu(own), axis=(1, 2))
 
 
 def background_activation_suppression(activation: Tensor, background_activation: Tensor) -> Tensor:
@@ -190,6 +201,19 @@ def pseudo_coverage(
     """Share of the positions that have a pseudo label, `[batch]`; no loss."""
     relative = confidence(_float(foreground_mask), absolute, refined_mask)
     return ops.mean(_float((relative > high) | (relative < low)), axis=(1, 2))
+
+
+def pseudo_foreground(
+    foreground_mask: Tensor,
+    high: float,
+    low: float,
+    absolute: bool = False,
+    refined_mask: Tensor | None = None,
+) -> Tensor:
+    """Share of the pseudo labels that say foreground, `[batch]`; 0 where there is none; no loss."""
+    relative = confidence(_float(foreground_mask), absolute, refined_mask)
+    above = ops.mean(_float(relative > high), axis=(1, 2))
+    return above / ops.maximum(above + ops.mean(_float(relative < low), axis=(1, 2)), EPSILON)
 
 
 def of_class(maps: Tensor, labels: Tensor) -> Tensor:

@@ -97,11 +97,16 @@ OBSERVATIONS = (
         losses.pseudo_coverage,
         "mask pseudo_high pseudo_low absolute_thresholds refined_mask",
     ),
+    Term(
+        "pseudo_foreground",
+        losses.pseudo_foreground,
+        "mask pseudo_high pseudo_low absolute_thresholds refined_mask",
+    ),
 )
 OBSERVED = tuple(term.name for term in OBSERVATIONS)
 
 _DEFAULTS_OF_CONFIG = {name: field.default for name, field in Config.__dataclass_fields__.items()}
-_SETTINGS_READ = {"erased_statistics", "pseudo_target"}.union(
+_SETTINGS_READ = {"erased_statistics", "activation_form", "pseudo_target"}.union(
     *({*term.arguments.split(), term.start, term.ramp} for term in LOSS_TERMS)
 )
 LOSS_SETTINGS = {
@@ -194,13 +199,13 @@ class Objective:
         """Values of the terms that need the erased pass, which is left out where they are off."""
         erasing = [term for term in LOSS_TERMS if term.needs_erased]
         batch_statistics = training and self.settings["erased_statistics"] == "batch"
-        labels = offered["labels"]
+        labels, form = offered["labels"], self.settings["activation_form"]
 
         def pass_and_compute():
             erased = _classify_erased(model.classifier, features, offered["mask"], batch_statistics)
             with_erased = offered | {
-                "activation": losses.class_activation(offered["score_map"], labels),
-                "background_activation": losses.class_activation(erased, labels),
+                "activation": losses.class_activation(offered["score_map"], labels, form),
+                "background_activation": losses.class_activation(erased, labels, form),
             }
             return [term.of(with_erased) for term in erasing]
 

@@ -195,6 +195,7 @@ DEFINITIONS = {
     "threshold_quartiles": "How far the thresholds spread that single pictures suggest by their "
     "maps: the first quartile, the median and the third.",
     "skipped_in_training": "Training pictures that could not be read, with the reason.",
+    "warnings": "What the training warned of: the step, what it saw and the setting to change.",
     "minutes": "How long the training took, in minutes.",
 }
 

@@ -37,6 +37,7 @@ def callbacks_of(run: "Run") -> list[keras.callbacks.Callback]:
         Watch(
             state,
             log,
+            config=config,
             steps=max(20, total_steps // 50),
             chance=counts.max() / counts.sum(),
         ),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from wsol_tf import programs
 from wsol_tf.report import run_page
 from wsol_tf.report.page import Tiles
 from wsol_tf.training import callbacks
@@ -32,7 +31,7 @@ def write_pages(run: "Run", figures: Mapping[str, Any], tiles: Tiles) -> None:
         figures=figures,
         classes=run.model.classes,
         history=run.state.history,
-        warnings=[programs.shown(text) for text in run.state.warnings],
+        warnings=figures["warnings"],
         place=run.splits.place,
         weights=run.weights,
         parameters=run.model.count_params(),

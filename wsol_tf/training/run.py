@@ -403,6 +403,7 @@ class Run:
             "num_training_images": len(self.kept),
             "num_held_out_images": len(self.held),
             "skipped_in_training": dict(self.source.report.skipped),
+            "warnings": [programs.shown(text) for text in state.warnings],
             **thresholds.compare_rules(chosen, self.config.map, figures),
             "minutes": round((state.seconds + time.monotonic() - started) / 60, 2),
         }

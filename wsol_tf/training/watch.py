@@ -1,10 +1,12 @@
 """Notices what goes wrong in a run, and names the setting to change."""
 
+import functools
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
+from wsol_tf.config import Config
 from wsol_tf.model import losses
 from wsol_tf.training.loop import State
 
@@ -12,9 +14,12 @@ from wsol_tf.training.loop import State
 class Watch(keras.callbacks.Callback):
     """Warns once of each way in which runs are known to fail, and names the setting to change.
 
+    docs/studies/failure_signatures.md provokes each of them.
+
     Args:
         state: the State of the run.
         log: function that takes lines of text.
+        config: settings of the run: of those to change, the ones far from their default come first.
         steps: how many steps in a row a failure must last.
         chance: accuracy of always naming the most frequent class.
         patience: epochs after which the classifier should be better than that.
@@ -25,12 +30,13 @@ class Watch(keras.callbacks.Callback):
         state: State,
         log: Callable[[str], None],
         *,
+        config: Config,
         steps: int,
         chance: float,
         patience: int = 3,
     ):
         super().__init__()
-        self.state, self.log = state, log
+        self.state, self.log, self.config = state, log, config
         self.steps, self.chance, self.patience = steps, chance, patience
         # failure -> the first step of the row of steps that it has lasted
         self.since: dict[str, int] = {}
@@ -47,48 +53,95 @@ class Watch(keras.callbacks.Callback):
                 self._warn(failure, f"for {self.state.step - first} steps {text}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Warns where the classifier has not learned anything by now."""
+        """Warns where the classifier has not learned anything by now, or little in the end."""
         right = self.state.history[-1]["top1_cls"]
-        if epoch + 1 >= self.patience and right <= 1.05 * self.chance:
+        seen = (
+            f"the classifier is right in {right:.1%} of the training pictures, and always naming "
+            f"the most frequent class is in {self.chance:.1%}"
+        )
+        if self._at_chance(self.state.history[-1]):
+            if epoch + 1 >= self.patience:
+                self._warn("chance", f"after {epoch + 1} epochs {seen}. {self._against_chance()}")
+        elif (
+            right < (1 + self.chance) / 2
+            and epoch + 1 == self.config.epochs
+            and "chance" not in self.warned
+        ):
             self._warn(
-                "chance",
-                f"after {epoch + 1} epochs the classifier is right in {right:.1%} of the pictures, "
-                f"and always naming the most frequent class is in {self.chance:.1%}. Raise "
-                "`learning_rate` if cls is falling; lower it, or set `final_relu=false`, if cls "
-                "stands still. Pretrained `extractor_weights` help most.",
+                "poor",
+                f"after the last epoch {seen}: the mask is learned from a poor classifier. "
+                + advice(self.config, "+epochs", "+learning_rate", "+head_width", *OUTWEIGHING),
             )
 
     def _failures(self, logs):
         """Name -> (whether it is seen in these figures, what to say)."""
         on = {name: logs[f"weighted_{name}"] != 0 for name in losses.TERMS}
         area, localizes = logs["ac"], on["ac"] or on["cls_fg"]
+        spreads = logs["pseudo_foreground"] > 0.95 and area > 0.6
+        spreads = spreads and _weight(logs, "pseudo") > _weight(logs, "ac")
+        empty, full = localizes and area < 0.02, localizes and area > 0.9
+        say = functools.partial(advice, self.config)
         return {
             "empty": (
-                localizes and area < 0.02,
+                empty,
                 f"the mask covers less than 2 % of the picture ({area:.2%}): it is collapsing to "
-                "nothing. Lower `ac_weight` or `localizer_multiplier`, or raise `bas_weight`.",
+                "nothing. " + self._against_collapse("-ac_weight", *EARLY_OR_FAST, "+bas_weight"),
             ),
             "full": (
-                localizes and area > 0.98,
-                f"the mask covers more than 98 % of the picture ({area:.2%}): it is collapsing to "
-                "everything. Raise `ac_weight`, or lower `localizer_multiplier`.",
+                full and not spreads,
+                f"the mask covers more than 90 % of the picture ({area:.2%}): it is collapsing to "
+                "everything. "
+                + self._against_collapse(
+                    "+ac_weight", "-cls_fg_weight", "-ae_fg_weight", *EARLY_OR_FAST
+                ),
+            ),
+            "spreading": (
+                spreads,
+                f"pseudo weighs more than ac, and {logs['pseudo_foreground']:.0%} of its labels "
+                f"say foreground: it spreads the mask ({area:.0%} of the picture) over everything. "
+                + say("-pseudo_weight", "+ac_weight", "+pseudo_start", "+pseudo_high"),
             ),
             "ae": (
                 on["ae"] and logs["ae_left"] < 0.01,
-                "ae erases all of the score map. Raise `ae_threshold`.",
+                "ae erases all of the score map: nothing is left to classify. "
+                + say("+ae_threshold"),
             ),
-            "ae_fg": (
-                on["ae_fg"] and logs["ae_fg_left"] < 0.01,
-                "ae_fg erases all of the mask: it is flat. Raise `ae_fg_threshold`, or set "
-                "`absolute_thresholds=false`.",
+            "ae_fg": (  # nothing could be left of a collapsed mask, whose cause lies elsewhere
+                on["ae_fg"] and logs["ae_fg_left"] < 0.01 and not (empty or full),
+                "ae_fg erases all of the mask: nothing is left to classify. "
+                + say("+ae_fg_threshold"),
             ),
             "pseudo": (
                 logs["pseudo_coverage"] < 0.01 and self._in_use("pseudo"),
                 f"pseudo labels cover less than 1 % of the positions "
-                f"({logs['pseudo_coverage']:.2%}): the term teaches nothing. Lower `pseudo_high` "
-                "or raise `pseudo_low`.",
+                f"({logs['pseudo_coverage']:.2%}): the term teaches nothing. "
+                + say("-pseudo_high", "+pseudo_low"),
             ),
         }
+
+    def _against_collapse(self, *changes):
+        """What to change where the mask collapses; the classifier first, if it knows nothing."""
+        history = self.state.history
+        if history and self._at_chance(history[-1]):
+            return f"It is learned from a classifier at chance. {self._against_chance()}"
+        return advice(self.config, *changes)
+
+    def _at_chance(self, row):
+        return row["top1_cls"] <= 1.05 * self.chance
+
+    def _against_chance(self):
+        """What to change where the classifier is no better than a constant."""
+        config, value = self.config, self.state.history[-1]["cls"]
+        constant = np.log(len(self.model.classes))  # cls where all classes are taken for alike
+        if value > 1.05 * constant:
+            text = f"cls is {value:.2f}, worse than that of no knowledge ({constant:.2f}). "
+            text += advice(config, "-learning_rate", *OUTWEIGHING)
+        elif config.final_relu and value > 0.99 * constant:
+            text = "Behind the final ReLU all scores may be 0: set `final_relu=false`."
+        else:
+            text = advice(config, "+learning_rate", "+epochs", *OUTWEIGHING)
+        none = config.extractor_weights == "none"
+        return "Pretrained `extractor_weights` help most. " * none + text
 
     def _in_use(self, term):
         """Whether a term has a weight now; its value may be 0 because nothing is labelled."""
@@ -99,6 +152,44 @@ class Watch(keras.callbacks.Callback):
             self.warned.add(failure)
             self.state.warnings.append(f"step {self.state.step}: {text}")
             self.log(f"Warning, {self.state.warnings[-1]}")
+
+
+EARLY_OR_FAST = ("+localization_start", "-localizer_multiplier")  # a mask before there is a class
+OUTWEIGHING = ("-ae_weight", "-cls_fg_weight")  # terms that train the classifier beside cls
+
+
+def _weight(logs, term):
+    """What a term weighs in these figures; 0 where its value is."""
+    return logs[f"weighted_{term}"] / logs[term] if logs[term] else 0.0
+
+
+def advice(config: Config, *changes: str) -> str:
+    """Says which settings to change; those that are far from their default on that side first.
+
+    Args:
+        config: settings of the run.
+        *changes: names of settings that are numbers, each after "+" (raise it) or "-" (lower it).
+
+    Returns:
+        One sentence: "Lower `a` (here 15, by default 1.5); otherwise raise `b` or lower `c`."
+    """
+    far, near = [], []
+    for change in changes:
+        verb, name = "raise" if change[0] == "+" else "lower", change[1:]
+        value, default = getattr(config, name), Config.__dataclass_fields__[name].default
+        low, high = (value, default) if verb == "raise" else (default, value)
+        if high > 0 and low <= high / 2:
+            automatic = ": automatic" * (name == "localizer_multiplier")
+            far.append(f"{verb} `{name}` (here {value:g}, by default {default:g}{automatic})")
+        elif verb == "raise" or value > 0:  # nothing is lower than 0
+            near.append(f"{verb} `{name}`")
+    text = "; otherwise ".join(_either(phrases) for phrases in (far, near) if phrases)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _either(phrases):
+    """Joins phrases: "a", "a or b", "a, b or c"."""
+    return " or ".join([", ".join(phrases[:-1]), phrases[-1]] if phrases[1:] else phrases)
 
 
 class StopAtNaN(keras.callbacks.Callback):
