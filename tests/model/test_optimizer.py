@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from wsol_tf.model import heads
 from wsol_tf.model.optimizer import GroupSGD, group_sgd
@@ -90,6 +91,46 @@ def test_a_schedule_is_multiplied_too(rng):
         start, gradients, list(FACTORS.values()), [0.1, 0.1, 0.01, 0.01], 0.01, 0.9, True
     )
     np.testing.assert_allclose([v.numpy() for v in weights], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("resumed_at", [1, 2, 3])
+def test_a_step_after_a_drop_is_the_same_where_training_was_resumed(rng, resumed_at):
+    """The drop's own step, the one before and the one after: traced anew, as in a new process."""
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.01])
+    gradients = rng.normal(size=(4, len(FACTORS), 3, 2)).astype("float32")
+
+    def fresh():
+        made = variables(np.random.default_rng(0))
+        optimizer = GroupSGD(schedule, multipliers=GROUPS, l2=0.01, momentum=0.9, nesterov=True)
+        optimizer.build(made)
+        return optimizer, made, tf.function(lambda *grads: optimizer.apply(grads, made))
+
+    first, through, apply = fresh()
+    second, resumed, apply_resumed = fresh()
+    for i, gradient in enumerate(gradients):
+        if i == resumed_at:
+            for old, new in zip(
+                [*first.variables, *through], [*second.variables, *resumed], strict=True
+            ):
+                new.assign(old)
+        apply(*gradient)
+        if i >= resumed_at:
+            apply_resumed(*gradient)
+    for a, b in zip(through, resumed, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_the_velocity_is_keras_own_as_in_files_of_before(rng):
+    """It holds the rate: minus rate times gradient after a step, divided by 10 with the rate."""
+    weight = keras.Variable(np.zeros(2, "float32"), name="bias")
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.5, 0.05])
+    optimizer = GroupSGD(schedule, multipliers={"bias": 2.0}, momentum=0.5)
+    gradient = np.array([1.0, -2.0], "float32")
+    expected = 0.0
+    for rate, change in ((0.5, 1), (0.5, 1), (0.05, 0.1), (0.05, 1)):
+        optimizer.apply([gradient], [weight])
+        expected = 0.5 * change * expected - rate * 2 * gradient
+        np.testing.assert_allclose(optimizer.momentums[0].numpy(), expected, rtol=1e-6)
 
 
 def test_l2_pulls_every_weight_without_a_gradient(rng):

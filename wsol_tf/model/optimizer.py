@@ -52,20 +52,52 @@ class GroupSGD(keras.optimizers.SGD):
         self._factors = [self.multiplier(variable.path) for variable in variables]
         super().build(variables)
 
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        if self.momentum and isinstance(self._learning_rate, Schedule):
+            # Where all replicas meet, as Keras's own updates: one condition for all velocities.
+            tf.__internal__.distribute.interim.maybe_merge_call(
+                self._rescale_velocities, self._distribution_strategy
+            )
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def _rescale_velocities(self, strategy):
+        """Changes the velocities with the rate, at the steps where that changes.
+
+        Keras's velocity holds the rate: after a drop it would coast on at the old one, with
+        gradients too small to steer it. BAS's (PyTorch's) does not hold it.
+        """
+        before = self._learning_rate(ops.maximum(self.iterations - 1, 0))
+        now = self._learning_rate(self.iterations)
+
+        def rescale():
+            for velocity in self.momentums:
+                change = ops.cast(now / before, velocity.dtype)
+                strategy.extended.update(
+                    velocity.value, lambda v, by: v.assign(v * by), args=(change,), group=False
+                )
+
+        ops.cond(ops.logical_and(before > 0, ops.not_equal(now, before)), rescale, lambda: None)
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Changes one variable by its gradient, as Keras asks for each variable of a step."""
         if self.l2:
             gradient = gradient + self.l2 * ops.cast(variable, gradient.dtype)
         # On TensorFlow the variable is a bare tf.Variable here: only its index is known.
         index = self._get_variable_index(variable)
-        if self.momentum and isinstance(self._learning_rate, Schedule):
-            # Keras's velocity holds the rate: after a drop it would coast on at the old one, with
-            # gradients too small to steer it. BAS's (PyTorch's) does not hold it.
-            before = self._learning_rate(ops.maximum(self.iterations - 1, 0))
-            change = ops.where(before > 0, learning_rate / before, 1.0)
-            velocity = self.momentums[index]
-            self.assign(velocity, velocity * ops.cast(change, velocity.dtype))
-        super().update_step(gradient, variable, learning_rate * self._factors[index])
+        rate = learning_rate * self._factors[index]
+        if not self.momentum:
+            super().update_step(gradient, variable, rate)
+            return
+        velocity = self.momentums[index].value
+        # Keras's own step passes over the weights six times.
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=velocity.handle,
+            lr=ops.cast(rate, variable.dtype),
+            grad=ops.cast(gradient, variable.dtype),
+            momentum=ops.cast(self.momentum, variable.dtype),
+            use_nesterov=self.nesterov,
+        )
 
     def _clip_gradients(self, grads):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
