@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from wsol_tf.model.graph import Cut, Graph, Step
+from wsol_tf.model.normalization import BatchNormalization
 from wsol_tf.model.pooling import DilatedPooling
 from wsol_tf.model.resolution import Change, Resolution, changes
 
@@ -72,7 +73,9 @@ def _copy_of(step, change, bn_momentum):
         if isinstance(operation, keras.layers.BatchNormalization) and bn_momentum is not None:
             # Statistics of the global batch: replicas then train as one device does.
             config.update(momentum=bn_momentum, synchronized=True)
-        copy = operation.__class__.from_config(config)
+        kind = type(operation)
+        kind = BatchNormalization if kind is keras.layers.BatchNormalization else kind
+        copy = kind.from_config(config)
         if type(operation).__module__.partition(".")[0] != "keras":  # it can be read from a file
             keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(copy))
     except Exception as error:  # whatever a class of the user's does
