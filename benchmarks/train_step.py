@@ -8,12 +8,15 @@ compares the same step in bfloat16 and float16, compiled by XLA, several at once
 moving average and with clipping instead.
 
 Random pictures, random weights. The steps are built up part by part and run in turn, so that what
-else the machine does meets all of them alike; medians are printed. Every setting of a run is a
-flag (--localizer, --recipe, --dilation, ...). Peak memory is that of a process that only takes
-this kind of step.
+else the machine does meets all of them alike; medians are printed, and how busy others kept the
+machine: beside them the ratio is another. The full step is the one that training runs: before the
+losses set in, when the erased pass is left out, and with all of them; a run has both. Every setting
+of a run is a flag (--localizer, --recipe, --dilation, ...). Peak memory is that of a process that
+only takes this kind of step.
 """
 
 import dataclasses
+import functools
 import gc
 import json
 import os
@@ -26,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import keras
+import machine
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
@@ -36,8 +40,8 @@ from wsol_tf.model import losses
 from wsol_tf.model.build import build_model
 from wsol_tf.training import loop
 
-TARGET = {"wall": 1.56, "CPU": 1.47}
-CLASSIFICATION, FULL = "classification", "full"
+STEPS = 1000  # of the run that the steps are taken from
+CLASSIFICATION, BEFORE, FULL = "classification", "before", "full"
 PARTS = {  # step -> what it adds to the one before
     "extractor": "forward pass of the feature extractor",
     "forward": "forward pass of the classifier, cls",
@@ -45,7 +49,7 @@ PARTS = {  # step -> what it adds to the one before
     CLASSIFICATION: "optimizer: the classification-only step",
     "localizer": "localizer, cls_fg and ac",
     "erasing": "ae, ae_fg and pseudo",
-    FULL: "bas (erased pass): the step of seven losses",
+    FULL: "bas (erased pass): training with all losses",
 }
 VARIANTS = {  # what is changed of the plain step
     "plain, float32": {},
@@ -60,18 +64,32 @@ VARIANTS = {  # what is changed of the plain step
 
 
 def make_model(config, num_classes, eager):
-    """Builds and compiles the model of a run, all terms on from the first step."""
+    """Builds and compiles the model of a run of STEPS steps."""
     keras.utils.set_random_seed(config.seed)
-    model = build_model(config, [f"class {i}" for i in range(num_classes)], steps_per_epoch=1)
+    classes = [f"class {i}" for i in range(num_classes)]
+    model = build_model(config, classes, steps_per_epoch=STEPS / config.epochs)
     model.optimizer.build(model.trainable_variables)
     model.run_eagerly = eager
     return model
 
 
+def make_training_steps(model, batch):
+    """The step that training runs, on this batch: BEFORE its losses set in, and the FULL one."""
+    steps = loop.make_steps(model, tf.distribute.get_strategy())
+    iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
+
+    def taken_at(iterations):
+        def step():
+            model.optimizer.iterations.assign(iterations)
+            return steps(iterator, 1)
+
+        return step
+
+    return {BEFORE: taken_at(0), FULL: taken_at(STEPS)}
+
+
 def make_step(model, part):
-    """Returns a function of (images, labels) that does the work up to a part of PARTS."""
-    if part == FULL:
-        return lambda images, labels: model.train_step((images, labels))
+    """Returns a function of (images, labels) that does the work up to a part before FULL."""
     settings, weights = model.objective.settings, model.objective.weights
     parts = [model.feature_extractor, model.classifier]
     if part in ("localizer", "erasing"):
@@ -140,16 +158,20 @@ def make_batch(config, num_classes):
     return tf.constant(images), tf.constant(rng.integers(0, num_classes, len(images), np.int32))
 
 
-def compiled(model, part, eager):
-    """The step of a part as `fit` would run it."""
-    step = make_step(model, part)
-    return step if eager else tf.function(step, jit_compile=model.jit_compile)
+def make_steps(model, batch, names, eager):
+    """Name -> function that takes a step on this batch as a run would."""
+    made = make_training_steps(model, batch)
+    for part in set(names) - made.keys():
+        step = make_step(model, part)
+        step = step if eager else tf.function(step, jit_compile=model.jit_compile)
+        made[part] = functools.partial(step, *batch)
+    return {name: made[name] for name in names}
 
 
-def run(step, batch):
+def run(step):
     """Runs a step to its end; returns (wall seconds, CPU seconds of all threads)."""
     wall, cpu = time.perf_counter(), time.process_time()
-    for tensor in tf.nest.flatten(step(*batch)):
+    for tensor in tf.nest.flatten(step()):
         if tensor is not None:
             np.asarray(tensor).ravel()[:1]  # waits for an accelerator
     return time.perf_counter() - wall, time.process_time() - cpu
@@ -159,11 +181,11 @@ def measure_memory(config, num_classes, eager, part, steps=3):
     """Takes a few steps of one kind; returns peak memory of this process, before and after."""
     model = make_model(config, num_classes, eager)
     batch = make_batch(config, num_classes)
-    step = compiled(model, part, eager)
+    step = make_steps(model, batch, [part], eager)[part]
     gc.collect()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(steps):
-        run(step, batch)
+        run(step)
     return {"built": before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
 
 
@@ -174,21 +196,25 @@ def memory_in_child(part):
     return json.loads(printed.splitlines()[-1])
 
 
-def measure_time(config, num_classes, eager, repeats):
-    """Runs all parts in turn; returns part -> float [repeats, 2] of wall and CPU seconds."""
+def measure_time(config, num_classes, eager, repeats, names):
+    """Runs steps in turn; returns name -> float [repeats, 2] of wall and CPU seconds."""
     model = make_model(config, num_classes, eager)
-    batch = make_batch(config, num_classes)
-    steps = {part: compiled(model, part, eager) for part in PARTS}
+    steps = make_steps(model, make_batch(config, num_classes), names, eager)
+    return run_in_turn(steps, repeats)
+
+
+def run_in_turn(steps, repeats):
+    """Runs functions in turn; returns name -> float [repeats, 2] of wall and CPU seconds."""
     for step in steps.values():  # traces, and the first runs that allocate
-        run(step, batch)
-        run(step, batch)
-    times = {part: [] for part in PARTS}
-    order = list(PARTS)
+        run(step)
+        run(step)
+    times = {name: [] for name in steps}
+    order = list(steps)
     for _ in range(repeats):
-        for part in order:
-            times[part].append(run(steps[part], batch))
+        for name in order:
+            times[name].append(run(steps[name]))
         order.reverse()  # no step always follows the same one
-    return {part: np.array(rows) for part, rows in times.items()}
+    return {name: np.array(rows) for name, rows in times.items()}
 
 
 def make_variant(config, num_classes):
@@ -202,38 +228,35 @@ def make_variant(config, num_classes):
         dataclasses.replace(config, batch_size=config.batch_size // parts), num_classes
     )
     iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    model.optimizer.iterations.assign(STEPS)  # all losses are on
     return lambda: steps(iterator, count), count
 
 
 def compare_variants(config, num_classes, repeats, names):
-    """Takes steps of all variants in turn; returns variant -> seconds per step, float [repeats]."""
+    """Takes steps of all variants in turn; returns variant -> seconds per step, [repeats, 2]."""
     made = {
         name: make_variant(dataclasses.replace(config, **VARIANTS[name]), num_classes)
         for name in names
     }
-    times = {name: [] for name in made}
-    for repeat in range(-2, repeats):  # the first two trace and allocate
-        for name, (steps, count) in made.items():
-            wall, _ = run(steps, ())
-            if repeat >= 0:
-                times[name].append(wall / count)
-    return {name: np.array(rows) for name, rows in times.items()}
+    times = run_in_turn({name: steps for name, (steps, _) in made.items()}, repeats)
+    return {name: rows / made[name][1] for name, rows in times.items()}
 
 
 def report_variants(times, batch_size):
     """Renders the comparison as lines of text."""
     plain = next(iter(times.values()))
-    lines = [f"{'step':30}{'ms':>9}{'images/s':>10}{'time / plain':>14}"]
-    for name, seconds in times.items():
-        median = np.median(seconds)
-        ratio = np.median(seconds / plain)
-        lines.append(f"{name:30}{median * 1000:9.1f}{batch_size / median:10.1f}{ratio:14.2f}")
+    lines = [f"{'step':30}{'ms':>9}{'images/s':>10}{'time / plain':>14}{'CPU / plain':>13}"]
+    for name, rows in times.items():
+        median = np.median(rows[:, 0])
+        wall, cpu = np.median(rows / plain, axis=0)
+        lines.append(
+            f"{name:30}{median * 1000:9.1f}{batch_size / median:10.1f}{wall:14.2f}{cpu:13.2f}"
+        )
     return "\n".join(lines)
 
 
-def report(times, memory, batch_size):
-    """Renders the measurements as lines of text."""
-    medians = {part: np.median(rows, axis=0) for part, rows in times.items()}
+def parts_table(medians):
+    """Renders what each part adds as lines of text."""
     full = medians[FULL]
     lines = [f"{'step, with all parts up to':46}{'ms':>8}{'CPU ms':>8}{'added':>8}{'share':>7}"]
     before = np.zeros(2)
@@ -244,23 +267,31 @@ def report(times, memory, batch_size):
             f"{text:46}{wall:8.1f}{cpu:8.1f}{added[0] * 1000:8.1f}{added[0] / full[0]:7.0%}"
         )
         before = medians[part]
-    for part in (CLASSIFICATION, FULL):
-        wall = times[part][:, 0]
+    return lines
+
+
+def report(times, memory, batch_size, start):
+    """Renders the measurements as lines of text; `start`: share of the run before the losses."""
+    medians = {part: np.median(rows, axis=0) for part, rows in times.items()}
+    lines = parts_table(medians) if PARTS.keys() <= times.keys() else []
+    for part, wall in ((name, times[name][:, 0]) for name in (CLASSIFICATION, BEFORE, FULL)):
         low, high = np.quantile(batch_size / wall, [0.25, 0.75])
         lines.append(
             f"{part}: {batch_size / np.median(wall):.1f} images/s (quartiles {low:.1f}, {high:.1f})"
         )
-        if memory:
+        if part in memory:
             peak, built = memory[part]["peak"] / 1024, memory[part]["built"] / 1024
             lines.append(f"  peak memory {peak:.0f} MiB, of which {peak - built:.0f} by the steps")
-    for column, name in enumerate(TARGET):
-        paired = times[FULL][:, column] / times[CLASSIFICATION][:, column]
-        ratio = full[column] / medians[CLASSIFICATION][column]
-        lines.append(
-            f"ratio full / classification, {name} time: {ratio:.2f} of medians, "
-            f"{np.median(paired):.2f} median of pairs (target: at most {TARGET[name]})"
-        )
-    return "\n".join(lines)
+    times = times | {"run": start * times[BEFORE] + (1 - start) * times[FULL]}
+    texts = {
+        BEFORE: f"before the losses set in, for {start:.0%} of the steps",
+        FULL: "with all losses",
+        "run": "averaged over a run",
+    }
+    for name, text in texts.items():
+        wall, cpu = np.median(times[name] / times[CLASSIFICATION], axis=0)
+        lines.append(f"training / classification, {text}: time {wall:.2f}, CPU {cpu:.2f}")
+    return "\n".join([*lines, "Ratios are medians of those of the repeats."])
 
 
 def main(argv):
@@ -269,10 +300,6 @@ def main(argv):
     values = flags.FLAGS
     config = dataclasses.replace(
         programs.from_flags(values),
-        localization_start=0.0,
-        erasing_start=0.0,
-        pseudo_start=0.0,
-        warmup=0.0,
         learning_rate=1e-6,  # the numbers stay ordinary ones
     )
     eager = values.mode == "eager"
@@ -286,16 +313,21 @@ def main(argv):
     print(
         f"{config.extractor}, width {config.width}, {config.input_size} pixels, head width "
         f"{config.head_width}, {values.num_classes} classes, localizer {config.localizer}, "
-        f"batch {config.batch_size}, {values.mode} mode, {values.repeats} repeats; "
-        f"{os.cpu_count()} CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs"
+        f"batch {config.batch_size}, {config.mixed_precision}, {values.mode} mode, "
+        f"{values.repeats} repeats; "
+        f"{machine.processor()}; {len(tf.config.list_physical_devices('GPU'))} GPUs"
     )
+    others = machine.Others()
     if values.variants:
         names = [name for name in VARIANTS if name.split(",")[0] not in values.without]
         times = compare_variants(config, values.num_classes, values.repeats, names)
-        print(report_variants(times, config.batch_size))
+        print(report_variants(times, config.batch_size), others.line(), sep="\n")
         return
-    times = measure_time(config, values.num_classes, eager, values.repeats)
-    print(report(times, memory, config.batch_size))
+    names = [CLASSIFICATION] if values.ratio else list(PARTS)[:-1]
+    times = measure_time(config, values.num_classes, eager, values.repeats, [*names, BEFORE, FULL])
+    print(
+        report(times, memory, config.batch_size, config.localization_start), others.line(), sep="\n"
+    )
 
 
 if __name__ == "__main__":
@@ -304,6 +336,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("repeats", 15, "Steps of each kind that are timed.", lower_bound=1)
     flags.DEFINE_bool("variants", False, "Compare precisions and ways to run the step instead.")
     flags.DEFINE_list("without", [], "Variants that are left out, by the part before a comma.")
+    flags.DEFINE_bool("ratio", False, "Leave out the parts: classification and training alone.")
     flags.DEFINE_enum("mode", "graph", ["graph", "eager"], "How the steps run.")
     flags.DEFINE_bool("memory", True, "Measure the peak memory, in two more processes.")
     flags.DEFINE_enum("memory_of", None, [CLASSIFICATION, FULL], "Used by this program itself.")
