@@ -14,6 +14,7 @@ from wsol_tf.model import backbones, heads, inputs, losses
 from wsol_tf.model.localization import Localization
 from wsol_tf.model.objective import LOSS_SETTINGS
 from wsol_tf.model.optimizer import group_sgd
+from wsol_tf.model.precision import policy_of
 from wsol_tf.model.schedule import RateDrops
 
 MOST_WEIGHTS = 2**31  # of the classifier: 8 GiB in float32, and as much again for each moment
@@ -54,13 +55,17 @@ def build_model(
     classes = inputs.class_names(classes)
     _check_sizes(config, len(classes))
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(config.mixed_precision)
+    precision = policy_of(config.mixed_precision, config.head_width)
+    keras.config.set_dtype_policy(precision)
     try:
         model = _build_parts(config, classes, backbone, preprocessing)
     finally:
         keras.config.set_dtype_policy(policy)
     compile_model(model, config, steps_per_epoch)
-    logging.getLogger("wsol_tf").info("Feature extractor %s.", model.loaded_weights)
+    logger = logging.getLogger("wsol_tf")
+    logger.info("Feature extractor %s.", model.loaded_weights)
+    if config.mixed_precision == "auto":
+        logger.info("Precision: %s.", precision)
     return model
 
 
