@@ -308,6 +308,12 @@ class Config:
         choices=("mean_of_relu", "relu_of_mean"),
     )
 
+    erased_share: float = _setting(
+        1.0,
+        "Share of each training batch that takes the erased pass of bas; below 1 a step is faster.",
+        within="(0, 1]",
+    )
+
     # Optimizer
     epochs: int = _setting(30, "Passes over the training pictures.", within="[1, 1000000]")
     min_steps: int = _setting(

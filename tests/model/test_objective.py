@@ -30,7 +30,7 @@ def test_weights_and_settings_are_the_defaults_of_config():
     assert set(LOSS_SETTINGS) == {
         "ae_threshold", "ae_fg_threshold", "pseudo_high", "pseudo_low", "absolute_thresholds",
         "localization_start", "erasing_start", "pseudo_start", "warmup", "erased_statistics",
-        "pseudo_target", "activation_form",
+        "erased_share", "pseudo_target", "activation_form",
     }  # fmt: skip
 
 
@@ -105,6 +105,27 @@ def test_drops_follow_the_span_and_survive_their_config():
         got = [float(schedule(np.int64(step))) for step in (0, 10, 11, 12, 13, 14)]
         assert got == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.001, 0.001])
     assert float(RateDrops(0.1, (0.5,))(np.int64(99))) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.5, 2), (0.3, 2), (0.25, 1)])
+@pytest.mark.parametrize("run", [lambda f: f, tf.function], ids=["eager", "graph"])
+def test_a_share_of_the_batch_in_the_erased_pass_counts_for_all_of_it(run, share, taken):
+    model = toy()
+    model.trainable = False  # each picture by itself: no statistics of the batch
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    labels = np.array([0, 1, 2, 0])
+
+    def bas(training, **settings):
+        own = Objective(settings=settings)
+        function = lambda *data: own.terms(model, *data, training=training)[0]["bas"]  # noqa: E731
+        return np.asarray(run(function)(tf.constant(images), tf.constant(labels)))
+
+    expected = bas(True)
+    assert (expected > 0).all()
+    found = bas(True, erased_share=share)
+    np.testing.assert_allclose(found[:taken], expected[:taken] * 4 / taken, rtol=1e-5)
+    assert not found[taken:].any()
+    np.testing.assert_array_equal(bas(False, erased_share=share), bas(False))
 
 
 def test_pseudo_labels_come_from_the_mask_or_from_what_the_picture_makes_of_it():

@@ -1,6 +1,7 @@
 """What a model learns from: one table of loss terms, and which weighs what at which step."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -106,7 +107,7 @@ OBSERVATIONS = (
 OBSERVED = tuple(term.name for term in OBSERVATIONS)
 
 _DEFAULTS_OF_CONFIG = {name: field.default for name, field in Config.__dataclass_fields__.items()}
-_SETTINGS_READ = {"erased_statistics", "activation_form", "pseudo_target"}.union(
+_SETTINGS_READ = {"erased_statistics", "erased_share", "activation_form", "pseudo_target"}.union(
     *({*term.arguments.split(), term.start, term.ramp} for term in LOSS_TERMS)
 )
 LOSS_SETTINGS = {
@@ -201,13 +202,22 @@ class Objective:
         batch_statistics = training and self.settings["erased_statistics"] == "batch"
         labels, form = offered["labels"], self.settings["activation_form"]
 
+        share = self.settings["erased_share"] if training else 1.0
+
         def pass_and_compute():
-            erased = _classify_erased(model.classifier, features, offered["mask"], batch_statistics)
-            with_erased = offered | {
-                "activation": losses.class_activation(offered["score_map"], labels, form),
-                "background_activation": losses.class_activation(erased, labels, form),
+            some, fill = _first(share, labels)
+            erased = _classify_erased(
+                model.classifier, some(features), some(offered["mask"]), batch_statistics
+            )
+
+            def activation(score_map):
+                return losses.class_activation(score_map, some(labels), form)
+
+            activations = {
+                "activation": activation(some(offered["score_map"])),
+                "background_activation": activation(erased),
             }
-            return [term.of(with_erased) for term in erasing]
+            return [fill(term.of(offered | activations)) for term in erasing]
 
         def leave_out():
             return [ops.zeros(ops.shape(labels), "float32") for _ in erasing]
@@ -256,6 +266,26 @@ def _of_their_pictures(values, labels, background_id):
             if term.pictures != "all":
                 values[term.name] = losses.over(applies[term.pictures], values[term.name])
     return {term.name: values[term.name] for term in LOSS_TERMS}
+
+
+def _first(share, labels):
+    """Functions that take the first pictures of a batch, and fill their values up to all of it.
+
+    The order of a training batch is drawn anew in each epoch, so that the mean of what is filled
+    up, which is that of the pictures taken, has the expectation of the mean of all.
+    """
+    if share == 1:
+        return (lambda values: values), (lambda values: values)
+    batch = ops.shape(labels)[0]
+    taken = ops.cast(ops.ceil(share * ops.cast(batch, "float32")), "int32")
+    if isinstance(batch, int):  # XLA needs to know how many
+        taken = math.ceil(share * batch)
+
+    def fill(values):
+        scale = ops.cast(batch, "float32") / ops.cast(taken, "float32")
+        return ops.concatenate([values * scale, ops.zeros((batch - taken,), "float32")])
+
+    return (lambda values: values[:taken]), fill
 
 
 def _classify_erased(classifier, features, mask, batch_statistics):
