@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from wsol_tf import files, programs
 from wsol_tf.config import Config
@@ -57,7 +57,7 @@ class StudyFile:
     rows: tuple[Row, ...] = ()
 
 
-def read_study(path: str) -> StudyFile:
+def read_study(path: str, further: Collection[str] = ()) -> StudyFile:
     """Reads a .study file: lines of `name=value`, and comments after #.
 
         # What does erasing add?
@@ -69,6 +69,10 @@ def read_study(path: str) -> StudyFile:
 
     Instead of values that go with all others, `row=NAME: setting=value; setting=value` names
     settings that go together; there may be many of them, and a grid beside them.
+
+    Args:
+        path: the file.
+        further: settings that rows may name besides those of Config, for other programs.
 
     Raises:
         ValueError: the file can't be read, or a line of it can't be understood.
@@ -88,7 +92,7 @@ def read_study(path: str) -> StudyFile:
                 "and row=NAME: setting=value; setting=value."
             )
         if name == "row":
-            rows.append(_named_row(value, f"{path}, line {number}"))
+            rows.append(_named_row(value, f"{path}, line {number}", further))
         else:
             found[name] = value
     folds = found.pop("folds", "0")
@@ -99,7 +103,7 @@ def read_study(path: str) -> StudyFile:
     return StudyFile(**found, folds=int(folds), rows=tuple(rows))
 
 
-def _named_row(text, where):
+def _named_row(text, where, further):
     label, colon, settings = (part.strip() for part in text.partition(":"))
     if not label or not colon:
         raise ValueError(
@@ -111,7 +115,7 @@ def _named_row(text, where):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or name in found:
             raise ValueError(f"{where}: '{part}' is not one setting=value of its own.")
-        _check_open(name)
+        _check_open(name, further)
         found[name] = value
     return Row(label, found)
 
@@ -165,8 +169,8 @@ def _range(name, low, high, log):
     return found
 
 
-def _check_open(name):
-    legal = Config.__dataclass_fields__
+def _check_open(name, further=()):
+    legal = (*Config.__dataclass_fields__, *further)
     if name not in legal:
         raise ValueError(f"Unknown setting '{name}'. Legal: {', '.join(legal)}.")
     if name in _CLOSED:
