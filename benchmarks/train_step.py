@@ -29,12 +29,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import keras
-import machine
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 from keras import ops
 
+import machine
 from wsol_tf import programs
 from wsol_tf.model import losses
 from wsol_tf.model.build import build_model

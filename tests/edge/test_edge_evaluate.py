@@ -103,7 +103,7 @@ def test_the_classes_that_are_present_are_scored_as_the_runtime_finds_them(score
     found = [localizer.localize(read_image(voc / "JPEGImages" / f"{x}.png")) for x in "abc"]
     boxes = [box for one in found for part in (one, *one.others) for box in part.boxes]
     detection = figures["detection"]
-    # The dog of c is an eighth of the picture, the fox nearly a third: its probability is below 0.2.
+    # The dog of c is an eighth of it, the fox nearly a third: its probability is below 0.2.
     assert len(boxes) == 3
     assert (detection["num_boxes"], detection["recall"]) == (len(boxes), 0.75)
     assert (detection["presence"], detection["threshold"], detection["map"]) == (0.2, 0.5, "true")
