@@ -150,7 +150,7 @@ def read_image_and_size(
             elif orientation in (5, 6, 7, 8):  # these swap the sides
                 width, height = height, width
             if factor > 1:
-                upright = upright.reduce(_factor(*upright.size, min_side))
+                upright = upright.reduce(_factor(upright.width, upright.height, min_side))
             return np.array(upright), (height, width)
     except BadImage:
         raise
