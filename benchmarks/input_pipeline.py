@@ -21,7 +21,6 @@ import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import cv2
@@ -29,17 +28,8 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-TARGET = 0.7
+AIM = "0.9 at 500 x 375 and 0.75 at 320 x 240"
 VIEW = {"input_size": 224, "resize_size": 256, "batch_size": 32}
-
-flags.DEFINE_string("data_dir", None, "Folder of JPEG files to read instead of drawn ones.")
-flags.DEFINE_integer("width", 500, "Width of the drawn pictures.", lower_bound=64)
-flags.DEFINE_integer("height", 375, "Their height.", lower_bound=64)
-flags.DEFINE_integer("quality", 90, "Their JPEG quality.", lower_bound=1, upper_bound=100)
-flags.DEFINE_integer("num_images", 512, "Pictures that a round reads.", lower_bound=32)
-flags.DEFINE_integer("repeats", 9, "Rounds.", lower_bound=1)
-flags.DEFINE_integer("cores", 2, "CPU cores that the process may use.", lower_bound=1)
-flags.DEFINE_integer("memory_files", 0, "Measure memory over so many files instead.")
 
 
 def draw(index, height, width):
@@ -172,7 +162,7 @@ def speed_table(times, number):
             f"{name:34}{number / np.median(values[:, 0]):10.0f}{ratio[0]:14.2f}{paired:8.2f}"
             f"{ratio[1]:13.2f}"
         )
-    return "\n".join([*lines, f"Target: {TARGET} without a cache."])
+    return "\n".join([*lines, f"Aim of training without a cache: {AIM}."])
 
 
 def memory_now():
@@ -226,4 +216,13 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    flags.DEFINE_string("data_dir", None, "Folder of JPEG files to read instead of drawn ones.")
+    flags.DEFINE_integer("width", 500, "Width of the drawn pictures.", lower_bound=64)
+    flags.DEFINE_integer("height", 375, "Their height.", lower_bound=64)
+    flags.DEFINE_integer("quality", 90, "Their JPEG quality.", lower_bound=1, upper_bound=100)
+    flags.DEFINE_integer("num_images", 512, "Pictures that a round reads.", lower_bound=32)
+    flags.DEFINE_integer("repeats", 9, "Rounds.", lower_bound=1)
+    flags.DEFINE_integer("cores", 2, "CPU cores that the process may use.", lower_bound=1)
+    flags.DEFINE_integer("memory_files", 0, "Measure memory over so many files instead.")
     app.run(main)
