@@ -106,15 +106,15 @@ def measure(workers, folder):
 
 @contextlib.contextmanager
 def unlocked(module, names, spent):
-    """Adds the seconds within functions that leave Python's lock to spent[0]."""
+    """Adds the CPU seconds within functions that leave Python's lock to spent[0]."""
 
     def timed(function):
         def call(*arguments, **options):
-            begun = time.perf_counter()
+            begun = time.thread_time()
             try:
                 return function(*arguments, **options)
             finally:
-                spent[0] += time.perf_counter() - begun
+                spent[0] += time.thread_time() - begun
 
         return call
 
@@ -126,7 +126,7 @@ def unlocked(module, names, spent):
 
 
 def reader_costs(config, count=96, rounds=5):
-    """Seconds of a picture in the reader without a cache: (in all, with Python's lock)."""
+    """CPU seconds of a picture in the reader without a cache: (all, with Python's lock)."""
     with tempfile.TemporaryDirectory() as folder:
         input_pipeline.draw_files(folder, count)
         source = open_dataset("image_folder", folder, "train", image_size=config.crop_from)
@@ -137,13 +137,13 @@ def reader_costs(config, count=96, rounds=5):
         cv2.setNumThreads(1)
         costs = []
         for i in range(rounds + 1):
-            spent, begun = [0.0], time.perf_counter()
+            spent, begun = [0.0], time.thread_time()
             with (
                 unlocked(cv2, ("imdecode", "sepFilter2D", "resize", "flip"), spent),
                 unlocked(os, ("read", "open", "stat"), spent),
             ):
                 stream[i]
-            seconds = time.perf_counter() - begun
+            seconds = time.thread_time() - begun
             costs.append((seconds / count, (seconds - spent[0]) / count))
     return np.median(costs[1:], 0)
 
@@ -175,9 +175,9 @@ def project(values, measured, devices, global_batch, processes):
     # Batch normalization adds its sums up over all devices, forwards and backwards.
     exchanges = 2 * measured["norms"] + 1 if devices > 1 else 0
     fixed = values.step_overhead / 1e3 + exchanges * values.latency / 1e6
-    more_processes = by_lock < by_cores
+    by_one_process = by_lock < by_cores and processes < min(devices, 8)
     extra = {
-        "reader, Python's lock: a process for each GPU" if more_processes
+        "reader, Python's lock: a process for each GPU" if by_one_process
         else "reader, cores: --cache=disk": max(reading - compute, 0),
         "links: larger --batch_size, --gradient_accumulation": reduction,
         "small batches: larger --batch_size": fixed,
