@@ -238,9 +238,8 @@ def print_projection(values, measured):
     )
     small, large = values.small_batch, values.device_batch
     for devices in (1, 8, 64, 256):
-        rows = {(max(small, devices), 1): None, (large * devices, 1): None}
-        rows |= {(large * devices, min(devices, 8)): None}
-        for batch, processes in rows:
+        sizes = (max(small, devices), 1), (large * devices, 1), (large * devices, min(devices, 8))
+        for batch, processes in dict.fromkeys(sizes):
             row = project(values, measured, devices, batch, processes)
             print(
                 f"{devices:4}{batch:8}{processes:10}{row['total']:10,.0f}{row['share']:9.0%}"
