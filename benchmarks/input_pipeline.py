@@ -9,8 +9,8 @@ are twice as long as the view is cut from, or longer, are decoded to a fraction 
 limit then decodes them to the same fraction (`ratio`). All rows run in turn, so that what else the
 machine does meets all of them alike; medians over the rounds are printed. Pictures are drawn (noise
 with the spectrum of photos, and shapes) at 500 x 375 and JPEG quality 90; --data_dir takes a folder
-of JPEG files instead. --memory_files reads that many files, links to these pictures, in one epoch,
-and prints how the memory of the process grows.
+of JPEG files instead. Training crops as it does by default (`min_crop`). --memory_files reads that
+many files, links to these pictures, in one epoch, and prints how the memory of the process grows.
 """
 
 import glob
@@ -110,12 +110,13 @@ def seconds(dataset):
 
 def stream_of(source, cache):
     """The stream of all training samples of a source."""
+    from wsol_tf.config import Config
     from wsol_tf.data.cache import cached_reader
     from wsol_tf.data.stream import TrainingStream
 
     positions = range(len(source))
     read = cached_reader(source, positions, VIEW["resize_size"], cache)
-    return TrainingStream(source, positions, read=read, **VIEW)
+    return TrainingStream(source, positions, read=read, min_crop=Config().min_crop, **VIEW)
 
 
 def measure_speed(source, paths, repeats):

@@ -132,7 +132,7 @@ def reader_costs(config, count=96, rounds=5):
         source = open_dataset("image_folder", folder, "train", image_size=config.crop_from)
         stream = TrainingStream(
             source, range(count), batch_size=count, input_size=config.input_size,
-            resize_size=config.crop_from,
+            resize_size=config.crop_from, min_crop=config.min_crop,
         )  # fmt: skip
         cv2.setNumThreads(1)
         costs = []
