@@ -63,23 +63,35 @@ def _resize_last(values: np.ndarray, size: int) -> np.ndarray:
     if n == size:
         return values
     lines = values.reshape(-1, n)
-    first, weights = _triangle_weights(n, size)
     resized = np.empty((len(lines), size), np.uint8)
-    taps = np.arange(weights.shape[1])
-    for start in range(0, size, 8):  # weights are a narrow band: most of a full matrix is zeros
-        chunk = slice(start, start + 8)
-        left, right = first[start], min(first[chunk][-1] + len(taps), n)
-        band = np.zeros((right - left + len(taps), len(first[chunk])))
-        band[(first[chunk, None] - left + taps).T, np.arange(band.shape[1])] = weights[chunk].T
-        band = band[: right - left]  # of what lies beyond, all weights are 0
+    for start, left, band in _bands(n, size):
         # Products so small that BLAS keeps to one thread: more would wait for each other.
         height = max(1, 2**18 // band.size)
         for top in range(0, len(lines), height):
             block = slice(top, top + height)
             # Whole numbers below 2^31: exact.
-            sums = lines[block, left:right].astype(np.float64) @ band
-            resized[block, chunk] = np.minimum(sums + 2**21, 2**30 - 1).astype(np.int32) >> 22
+            sums = lines[block, left : left + len(band)].astype(np.float64) @ band
+            columns = slice(start, start + band.shape[1])
+            resized[block, columns] = np.minimum(sums + 2**21, 2**30 - 1).astype(np.int32) >> 22
     return resized.reshape(*values.shape[:-1], size)
+
+
+@functools.lru_cache(maxsize=16)
+def _bands(n: int, size: int) -> list[tuple[int, int, np.ndarray]]:
+    """The weights as (first output, first source position, [positions, outputs]) of 8 outputs each.
+
+    They are a narrow band: most of a full matrix is zeros. Kept, as pictures often have few sizes.
+    """
+    first, weights = _triangle_weights(n, size)
+    taps = np.arange(weights.shape[1])
+    bands = []
+    for start in range(0, size, 8):
+        chunk = slice(start, start + 8)
+        left, right = int(first[start]), min(int(first[chunk][-1]) + len(taps), n)
+        band = np.zeros((right - left + len(taps), len(first[chunk])))
+        band[(first[chunk, None] - left + taps).T, np.arange(band.shape[1])] = weights[chunk].T
+        bands.append((start, left, band[: right - left]))  # of what lies beyond, all weights are 0
+    return bands
 
 
 def _triangle_weights(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -101,23 +101,7 @@ def open_binary(path: str | os.PathLike, limit: int = MAX_BYTES) -> IO[bytes]:
     Raises:
         BadFile: there is no such file, it may not be read, is no regular file, or has more bytes.
     """
-    try:
-        _check_regular(path, os.stat(path), limit)
-        # A pipe that took the file's place just now does not block here, and is refused below.
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        file = open(number, "rb")  # noqa: SIM115 - the caller closes it
-        try:
-            _check_regular(path, os.fstat(number), limit)
-        except BadFile:
-            file.close()
-            raise
-        return file
-    except OSError as error:
-        raise BadFile(path, _reason(path, error)) from None
-    except ValueError as error:
-        if isinstance(error, BadFile):
-            raise
-        raise BadFile(path, "no file can have this name") from None
+    return open(_opened(path, limit)[0], "rb")
 
 
 def read_bytes(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
@@ -126,17 +110,40 @@ def read_bytes(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
     Raises:
         BadFile: it can't be read, is no regular file, or has more than `limit` bytes.
     """
-    with open_binary(path, limit) as file:
-        try:
-            # As much memory as the file says, and not the limit; what is in /proc says 0 bytes.
-            data = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
-            while len(data) <= limit and (more := file.read(MEBI)):
-                data += more
-        except OSError as error:
-            raise BadFile(path, _reason(path, error)) from None
+    number, size = _opened(path, limit)  # without a file object: training reads very many files
+    try:
+        # As much memory as the file says, and not the limit; what is in /proc says 0 bytes.
+        data = os.read(number, min(size, limit) + 1)
+        while len(data) <= limit and (more := os.read(number, max(size - len(data), MEBI))):
+            data += more
+    except OSError as error:
+        raise BadFile(path, _reason(path, error)) from None
+    finally:
+        os.close(number)
     if len(data) > limit:
         raise BadFile(path, f"the file has more than {_mebi(limit)}, the most that is read")
     return data
+
+
+def _opened(path, limit):
+    """Opens a regular file: its descriptor and its size in bytes; see `open_binary`."""
+    try:
+        _check_regular(path, os.stat(path), limit)
+        # A pipe that took the file's place just now does not block here, and is refused below.
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            status = os.fstat(number)
+            _check_regular(path, status, limit)
+        except BaseException:
+            os.close(number)
+            raise
+        return number, status.st_size
+    except OSError as error:
+        raise BadFile(path, _reason(path, error)) from None
+    except ValueError as error:
+        if isinstance(error, BadFile):
+            raise
+        raise BadFile(path, "no file can have this name") from None
 
 
 def read_text(path: str | os.PathLike, limit: int = MAX_BYTES) -> str:

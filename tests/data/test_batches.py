@@ -3,11 +3,12 @@ import subprocess
 import sys
 import threading
 
+import cv2
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -128,6 +129,16 @@ def test_antialiasing_filter_by_hand():
     assert transforms.antialiasing(0.7).tolist() == [1]
 
 
+@pytest.mark.parametrize("shape", [(20, 90), (90, 20)])
+def test_a_side_that_grows_is_not_smoothed(shape):
+    """It passes a filter that changes nothing, because OpenCV is faster with it than without."""
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    columns, rows = (transforms.antialiasing(side / 40) for side in shape[::-1])
+    smooth = cv2.sepFilter2D(image, -1, columns, rows, borderType=cv2.BORDER_REPLICATE)
+    expected = cv2.resize(smooth, (40, 40), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(transforms.resize_fast(image, 40), expected)
+
+
 @pytest.mark.parametrize("shape", [(375, 500), (200, 300), (90, 120), (1000, 700)])
 def test_the_fast_resize_is_close_to_the_other(shape):
     coarse = np.random.default_rng(0).integers(0, 256, (*(n // 6 for n in shape), 3), np.uint8)
@@ -196,6 +207,31 @@ def test_ten_crop_probabilities_average_after_the_softmax():
     # 3/4 in two crops and 1/2 in eight; a mean of the logits would give another figure.
     expected = (2 * 3 / 4 + 8 / 2) / 10
     np.testing.assert_allclose(probabilities, [[expected, 1 - expected]] * 2)
+
+
+@settings(max_examples=150, deadline=None)
+@example(225, 8, (224, 256), 0)  # the whole picture and the view change the order of the sides
+@example(500, 375, (224, 256), 0)
+@given(
+    st.integers(8, 700), st.integers(8, 700), st.sampled_from([(224, 256), (28, 32), (96, 110)]),
+    st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_only_what_a_view_shows_is_resized_and_no_byte_differs(height, width, sides, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    view = transforms.View(*sides)
+    whole = make_example(image, [0], [[1, 2, width, height]], [0], image[..., 0])
+    shown = transforms.view_example(whole, view)
+    expected = transforms.center_crop(transforms.resize(whole, sides[1]), sides[0])
+    for ours, theirs in zip(shown[:7], expected[:7], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(375, 500), (256, 300), (90, 256)])
+def test_a_view_of_the_usual_sides_is_all_that_is_resized(monkeypatch, shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    expected = transforms.resize_image(image, 256)[16:240, 16:240]
+    monkeypatch.delattr(transforms, "resize_image")
+    np.testing.assert_array_equal(transforms.resize_and_crop(image, 16, 224, 256), expected)
 
 
 def test_crop_outside_is_refused():

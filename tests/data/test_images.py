@@ -128,20 +128,23 @@ def test_picture_below_twice_the_side_is_not_reduced(tmp_path, name):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("subsampling", [0, 1, 2])
-@pytest.mark.parametrize("progressive", [False, True])
-def test_both_jpeg_decoders_give_the_same_pixels(
-    tmp_path, monkeypatch, channels, subsampling, progressive
-):
-    """OpenCV reads most files, Pillow the rest: it must not matter which."""
+@pytest.mark.parametrize("options", [
+    {"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"progressive": True},
+    {"restart_marker_blocks": 5}, {"keep_rgb": True}, {"exif": Image.Exif()},
+])  # fmt: skip
+def test_both_jpeg_decoders_give_the_same_pixels(monkeypatch, channels, options):
+    """OpenCV reads most files, Pillow the rest: it must not matter which, whatever the side."""
     noise = np.random.default_rng(0).integers(0, 256, (45, 67, channels), np.uint8)
-    path = save(
-        tmp_path, noise.squeeze(), "p.jpg", subsampling=subsampling, progressive=progressive
-    )
-    fast = read_image(path)
-    monkeypatch.setattr(images.jpeg, "decode", lambda *arguments: None)
-    np.testing.assert_array_equal(fast, read_image(path))
-    assert fast.std() > 10
+    file = io.BytesIO()
+    Image.fromarray(noise.squeeze()).save(file, "JPEG", **options)
+    sides = [None, *range(1, 46)]
+    fast = [read_image_and_size("p.jpg", side, file.getvalue()) for side in sides]
+    monkeypatch.setattr(images.jpeg, "read_header", lambda data: None)
+    for side, (image, size) in zip(sides, fast, strict=True):
+        expected, expected_size = read_image_and_size("p.jpg", side, file.getvalue())
+        np.testing.assert_array_equal(image, expected)
+        assert size == expected_size == (45, 67)
+    assert fast[0][0].std() > 10
 
 
 def truncated_jpeg():

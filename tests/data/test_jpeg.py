@@ -1,3 +1,4 @@
+import collections
 import io
 import struct
 
@@ -6,7 +7,7 @@ import pytest
 from PIL import Image
 
 from wsol_tf.data import jpeg
-from wsol_tf.data.images import BadImage, read_image
+from wsol_tf.data.images import BadImage, read_image, read_image_and_size
 
 
 def picture(height=90, width=130, channels=3, seed=0):
@@ -115,11 +116,69 @@ def test_zeros_between_the_data_and_the_end_are_no_damage():
 
 
 def test_zeros_in_the_header_cost_nothing():
-    exif = struct.pack(">H", 0xFFE1) + struct.pack(">H", 2002) + bytes(2000)
-    data = encoded()
-    with Image.open(io.BytesIO(data)) as opened:
-        assert jpeg.decode(data, opened) is not None
-        assert jpeg.decode(data[:2] + exif + data[2:], opened) is not None
+    for marker in (0xE1, 0xED, 0xFE):
+        segment = struct.pack(">BBH", 0xFF, marker, 2002) + bytes(2000)
+        data = encoded()
+        data = data[:2] + segment + data[2:]
+        assert jpeg.decode(data, jpeg.read_header(data)) is not None
+
+
+def test_header_by_hand():
+    data = encoded(picture(height=20, width=33))
+    assert jpeg.read_header(data) == (20, 33, start_of_data(data), False)
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    data = encoded(picture(height=20, width=33), exif=exif)
+    assert jpeg.read_header(data) == (20, 33, start_of_data(data), True)
+
+
+def test_what_pillow_has_to_read():
+    several = io.BytesIO()
+    Image.fromarray(picture()).save(
+        several, "MPO", save_all=True, append_images=[Image.fromarray(picture(seed=1))]
+    )
+    cmyk = io.BytesIO()
+    Image.fromarray(picture()).convert("CMYK").save(cmyk, "JPEG")
+    whole = encoded()
+    frame = whole.index(b"\xff\xc0")
+    for data in (
+        several.getvalue(),
+        cmyk.getvalue(),
+        encoded(progressive=True),
+        whole + b"trailer",
+        whole[:frame] + whole[frame : frame + 19] + whole[frame:],  # two frames
+        whole[: frame + 4] + b"\x0c" + whole[frame + 5 :],  # 12 bits
+        b"\x89PNG" + whole[4:],
+        b"",
+    ):
+        assert jpeg.read_header(data) is None
+    for end in range(start_of_data(whole)):
+        assert jpeg.read_header(whole[:end] + jpeg.END) is None
+
+
+def test_of_a_damaged_header_pillow_reads_nothing_else(monkeypatch, capfd):
+    whole = encoded(picture(height=24, width=40))
+    rng = np.random.default_rng(0)
+
+    def read(data):
+        try:
+            image, size = read_image_and_size("x.jpg", 8, data=data)
+            return image.shape, size
+        except BadImage as error:
+            return error.reason
+
+    read_header, counts = jpeg.read_header, collections.Counter()
+    for _ in range(150):
+        at = int(rng.integers(2, start_of_data(whole)))
+        data = whole[:at] + bytes([rng.integers(256)]) + whole[at + 1 :]
+        monkeypatch.setattr(jpeg, "read_header", read_header)
+        ours = read(data)
+        monkeypatch.setattr(jpeg, "read_header", lambda data: None)
+        expected = read(data)
+        counts[isinstance(ours, str), isinstance(expected, str)] += 1
+        if not isinstance(expected, str):
+            assert ours == expected
+    assert counts[False, False] > 10 and counts[True, True] > 10
 
 
 def test_cmyk_and_several_pictures_in_a_file_are_checked_too(tmp_path):

@@ -1,6 +1,7 @@
 """The public data sets, prepared by tfds's own builders from small archives made here."""
 
 import logging
+import multiprocessing
 import os
 import shutil
 
@@ -309,6 +310,45 @@ def test_unpacked_voc_is_sent_to_voc_folder(tmp_path):
     (tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages").mkdir(parents=True)
     with pytest.raises(ValueError, match="`dataset=voc_folder` `data_dir='.*VOC2012'`"):
         open_dataset("voc", tmp_path, "train", download=False)
+
+
+def read_share(folder, worker, path):
+    """What one of two workers on a machine reads: the pieces of its own GPU."""
+    stream = imagenet_stream(folder)
+    pieces = training_batches(stream, epochs=2, replicas=2, worker=worker, workers=2)
+    images, labels = zip(*pieces.as_numpy_iterator(), strict=True)
+    np.savez(path, images=images, labels=labels, process=os.getpid())
+
+
+def imagenet_stream(folder):
+    source = open_dataset("imagenet2012", folder, "train")
+    return TrainingStream(
+        source, range(len(source)), batch_size=4, input_size=24, resize_size=28, seed=2
+    )
+
+
+def test_two_reader_processes_share_the_shards_of_a_machine(prepared, tmp_path):
+    """Each opens the shards itself; their pieces side by side are the batches of one reader."""
+    folder = prepared("imagenet2012")
+    context = multiprocessing.get_context("spawn")
+    paths = [tmp_path / f"{worker}.npz" for worker in range(2)]
+    readers = [
+        context.Process(target=read_share, args=(folder, worker, path))
+        for worker, path in enumerate(paths)
+    ]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    shares = [np.load(path) for path in paths]
+    assert len({int(share["process"]) for share in shares} | {os.getpid()}) == 3
+    stream = imagenet_stream(folder)
+    assert stream.num_samples == 6 and len(shares[0]["labels"]) == 3  # of 4, twice over 6
+    for i in range(3):
+        for ours, name in zip(stream[i], ("images", "labels"), strict=True):
+            np.testing.assert_array_equal(
+                np.concatenate([share[name][i] for share in shares]), ours
+            )
 
 
 def test_imagenet_split_without_its_archive(prepared, tmp_path):

@@ -125,6 +125,12 @@ def read_image_and_size(
     try:
         if data is None:
             data = files.read_bytes(path, MAX_BYTES)
+        header = jpeg.read_header(data)
+        if header:
+            _check_size(path, header.width, header.height)
+            image = _read_plain(data, header, min_side)
+            if image is not None:
+                return image, (header.height, header.width)
         with open_picture(io.BytesIO(data)) as picture:
             width, height = picture.size
             _check_size(path, width, height)
@@ -135,11 +141,7 @@ def read_image_and_size(
                     "a channel",
                 )
             orientation = picture.getexif().get(0x0112, 1)
-            factor = 1 if min_side is None else max(min(width, height) // min_side, 1)
-            if factor == 1 and orientation == 1:
-                image = jpeg.decode(data, picture)
-                if image is not None:
-                    return image, (height, width)
+            factor = _factor(width, height, min_side)
             # Only JPEG decodes to a fraction; the rest of the factor comes after decoding.
             picture.draft(None, (width // factor, height // factor))
             upright = _to_rgb(_turned(_loaded(data, picture, note), picture))
@@ -148,7 +150,7 @@ def read_image_and_size(
             elif orientation in (5, 6, 7, 8):  # these swap the sides
                 width, height = height, width
             if factor > 1:
-                upright = upright.reduce(max(min(upright.size) // min_side, 1))
+                upright = upright.reduce(_factor(upright.width, upright.height, min_side))
             return np.array(upright), (height, width)
     except BadImage:
         raise
@@ -170,6 +172,29 @@ def _check_size(path, width, height):
             f"the picture is {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million; "
             "make it smaller",
         )
+
+
+def _factor(width, height, min_side):
+    """The largest whole factor that leaves the shorter side at least `min_side` pixels."""
+    return 1 if min_side is None else max(min(width, height) // min_side, 1)
+
+
+def _read_plain(data, header, min_side):
+    """Reads an ordinary JPEG that stands upright as it is; None for what Pillow has to read."""
+    if header.has_app1:
+        with open_picture(io.BytesIO(data)) as picture:
+            if picture.getexif().get(0x0112, 1) != 1:
+                return None
+    factor = _factor(header.width, header.height, min_side)
+    if factor == 1:
+        return jpeg.decode(data, header)
+    # The largest fraction that Pillow's `draft` would take.
+    largest = min(side // (side // factor) for side in (header.width, header.height))
+    image = jpeg.decode(data, header, next(scale for scale in (8, 4, 2, 1) if scale <= largest))
+    if image is None:
+        return None
+    rest = _factor(image.shape[1], image.shape[0], min_side)
+    return image if rest == 1 else np.array(Image.fromarray(image).reduce(rest))
 
 
 def _loaded(data, picture, note):

@@ -5,6 +5,7 @@ import math
 import re
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +18,22 @@ _START_OF_SCAN = 0xDA
 _RESTART_INTERVAL = 0xDD
 _FRAMES = tuple(set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC})
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
+_BASELINE_FRAMES = (0xC0, 0xC1)
+_APP1 = 0xE1
+# Tables, the restart interval, comments, and what programs add for themselves.
+_TABLES_AND_NOTES = frozenset((0xC4, 0xDB, _RESTART_INTERVAL, 0xFE, *range(0xE0, 0xF0)))
+_SEGMENT = struct.Struct(">BBH")  # 255, the marker, the length from here on
+_FRAME = struct.Struct(">BHHB")  # bits of a sample, height, width, components
+_DECODE = {
+    scale: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | reduced
+    for scale, reduced in (
+        (1, 0),
+        # OpenCV's flags for "reduced" and gray; colour is in the first flag.
+        (2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
+        (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+        (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
+    )
+}
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 # Bits that are no code. Put after compressed data they are used up by blocks that still lack
 # some; a decoder that has all of its blocks passes over them.
@@ -30,29 +47,69 @@ class CutOff(ValueError):
     """A JPEG file lacks a part of the picture's data."""
 
 
-def decode(data: bytes, picture: Image.Image) -> np.ndarray | None:
+class Header(NamedTuple):
+    """What the header of an ordinary JPEG says.
+
+    Attributes:
+        height, width: in pixels.
+        start: where the compressed data begins.
+        has_app1: whether there is a segment that may say which way is up.
+    """
+
+    height: int
+    width: int
+    start: int
+    has_app1: bool
+
+
+def read_header(data: bytes) -> Header | None:
+    """Reads the header of an ordinary JPEG, in a tenth of the time that opening it takes.
+
+    Args:
+        data: the file.
+
+    Returns:
+        None for what Pillow has to read: other kinds of JPEG (progressive, CMYK, several pictures
+        in a file, several scans), other formats, and files that have no end.
+    """
+    if not (data.startswith(b"\xff\xd8\xff") and data.endswith(END)):
+        return None
+    at, height, width, count, has_app1 = 2, 0, 0, 0, False
+    while at + 10 < len(data):
+        fill, marker, length = _SEGMENT.unpack_from(data, at)
+        body, at = at + _SEGMENT.size, at + 2 + length
+        if fill != 0xFF or length < 2:
+            return None
+        if marker in _BASELINE_FRAMES:
+            if count:
+                return None
+            precision, height, width, count = _FRAME.unpack_from(data, body)
+            if precision != 8 or count not in (1, 3):
+                return None
+        elif marker == _START_OF_SCAN:
+            whole = count and data[body] == count and at <= len(data) - len(END)
+            return Header(height, width, at, has_app1) if whole else None
+        elif marker not in _TABLES_AND_NOTES or data.startswith(b"MPF\0", body):
+            return None
+        has_app1 |= marker == _APP1
+    return None
+
+
+def decode(data: bytes, header: Header, scale: int = 1) -> np.ndarray | None:
     """Decodes an ordinary JPEG, faster than Pillow to the same pixels.
 
     Args:
         data: the file.
-        picture: the same, opened by Pillow.
+        header: of the same.
+        scale: 1, 2, 4 or 8: decode to that fraction of the sides, rounded up, as libjpeg does.
 
     Returns:
-        uint8 [height, width, 3]; None for what `load` has to read or to look at: other kinds of
-        JPEG, and files that may lack a part.
+        uint8 [height, width, 3], not turned upright; None for what `load` has to look at: files
+        that may lack a part.
     """
-    if (
-        picture.format != "JPEG"
-        or picture.mode not in ("RGB", "L")
-        or picture.info.get("progressive")
-        or not data.endswith(END)
-    ):
+    if data.find(_ZEROS, header.start) >= 0:
         return None
-    start, components, _ = next(_scans(data, _segments(data)), (0, b"", ()))
-    if len(components) != len(picture.getbands()) or data.find(_ZEROS, start) >= 0:
-        return None
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), _DECODE[scale])
     if image is None:
         return None
     # Blocks without data become gray, and the last ones are the first to lack it. Of their colour

@@ -107,24 +107,32 @@ class TrainingStream:
             ValueError: no picture can be read.
             StopAtBadImage: a picture cannot be read, and the report says `fail`.
         """
-        num_classes = len(self.source.classes)
+        places = [divmod(int(first) + i, self.num_samples) for i in range(count)]
+        crops = [self._crop_at(epoch, place) for epoch, place in places]
         images = np.empty((count, self.input_size, self.input_size, 3), np.uint8)
         labels = np.empty(count, np.int32)
-        allowed = np.empty((count, num_classes), bool)
-        for i in range(count):
-            epoch, place = divmod(int(first) + i, self.num_samples)
-            image, position, label = self._next_readable(int(self._order(epoch)[place]))
-            images[i] = self._crop(image, epoch, place)
-            labels[i] = label
-            allowed[i] = competing_classes(self.source.labels[position], label, num_classes)
-        return (images, labels, allowed) if self.several else (images, labels)
+        allowed = np.empty((count, len(self.source.classes)), bool) if self.several else None
+        for i, (epoch, place) in enumerate(places):
+            image, position, labels[i] = self._next_readable(int(self._order(epoch)[place]))
+            top, left, side, mirrored = crops[i]
+            image = crop_image(image, top, left, side, self.resize_size, self.input_size)
+            if mirrored:
+                cv2.flip(image, 1, images[i])
+            else:
+                images[i] = image
+            if allowed is not None:
+                allowed[i] = competing_classes(
+                    self.source.labels[position], labels[i], allowed.shape[1]
+                )
+        return (images, labels) if allowed is None else (images, labels, allowed)
 
     def _order_of(self, epoch):
         if not self.shuffle:
             return np.arange(self.num_samples)
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
 
-    def _crop(self, image, epoch, place):
+    def _crop_at(self, epoch, place):
+        """First row, first column and side of the crop of a sample, and whether it is mirrored."""
         side, mirrored = self.input_size, False
         top = left = (self.resize_size - side) // 2
         if self.augment:
@@ -134,8 +142,7 @@ class TrainingStream:
                 side = max(1, round(math.exp(rng.uniform(*map(math.log, sides)))))
             places = self.resize_size - side + 1
             top, left, mirrored = rng.integers([places, places, 2]).tolist()
-        image = crop_image(image, top, left, side, self.resize_size, self.input_size)
-        return cv2.flip(image, 1) if mirrored else image
+        return top, left, side, mirrored
 
     def _next_readable(self, start):
         """The picture, position and label of the first readable sample from `start` on."""
