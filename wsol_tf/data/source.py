@@ -186,12 +186,10 @@ class Source:
             input_size: side in pixels of the network's input.
             resize_size: side in pixels that pictures are resized to before they are cropped; 0 is
                 8/7 of `input_size`. The aspect ratio is ignored.
-            min_crop: the least side of a random crop as a share of `input_size`, see
-                `stream.TrainingStream`.
+            min_crop: the least side of a random crop as a share of `input_size`.
             seed: fixes the order and the augmentation of every epoch.
-            shuffle: give each epoch an order of its own, in full batches alone: the samples that
-                do not fill the last one are left out of this epoch. Otherwise the order is that of
-                the source, and the last batch may be smaller.
+            shuffle: give each epoch an order of its own, in full batches alone; what does not fill
+                the last one is left out. Otherwise in the source's order, the last batch smaller.
             augment: crop at random and mirror half of the pictures; otherwise crop the centre.
             cache: where resized pictures stay after the first pass: `memory` (if all of them take
                 at most 4 GiB), `disk` or `none`, see `cache.cached_reader`.

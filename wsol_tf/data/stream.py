@@ -38,7 +38,7 @@ class TrainingStream:
         batch_size: int,
         input_size: int = 224,
         resize_size: int = 0,
-        min_crop: float = 1.0,
+        min_crop: float = 0.6,
         seed: int = 0,
         shuffle: bool = True,
         augment: bool = True,
