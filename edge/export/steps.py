@@ -201,13 +201,24 @@ def write_files(
 
 def refuse_failed(report: dict[str, Any], output_dir: str) -> None:
     """Raises a ValueError that says which files are too far from the Keras model, if any is."""
-    if report["failed"]:
-        raise ValueError(
-            "".join(
-                f"localizer_{name} is too far from the Keras model: {why}. "
-                for name, why in report["failed"].items()
-            )
-            + f"The files that failed are in {output_dir} as .failed.tflite. Calibrate on more "
-            "pictures like the app's, take float16, or allow more with `max_drop` and "
-            "`min_mask_iou`."
-        )
+    if not report["failed"]:
+        return
+    good = {
+        name: row
+        for name, row in report["files"].items()
+        if name != parity.REFERENCE and name not in report["failed"]
+    }
+    advice = "Take float16"
+    if good:
+        name = min(good, key=lambda name: good[name]["bytes"])
+        iou, size = good[name]["mask_iou"], good[name]["bytes"] / 1e6
+        advice = f"Take {name}, which is close enough (mask IoU {iou:.4f}, {size:.2f} MB)"
+    failed = (
+        f"localizer_{name} is too far from the Keras model: {why}. "
+        for name, why in report["failed"].items()
+    )
+    raise ValueError(
+        f"{''.join(failed)}The files that failed are in {output_dir} as .failed.tflite. {advice}, "
+        "calibrate on more pictures like the app's, or allow more with `max_drop` and "
+        "`min_mask_iou`."
+    )

@@ -184,6 +184,69 @@ def test_other_resolutions_train_with_every_loss(settings, maps):
     ] == []
 
 
+# Layers that are whole blocks, as those of keras-hub's MobileNet
+
+
+@keras.saving.register_keras_serializable(package="test")
+class Block(LAYERS.Layer):
+    """A convolution and its activation as one layer, with a convolution's attributes."""
+
+    def __init__(self, filters, strides, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.strides, self.kernel_size = filters, (strides, strides), (3, 3)
+        self.conv = LAYERS.Conv2D(filters, 3, strides, padding="same", activation="relu")
+
+    def build(self, shape):
+        self.conv.build(shape)
+        super().build(shape)
+
+    def call(self, x):
+        return self.conv(x)
+
+    def compute_output_shape(self, shape):
+        return self.conv.compute_output_shape(shape)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters, "strides": self.strides[0]}
+
+
+@pytest.mark.parametrize("side", [64, None])
+def test_blocks_are_called_as_they_are_and_keep_their_strides(side):
+    keras.utils.set_random_seed(1)
+    image = x = keras.Input((side, side, 3))
+    for i in range(5):
+        x = Block(4, 2, name=f"block{i}")(x)
+    model = keras.Model(image, x)
+    features, rest = backbones.cut_model(model, input_size=64, output_stride=16)
+    assert (features.output.shape[1], rest.output.shape[1]) == (4, 2)
+    np.testing.assert_allclose(
+        rest.predict_on_batch(features.predict_on_batch(pictures())),
+        model.predict_on_batch(pictures().astype("float32")), rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="'block3' reduces the resolution without being a layer"):
+        backbones.cut_model(model, input_size=64, output_stride=8)
+
+
+@pytest.mark.parametrize("side", [64, None])
+def test_backbones_of_keras_hub_are_functional_models(side):
+    models = pytest.importorskip("keras_hub").models
+    model = models.ResNetBackbone(
+        input_conv_filters=[64], input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 16, 16, 16], stackwise_num_blocks=[1, 1, 1, 1],
+        stackwise_num_strides=[1, 2, 2, 2], block_type="basic_block", image_shape=(side, side, 3),
+    )  # fmt: skip
+    coarse, rest = backbones.cut_model(model, input_size=64, output_stride=16)
+    expected = coarse.predict_on_batch(pictures())
+    np.testing.assert_allclose(
+        rest.predict_on_batch(expected), model.predict_on_batch(pictures().astype("float32")),
+        rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+    fine, _ = backbones.cut_model(model, input_size=64, output_stride=8)
+    got = fine.predict_on_batch(pictures())
+    errors = [np.abs(got[:, i::2, i::2] - expected).max() for i in range(2)]
+    assert min(errors) < 1e-4 * np.abs(expected).max(), errors
+
+
 # What can't be cut
 
 

@@ -119,6 +119,25 @@ def test_a_file_that_differs_fails_loudly(exported, tmp_path, capsys):
     assert "**float32 failed**" in (tmp_path / "parity.md").read_text()
 
 
+def test_what_failed_is_refused_with_what_did_not():
+    figures = {
+        "keras": {"mask_iou": 1.0},
+        "float32": {"mask_iou": 1.0, "bytes": 4_000_000},
+        "dynamic": {"mask_iou": 0.98765, "bytes": 1_500_000},
+        "int8": {"mask_iou": 0.9, "bytes": 1_400_000},
+    }
+    report = {"files": figures, "failed": {"int8": "why"}}
+    with pytest.raises(ValueError, match="int8 is too far .*: why. .* in out as .failed") as told:
+        steps.refuse_failed(report, "out")
+    assert "Take dynamic, which is close enough (mask IoU 0.9877, 1.50 MB), calib" in str(
+        told.value
+    )
+    report["failed"] |= {"float32": "x", "dynamic": "y"}
+    with pytest.raises(ValueError, match="Take float16, calibrate on more pictures"):
+        steps.refuse_failed(report, "out")
+    steps.refuse_failed({"files": figures, "failed": {}}, "out")
+
+
 def row(mask_iou, hits, lost=0, gained=0, number=100):
     """Figures of a file of which so many of `number` boxes are right."""
     return {
