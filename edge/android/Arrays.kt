@@ -151,6 +151,7 @@ private fun slide(source: DoubleArray, lines: Int, lineStep: Int, n: Int, step: 
 }
 
 fun softmax(logits: FloatArray): DoubleArray {
+    require(logits.all { it.isFinite() }) { "The output of the model is not finite." }
     val exponents = DoubleArray(logits.size) { Math.exp(logits[it].toDouble() - logits.max()) }
     return DoubleArray(logits.size) { exponents[it] / exponents.sum() }
 }

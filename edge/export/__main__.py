@@ -49,7 +49,10 @@ def define_flags() -> None:
         "map", "mean", f"Score map of the file: {', '.join(exported_map.KINDS)} or class:NAME."
     )
     flags.DEFINE_integer(
-        "output_size", 0, "Side in pixels of the map, upsampled; 0: the network's own."
+        "output_size",
+        0,
+        "Side in pixels of the map, resized; 0: the network's own, or four times that where the "
+        "model's maps are moved back to what they show.",
     )
     flags.DEFINE_enum("view", "crop", ["crop", "whole"], "View that is compared, as in evaluate.")
     flags.DEFINE_float(
@@ -81,9 +84,9 @@ def run(values: flags.FlagValues) -> None:
     from wsol_tf.report.run_page import add_files_to_card
 
     map_ = ExportedMap.parse(values.map)
-    steps.check_formats(values.formats, map_)
     model = graphs.in_float32(load_model(values.model, to_train=False))
     map_.check(model.classes, model.localizer.output.shape[-1], model.presence_threshold)
+    steps.check_formats(values.formats, model, map_)
     graph = graphs.export_graph(model, map_, output_size=values.output_size)
     source, _ = calibration.open_source(
         values.calibration_data, split="train", image_size=model.resize_size

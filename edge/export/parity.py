@@ -1,4 +1,8 @@
-"""How close exported files are to the Keras model: the same pictures through the same scoring."""
+"""How close exported files are to the Keras model: the same pictures through the same scoring.
+
+The model is asked as `Localization.localize` asks it, not by the graph that files are made of: what
+that graph does wrong shows as well.
+"""
 
 import dataclasses
 import itertools
@@ -14,6 +18,7 @@ import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from edge.export.exported_map import ExportedMap
 from edge.runners import Runner, batched
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
@@ -22,12 +27,43 @@ from wsol_tf.evaluation.localized_map import LOCALIZED, LocalizedMap
 from wsol_tf.evaluation.paired import exact_mcnemar
 from wsol_tf.evaluation.pairs import Pair, predict_pairs
 from wsol_tf.evaluation.standard_metrics import StandardMetrics
-from wsol_tf.model.score_maps import localize, resize
+from wsol_tf.model.alignment import placed
+from wsol_tf.model.localization import Localization
+from wsol_tf.model.score_maps import localize, map_of, resize
 
 REFERENCE = "keras"
 THREADS = (1, 2, 4)
 SIGNIFICANT = 0.05  # a loss that is less likely by chance than this is one
 _FEWEST = math.ceil(-math.log2(SIGNIFICANT))  # lost pictures, none gained, that are significant
+
+
+def reference(model: Localization, map_: ExportedMap) -> Runner:
+    """Returns a model's own maps, moved back by its offset, under the names that a file has.
+
+    Args:
+        model: a trained Localization.
+        map_: which of its maps files hold.
+    """
+    label = map_.label(model.classes)
+
+    def run(image: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = {
+            name: np.asarray(x)[0] for name, x in model.predict_on_batch(image[None]).items()
+        }
+        maps = outputs["localization_map"]
+        if label is not None:
+            maps = maps[..., label : label + 1]
+        elif not map_.has_all_maps:
+            maps = map_of(
+                map_.kind, maps, outputs["score_map"], outputs["logits"], 0, top_k=model.top_k
+            )[..., None]
+        moved = [placed(maps[..., i], model.offset) for i in range(maps.shape[-1])]
+        found = {"foreground_mask": np.stack(moved, axis=-1)}
+        if map_.has_classifier or model.background_class:
+            found["class_scores"] = outputs["logits"]
+        return found
+
+    return run
 
 
 def compare(
@@ -336,7 +372,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"# Parity of {report['model']}\n\n"
         f"Map `{report['map']}`, threshold {report['threshold']}, "
         f"{reference['num_pictures']} pictures of {report['scored_on']}, view "
-        f"`{report['view']}`. Masks are compared with those of the Keras model"
+        f"`{report['view']}`. Masks are compared with those of the Keras model's own `localize`"
         f"{'' if boxed else '; GT-known Loc is not measured, for want of boxes of its classes'}. "
         "Milliseconds are medians of calls that took turns; the row `keras` is predict_on_batch "
         "of the same part of the model, which takes a thread for each core: compare it with the "

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from edge.export.exported_map import ExportedMap
+from edge.export.formats import TRAINED
 from edge.export.rounding import rounded
-from edge.export.twin import twin_of, weights_of, with_weights
+from edge.export.twin import check_layers, twin_of, weights_of, with_weights
 from edge.runners import Runner
 from wsol_tf.model.localization import Localization
 
@@ -51,17 +52,25 @@ def optimization() -> Iterator[tuple[Any, Any]]:
             os.environ["TF_USE_LEGACY_KERAS"] = before
 
 
-def check(map_: ExportedMap) -> None:
+def check(model: Localization, map_: ExportedMap) -> None:
     """Refuses further training that is known not to work before anything is done.
 
     Raises:
-        ValueError: the map needs the classifier, or a package is missing.
+        ValueError: the map or the model needs the classifier, a layer has no counterpart in Keras
+            2, or a package is missing.
     """
+    formats = " and ".join((", ".join(list(TRAINED)[:-1]), list(TRAINED)[-1]))
     if map_.has_classifier:
         raise ValueError(
-            "int8_qat, int8_pruned and int8_clustered are for the maps mean, class:NAME and all; "
-            f"'{map_}' needs the classifier as well. Use `formats=int8`."
+            f"{formats} are for the maps mean, class:NAME and all; '{map_}' needs the classifier "
+            "as well. Use `formats=int8`."
         )
+    if model.background_class:
+        raise ValueError(
+            f"{formats} have no classifier, which tells pictures of '{model.background_class}' "
+            "from those with an object. Use `formats=int8`."
+        )
+    check_layers(model)
     with optimization():
         pass
 
@@ -93,14 +102,9 @@ def train(
         seed: of the order of the pictures.
 
     Raises:
-        ValueError: see `check` and `twin_of`.
+        ValueError: see `check`.
     """
-    check(map_)
-    if model.background_class:
-        raise ValueError(
-            "int8_qat, int8_pruned and int8_clustered have no classifier, which tells pictures of "
-            f"'{model.background_class}' from those with an object. Use `formats=int8`."
-        )
+    check(model, map_)
     targets = masks(run, pictures)
     with optimization() as (tf_keras, tfmot):
         student = twin_of(model, map_, tf_keras)

@@ -20,18 +20,18 @@ from wsol_tf.model.localization import Localization
 _BIAS_PICTURES = 16  # 48 gave the same
 
 
-def check_formats(formats: Sequence[str], map_: ExportedMap) -> None:
+def check_formats(formats: Sequence[str], model: Localization, map_: ExportedMap) -> None:
     """Refuses what is known before any work not to become a file.
 
     Raises:
-        ValueError: no format or an unknown one; or one that needs further training, which the map
-            or a missing package rules out.
+        ValueError: no format or an unknown one; or one that needs further training, which the
+            model, the map or a missing package rules out.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise ValueError(f"Unknown format '{''.join(unknown[:1])}'. Legal: {', '.join(FORMATS)}.")
     if not TRAINED.keys().isdisjoint(formats):
-        qat.check(map_)
+        qat.check(model, map_)
 
 
 def make_files(
@@ -123,12 +123,12 @@ def compare_files(
     num_pictures: int = 0,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Compares files with the Keras model they were made of.
+    """Compares files with the Keras model they were made of, as `Localization.localize` asks it.
 
     Args:
         model: a trained Localization in float32.
         map_: which of its maps the files hold.
-        graph: of `graphs.export_graph` for this map.
+        graph: of `graphs.export_graph` for this map; it is timed.
         made: dict format -> bytes, of `make_files`.
         source: pictures to compare on.
         labelled: whether labels and boxes of the source mean anything.
@@ -152,7 +152,7 @@ def compare_files(
         rng = np.random.default_rng(seed)
         positions = sorted(rng.choice(positions, num_pictures, replace=False).tolist())
     figures = parity.compare(
-        {parity.REFERENCE: keras_runner(graph)}
+        {parity.REFERENCE: parity.reference(model, map_)}
         | {name: tflite_runner(data) for name, data in made.items()},
         source,
         positions,
@@ -201,13 +201,24 @@ def write_files(
 
 def refuse_failed(report: dict[str, Any], output_dir: str) -> None:
     """Raises a ValueError that says which files are too far from the Keras model, if any is."""
-    if report["failed"]:
-        raise ValueError(
-            "".join(
-                f"localizer_{name} is too far from the Keras model: {why}. "
-                for name, why in report["failed"].items()
-            )
-            + f"The files that failed are in {output_dir} as .failed.tflite. Calibrate on more "
-            "pictures like the app's, take float16, or allow more with `max_drop` and "
-            "`min_mask_iou`."
-        )
+    if not report["failed"]:
+        return
+    good = {
+        name: row
+        for name, row in report["files"].items()
+        if name != parity.REFERENCE and name not in report["failed"]
+    }
+    advice = "Take float16"
+    if good:
+        name = min(good, key=lambda name: good[name]["bytes"])
+        iou, size = good[name]["mask_iou"], good[name]["bytes"] / 1e6
+        advice = f"Take {name}, which is close enough (mask IoU {iou:.4f}, {size:.2f} MB)"
+    failed = (
+        f"localizer_{name} is too far from the Keras model: {why}. "
+        for name, why in report["failed"].items()
+    )
+    raise ValueError(
+        f"{''.join(failed)}The files that failed are in {output_dir} as .failed.tflite. {advice}, "
+        "calibrate on more pictures like the app's, or allow more with `max_drop` and "
+        "`min_mask_iou`."
+    )

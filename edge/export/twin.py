@@ -37,15 +37,16 @@ def twin_of(model: Localization, map_: ExportedMap, tf_keras: Any) -> Any:
         the mean over channels is a 1x1 convolution.
 
     Raises:
-        ValueError: a layer has no counterpart in Keras 2.
+        ValueError: see `check_layers`.
     """
+    check_layers(model)
     layers, weights = tf_keras.layers, {}
     image = layers.Input(model.feature_extractor.input.shape[1:], name="image")
     tensors = {id(model.feature_extractor.input): image}
     for layer in model.feature_extractor.operations:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        if type(layer) is keras.layers.Rescaling:
+        if isinstance(layer, keras.layers.Rescaling):
             copy = layers.DepthwiseConv2D(1, name=layer.name, trainable=False)
             scale, offset = (np.broadcast_to(x, 3) for x in (layer.scale, layer.offset))
             weights[copy] = [scale.reshape(1, 1, 3, 1), offset]
@@ -72,16 +73,27 @@ def twin_of(model: Localization, map_: ExportedMap, tf_keras: Any) -> Any:
     return twin
 
 
+def check_layers(model: Localization) -> None:
+    """Refuses a model that no twin can be made of.
+
+    Raises:
+        ValueError: a layer of its feature extractor has no counterpart in Keras 2.
+    """
+    for layer in model.feature_extractor.operations:
+        kind = type(layer).__name__
+        inside = kind != "Activation" and getattr(layer, "activation", None)
+        grouped = getattr(layer, "groups", 1) != 1
+        known = kind in ("InputLayer", "Rescaling", *_SHARED)
+        if not known or grouped or (inside and inside is not keras.activations.linear):
+            raise ValueError(
+                f"Quantization-aware training has no counterpart in Keras 2 for the layer "
+                f"'{layer.name}' ({kind}). Use `formats=int8`."
+            )
+
+
 def _counterpart(layer, layers):
     """The layer of Keras 2 with the settings of one of Keras 3."""
     kind = type(layer).__name__
-    inside = kind != "Activation" and getattr(layer, "activation", None)
-    grouped = getattr(layer, "groups", 1) != 1
-    if kind not in _SHARED or grouped or (inside and inside is not keras.activations.linear):
-        raise ValueError(
-            f"Quantization-aware training has no counterpart in Keras 2 for the layer "
-            f"'{layer.name}' ({kind}). Use `formats=int8`."
-        )
     config = {key: value for key, value in layer.get_config().items() if key in _SHARED[kind]}
     if kind == "BatchNormalization":
         config["trainable"] = False  # on few pictures: keep those of the training

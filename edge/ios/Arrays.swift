@@ -163,7 +163,10 @@ private func slide(_ source: [Double], lines: Int, _ lineStep: Int, n: Int, _ st
   return means
 }
 
-func softmax(_ logits: [Float]) -> [Double] {
+func softmax(_ logits: [Float]) throws -> [Double] {
+  guard logits.allSatisfy({ $0.isFinite }) else {
+    throw LocalizerError(message: "The output of the model is not finite.")
+  }
   let exponents = logits.map { exp(Double($0 - logits.max()!)) }
   return exponents.map { $0 / exponents.reduce(0, +) }
 }

@@ -93,7 +93,7 @@ final class Localizer {
     guard metadata.hasScores else {
       return Localization(found: try found(channel), className: asked, probability: nil)
     }
-    let probabilities = softmax(real(try runner.output(named: "class_scores")))
+    let probabilities = try softmax(real(runner.output(named: "class_scores")))
     let present = try metadata.present(probabilities)
     if present.isEmpty {
       let best = probabilities.indices.max { probabilities[$0] < probabilities[$1] }!

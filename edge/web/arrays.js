@@ -32,6 +32,7 @@ export function readMetadata(bytes) {
 
 /** Turns logits into probabilities. */
 export function softmax(logits) {
+  checkFinite(logits);
   const top = logits.reduce((a, b) => Math.max(a, b));
   const exponents = Array.from(logits, (value) => Math.exp(value - top));
   const sum = exponents.reduce((a, b) => a + b);
@@ -175,11 +176,16 @@ function triangles(n, size) {
   return {first, weights};
 }
 
+/** Refuses NaN and infinity: an Error. */
+function checkFinite(values) {
+  if (!values.every(Number.isFinite)) throw new Error('The output of the model is not finite.');
+}
+
 /** Stretches a map to 0..1 by its own minimum and maximum; a constant map becomes zeros. */
 export function stretch(values) {
+  checkFinite(values);
   let low = Infinity, high = -Infinity;
   for (const value of values) {
-    if (!Number.isFinite(value)) throw new Error('The output of the model is not finite.');
     low = Math.min(low, value);
     high = Math.max(high, value);
   }

@@ -158,6 +158,28 @@ def test_another_way_to_refine_is_refused(refine, tmp_path):
     assert said == f"This .tflite is of another version: its refine is {json.dumps(refine)}.\n"
 
 
+@pytest.mark.skipif(not NODE, reason="needs node")
+def test_outputs_that_are_no_numbers_are_refused(tmp_path):
+    (tmp_path / "script.mjs").write_text("""
+        const {softmax, stretch} = await import(process.argv[2]);
+        const said = [];
+        for (const value of [NaN, Infinity, -Infinity, 2]) {
+          for (const read of [softmax, stretch]) {
+            try {
+              said.push(read([1, value, 0]).length);
+            } catch (error) {
+              said.push(error.message);
+            }
+          }
+        }
+        console.log(JSON.stringify(said));
+    """)
+    said = subprocess.run(
+        [NODE, tmp_path / "script.mjs", WEB / "arrays.js"], capture_output=True, text=True
+    ).stdout
+    assert json.loads(said) == ["The output of the model is not finite."] * 6 + [3, 3]
+
+
 # --- the page, in a browser ----------------------------------------------------------------------
 
 

@@ -69,6 +69,83 @@ def test_finer_features_hold_the_model_s(stride):
     assert min(errors) < 1e-4 * np.abs(expected).max(), errors
 
 
+def shared(at, *layers):
+    """A network in which these layers are called one after the other at each of some strides."""
+    keras.utils.set_random_seed(1)
+    image = x = keras.Input((64, 64, 3))
+    pool = LAYERS.MaxPooling2D(2, name="pool")
+    for stride in (1, 2, 4, 8, 16):
+        x = LAYERS.Conv2D(6, 3, padding="same", activation="elu", name=f"conv{stride}")(x)
+        for layer in layers if stride in at else ():
+            x = layer(x)
+        x = pool(x)
+    return keras.Model(image, x, name="mine")
+
+
+@pytest.mark.parametrize("stride", [8, 4])
+def test_a_layer_that_is_called_again_changes_as_each_call_has_to(stride):
+    """One pool makes every stride: some of its calls keep theirs, the others are dilated."""
+    model = shared(())
+    coarse, _ = backbones.cut_model(model, input_size=64, output_stride=16)
+    fine, rest = backbones.cut_model(model, input_size=64, output_stride=stride)
+    step = 16 // stride
+    assert (fine.output.shape[1], rest.output.shape[1]) == (4 * step, 2 * step)
+    expected, got = coarse.predict_on_batch(pictures()), fine.predict_on_batch(pictures())
+    errors = [np.abs(got[:, i::step, i::step] - expected).max() for i in range(step)]
+    assert min(errors) < 1e-4 * np.abs(expected).max(), errors
+
+
+def test_weights_are_shared_by_calls_that_change_alike(tmp_path):
+    """Its windows have no centre: each call gets zeros of its own before it."""
+    layer = LAYERS.Conv2D(6, 2, padding="same", name="twice")
+    model = shared((16,), layer, layer)
+    coarse, _ = backbones.cut_model(model, input_size=64, output_stride=16)
+    fine, _ = backbones.cut_model(model, input_size=64, output_stride=8)
+    assert fine.count_params() == coarse.count_params()
+    expected, got = coarse.predict_on_batch(pictures()), fine.predict_on_batch(pictures())
+    errors = [np.abs(got[:, i::2, i::2] - expected).max() for i in range(2)]
+    assert min(errors) < 1e-4 * np.abs(expected).max(), errors
+    fine.save(tmp_path / "fine.keras")
+    loaded = keras.saving.load_model(tmp_path / "fine.keras")
+    np.testing.assert_array_equal(loaded.predict_on_batch(pictures()), got)
+
+
+def test_weights_whose_calls_would_differ_are_refused_by_name():
+    layer = LAYERS.Conv2D(6, 3, padding="same", name="twice")
+    model = shared((4, 8, 16), layer)
+    message = "'twice' is called more than once, .* would need different strides or dilation"
+    with pytest.raises(ValueError, match=message):
+        backbones.cut_model(model, input_size=64, output_stride=4)
+    features, _ = backbones.cut_model(model, input_size=64, output_stride=16)
+    assert features.count_params() == model.count_params()
+
+
+def test_weights_of_both_parts_are_refused_by_name():
+    layer = LAYERS.Conv2D(6, 3, padding="same", name="twice")
+    model = shared((8, 16), layer)
+    model = keras.Model(model.input, layer(model.output))
+    with pytest.raises(ValueError, match="'twice' is called before and behind the features"):
+        backbones.cut_model(model, input_size=64, output_stride=16)
+
+
+@pytest.mark.parametrize("other", [3, 1])
+def test_zeros_that_two_layers_need_different_ones_of_are_refused_by_name(other):
+    """Without its stride, the wider window wants more zeros than the narrower one."""
+    image = keras.Input((64, 64, 3))
+    x = LAYERS.Conv2D(4, 4, 4, name="stem")(image)
+    x = LAYERS.Conv2D(4, 2, 2, name="patches")(x)
+    x = LAYERS.ZeroPadding2D(((0, 1), (0, 1)), name="zeros")(x)
+    one = LAYERS.Conv2D(4, 3, 2, name="three")(x)
+    two = LAYERS.Conv2D(4, other, 2, name="other")(x)
+    x = one + (two if other == 3 else LAYERS.Cropping2D(((0, 1), (0, 1)))(two))
+    model = keras.Model(image, LAYERS.Conv2D(4, 2, 2, name="last")(x))
+    if other == 3:  # both the same: then one ZeroPadding2D serves both
+        backbones.cut_model(model, input_size=64, output_stride=8)
+        return
+    with pytest.raises(ValueError, match="The layers that read 'zeros' need different zeros"):
+        backbones.cut_model(model, input_size=64, output_stride=8)
+
+
 @pytest.mark.parametrize("side", [None, 96])
 def test_a_model_for_other_sizes_is_built_anew_for_this_one(side):
     features, _ = backbones.cut_model(network(side), input_size=64, output_stride=8)
@@ -105,6 +182,69 @@ def test_other_resolutions_train_with_every_loss(settings, maps):
     assert [
         v.path for v, g in zip(model.trainable_variables, gradients, strict=True) if g is None
     ] == []
+
+
+# Layers that are whole blocks, as those of keras-hub's MobileNet
+
+
+@keras.saving.register_keras_serializable(package="test")
+class Block(LAYERS.Layer):
+    """A convolution and its activation as one layer, with a convolution's attributes."""
+
+    def __init__(self, filters, strides, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.strides, self.kernel_size = filters, (strides, strides), (3, 3)
+        self.conv = LAYERS.Conv2D(filters, 3, strides, padding="same", activation="relu")
+
+    def build(self, shape):
+        self.conv.build(shape)
+        super().build(shape)
+
+    def call(self, x):
+        return self.conv(x)
+
+    def compute_output_shape(self, shape):
+        return self.conv.compute_output_shape(shape)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters, "strides": self.strides[0]}
+
+
+@pytest.mark.parametrize("side", [64, None])
+def test_blocks_are_called_as_they_are_and_keep_their_strides(side):
+    keras.utils.set_random_seed(1)
+    image = x = keras.Input((side, side, 3))
+    for i in range(5):
+        x = Block(4, 2, name=f"block{i}")(x)
+    model = keras.Model(image, x)
+    features, rest = backbones.cut_model(model, input_size=64, output_stride=16)
+    assert (features.output.shape[1], rest.output.shape[1]) == (4, 2)
+    np.testing.assert_allclose(
+        rest.predict_on_batch(features.predict_on_batch(pictures())),
+        model.predict_on_batch(pictures().astype("float32")), rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="'block3' reduces the resolution without being a layer"):
+        backbones.cut_model(model, input_size=64, output_stride=8)
+
+
+@pytest.mark.parametrize("side", [64, None])
+def test_backbones_of_keras_hub_are_functional_models(side):
+    models = pytest.importorskip("keras_hub").models
+    model = models.ResNetBackbone(
+        input_conv_filters=[64], input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 16, 16, 16], stackwise_num_blocks=[1, 1, 1, 1],
+        stackwise_num_strides=[1, 2, 2, 2], block_type="basic_block", image_shape=(side, side, 3),
+    )  # fmt: skip
+    coarse, rest = backbones.cut_model(model, input_size=64, output_stride=16)
+    expected = coarse.predict_on_batch(pictures())
+    np.testing.assert_allclose(
+        rest.predict_on_batch(expected), model.predict_on_batch(pictures().astype("float32")),
+        rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+    fine, _ = backbones.cut_model(model, input_size=64, output_stride=8)
+    got = fine.predict_on_batch(pictures())
+    errors = [np.abs(got[:, i::2, i::2] - expected).max() for i in range(2)]
+    assert min(errors) < 1e-4 * np.abs(expected).max(), errors
 
 
 # What can't be cut

@@ -161,6 +161,19 @@ def test_finer_features_hold_the_original_ones(row, built, stride):
     assert max(errors) > 1e-2  # the new positions hold something else
 
 
+def test_behind_the_cut_a_stride_that_stays_reads_what_lies_closer(row, built):
+    """Its window isn't dilated; a window of one position reads the same one as before."""
+    name, _ = row
+    if name not in ("mobilenet_v1", "resnet50"):
+        pytest.skip("others of their kinds are tested")
+    coarse, fine = (
+        run(rest, run(features, pictures_for(name))) for features, rest, _ in map(built, (16, 8))
+    )
+    assert fine.shape[1] == 2 * coarse.shape[1]
+    errors = [np.abs(fine[:, i::2, i::2] - coarse).max() / np.abs(coarse).max() for i in range(2)]
+    assert (min(errors) < 1e-4) == (name == "resnet50"), errors
+
+
 def test_every_trainable_weight_gets_a_gradient(row, built):
     features, rest, _ = built(8)
     with tf.GradientTape() as tape:

@@ -199,7 +199,7 @@ def cut_model(
         ValueError: the model isn't functional, has several inputs or outputs, no features at the
             stride, or a layer that can't be followed or saved; the message names it.
     """
-    graph = graph_of(model)
+    graph = graph_of(model, side=input_size)
     parts = _cut(
         graph, input_size, preprocessing, output_stride, dilation, levels, bn_momentum, True
     )

@@ -12,6 +12,14 @@ import keras
 from wsol_tf.model.weights_file import own_names
 
 PADS = (keras.layers.ZeroPadding2D, keras.layers.Cropping2D)
+_SLIDING = (
+    keras.layers.Conv2D,
+    keras.layers.Conv2DTranspose,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling2D,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +47,13 @@ class Step:
 
     @property
     def window(self) -> tuple[int, int] | None:
-        """Size of the window that the step slides over its input; None: it slides none."""
-        size = getattr(self.operation, "kernel_size", getattr(self.operation, "pool_size", None))
-        return tuple(size) if isinstance(size, (tuple, list)) and len(size) == 2 else None
+        """Size of the window that the step slides over its input; None: it slides none.
+
+        What a layer of another class does inside, such as a whole block, can't be seen.
+        """
+        if not isinstance(self.operation, _SLIDING):
+            return None
+        return tuple(getattr(self.operation, "kernel_size", None) or self.operation.pool_size)
 
     @property
     def stride(self) -> int:
@@ -66,11 +78,15 @@ class Graph:
     reductions: dict[int, int | None]
 
 
-def graph_of(model: keras.Model, *, core: bool = False, trim: int = 0) -> Graph:
+def graph_of(
+    model: keras.Model, *, side: int | None = None, core: bool = False, trim: int = 0
+) -> Graph:
     """Reads the graph of a functional model.
 
     Args:
         model: one picture `[batch, side, side, 3]` -> features `[batch, h, w, channels]`.
+        side: of the picture, where the model takes pictures of any size: what layers of unknown
+            kinds do to the resolution shows in shapes alone.
         core: leave out the scaling that the model starts with (Rescaling, Normalization).
         trim: layers at the end to leave out.
 
@@ -79,6 +95,9 @@ def graph_of(model: keras.Model, *, core: bool = False, trim: int = 0) -> Graph:
             message names it.
     """
     model = functional(model)
+    if side is not None and None in model.inputs[0].shape[1:3]:
+        image = keras.Input((side, side, model.inputs[0].shape[-1]))
+        model = keras.models.clone_model(model, image, clone_function=lambda layer: layer)
     calls: list[Step] = []
     alias: dict[int, Any] = {}
     _collect(model, alias, calls)

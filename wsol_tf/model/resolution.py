@@ -59,23 +59,24 @@ class Change:
 
 
 def changes(graph: Graph, resolution: Resolution) -> dict[int, Change]:
-    """Decides what changes: id of an operation -> Change, for those that do.
+    """Decides what changes: id of a step -> Change, for those that do.
 
     Raises:
-        ValueError: something other than a strided layer reduces the resolution where it must stay.
+        ValueError: something other than a strided layer reduces the resolution where it must stay,
+            or layers that read one ZeroPadding2D need different zeros.
     """
     makers = {id(x): step for step in graph.steps for x in step.outputs}
     found: dict[int, Change] = {}
     shifts = _shifts(graph, makers, resolution)
     pads = [_pad_before(step, makers) for step in graph.steps if step.window]
-    of_windows = {id(pad.operation) for pad in pads if pad is not None}
+    of_windows = {id(pad) for pad in pads if pad is not None}
     for step in graph.steps:
         before, after = (graph.reductions[id(x)] for x in (step.inputs[0], step.outputs[0]))
         rate = resolution.rate(step, before)
-        if isinstance(step.operation, PADS) and rate > 1 and id(step.operation) not in of_windows:
+        if isinstance(step.operation, PADS) and rate > 1 and id(step) not in of_windows:
             amounts = step.operation.get_config()[_amount(step)]  # moves the picture, here further
             scaled = [[rate * n for n in pair] for pair in amounts]
-            found[id(step.operation)] = Change({_amount(step): scaled})
+            found[id(step)] = Change({_amount(step): scaled})
         if step.window is None or before is None:
             if resolution.removes(before, after) and not isinstance(step.operation, PADS):
                 raise ValueError(
@@ -87,13 +88,18 @@ def changes(graph: Graph, resolution: Resolution) -> dict[int, Change]:
         removed = resolution.removes(before, after)
         if step.stride > 1 and not removed:
             if pad is None and step.operation.padding == "valid":
-                found[id(step.operation)] = Change({"padding": "same"})
-            continue
-        shift = shifts[after] if removed else (0, 0)
-        change, around = _rewindowed(step, pad, rate, shift, removed)
-        found[id(step.operation)] = change
-        if around is not None:
-            found[id(pad.operation)] = Change({"padding": around})
+                found[id(step)] = Change({"padding": "same"})
+            around = None
+        else:
+            shift = shifts[after] if removed else (0, 0)
+            found[id(step)], around = _rewindowed(step, pad, rate, shift, removed)
+        if pad is not None:
+            zeros = around or [tuple(pair) for pair in pad.operation.get_config()["padding"]]
+            if found.setdefault(id(pad), Change({"padding": zeros})).settings["padding"] != zeros:
+                raise ValueError(
+                    f"The layers that read '{pad.name}' need different zeros around it at this "
+                    "resolution. Take another `output_stride`, or give each its own ZeroPadding2D."
+                )
     return found
 
 

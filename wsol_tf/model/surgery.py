@@ -3,6 +3,7 @@
 `graph` reads the model and finds where it can be cut, `resolution` decides what changes.
 """
 
+import collections
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,9 @@ class Copies:
 
     def __init__(self, changed: dict[int, Change], bn_momentum: float | None):
         self._changed, self._bn_momentum = changed, bn_momentum
-        self._made: dict[int, tuple[Any, Any]] = {}
+        # Of each operation: the original, what changed in its settings, and the copy.
+        self._made: dict[int, list[tuple[Any, Any, Any]]] = {}
+        self._calls: collections.Counter[str] = collections.Counter()
 
     def run(self, steps: Sequence[Step], tensors: dict[int, Any]) -> dict[int, Any]:
         """Calls the copies of steps.
@@ -35,6 +38,10 @@ class Copies:
 
         Returns:
             `tensors` with those that the steps make.
+
+        Raises:
+            ValueError: a layer with weights is called more than once, and its calls would have to
+                change in different ways.
         """
         tensors = dict(tensors)
 
@@ -43,33 +50,46 @@ class Copies:
 
         for step in steps:
             args, kwargs = keras.tree.map_structure(copied, (step.args, step.kwargs))
-            pads = self._changed.get(id(step.operation), Change()).pads
-            if pads is not None:
-                args = (_padded(args[0], pads, step.name), *args[1:])
-            outputs = self._copy(step)(*args, **kwargs)
+            self._calls[step.name] += 1
+            number = self._calls[step.name]
+            name = step.name if number == 1 else f"{step.name}_call{number}"
+            change = self._changed.get(id(step), Change())
+            if change.pads is not None:
+                args = (_padded(args[0], change.pads, name), *args[1:])
+            outputs = self._copy(step, change, name)(*args, **kwargs)
             tensors.update(zip(map(id, step.outputs), keras.tree.flatten(outputs), strict=True))
         return tensors
 
-    def _copy(self, step):
-        if id(step.operation) not in self._made:
-            change = self._changed.get(id(step.operation), Change())
-            made = _copy_of(step, change, self._bn_momentum)
-            self._made[id(step.operation)] = (step.operation, made)
-        return self._made[id(step.operation)][1]
+    def _copy(self, step, change, name):
+        made = self._made.setdefault(id(step.operation), [])
+        wanted = change.settings, change.pooling
+        for _, settings, copy in made:
+            if settings == wanted:
+                return copy
+        if made and getattr(step.operation, "weights", None):
+            raise ValueError(
+                f"Layer '{step.name}' is called more than once, and its calls would need different "
+                "strides or dilation, with one set of weights. Take another `output_stride`, or "
+                "give each call a layer of its own."
+            )
+        copy = _copy_of(step, change, name, self._bn_momentum)
+        made.append((step.operation, wanted, copy))
+        return copy
 
     def weights(self) -> None:
         """Gives all copies the weights of the originals."""
-        for original, copy in self._made.values():
-            if getattr(copy, "weights", None):
-                copy.set_weights(original.get_weights())
+        for made in self._made.values():
+            for original, _, copy in made:
+                if getattr(copy, "weights", None):
+                    copy.set_weights(original.get_weights())
 
 
-def _copy_of(step, change, bn_momentum):
+def _copy_of(step, change, name, bn_momentum):
     operation = step.operation
     if change.pooling is not None:
-        return DilatedPooling(**change.pooling, name=step.name, dtype=operation.dtype_policy)
+        return DilatedPooling(**change.pooling, name=name, dtype=operation.dtype_policy)
     try:
-        config = {**operation.get_config(), **change.settings, "name": step.name}
+        config = {**operation.get_config(), **change.settings, "name": name}
         if isinstance(operation, keras.layers.BatchNormalization) and bn_momentum is not None:
             # Statistics of the global batch: replicas then train as one device does.
             config.update(momentum=bn_momentum, synchronized=True)
@@ -121,7 +141,12 @@ def split(
 
     Returns:
         (feature extractor, rest), with the weights of the graph.
+
+    Raises:
+        ValueError: a layer with weights is called on both sides of the cut, or several times in
+            ways that one copy can't follow; the message names it.
     """
+    _check_sides(graph.steps, levels[-1].last + 1)
     copies = Copies(changes(graph, resolution), bn_momentum)
     image = keras.Input((side, side, 3), name="image")
     cut = levels[-1]
@@ -150,6 +175,18 @@ def split(
         keras.Model(image, features, name="feature_extractor"),
         keras.Model(given, ended, name="rest"),
     )
+
+
+def _check_sides(steps, cut):
+    """Refuses weights that both parts would have: a file holds them twice, and they part."""
+    before = {id(step.operation) for step in steps[:cut]}
+    for step in steps[cut:]:
+        if id(step.operation) in before and getattr(step.operation, "weights", None):
+            raise ValueError(
+                f"Layer '{step.name}' is called before and behind the features that the localizer "
+                "reads, where the backbone is cut in two. Take another `output_stride`, or give "
+                "each call a layer of its own."
+            )
 
 
 def _enlarged(tensor, side):

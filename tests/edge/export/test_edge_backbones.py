@@ -15,6 +15,7 @@ from wsol_tf.data import shapes
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.transforms import View
 from wsol_tf.model.build import build_model
+from wsol_tf.model.preprocessing import ReversedRescaling
 
 LAYERS = keras.layers
 MEAN = ExportedMap("mean")
@@ -94,11 +95,17 @@ def test_files_give_the_masks_of_keras(model, tmp_path):
         LAYERS.LayerNormalization(name="mine"),
         LAYERS.Conv2D(2, 3, activation="relu", name="mine"),
         LAYERS.Conv2D(2, 3, groups=2, name="mine"),
+        LAYERS.UpSampling2D(name="mine"),  # of `levels`
+        ReversedRescaling(1.0, name="mine"),  # "caffe"
     ],
 )
 def test_layers_without_a_counterpart_are_refused_by_further_training(layer):
+    image = keras.Input((8, 8, 4 if isinstance(layer, LAYERS.Conv2D) else 3))
+    model = types.SimpleNamespace(
+        feature_extractor=keras.Model(image, layer(LAYERS.Rescaling(0.5)(image)))
+    )
     with pytest.raises(ValueError, match="no counterpart in Keras 2 for the layer 'mine'"):
-        twin._counterpart(layer, None)
+        twin.check_layers(model)
 
 
 def test_what_a_gpu_leaves_to_the_cpu_is_named():

@@ -119,6 +119,25 @@ def test_a_file_that_differs_fails_loudly(exported, tmp_path, capsys):
     assert "**float32 failed**" in (tmp_path / "parity.md").read_text()
 
 
+def test_what_failed_is_refused_with_what_did_not():
+    figures = {
+        "keras": {"mask_iou": 1.0},
+        "float32": {"mask_iou": 1.0, "bytes": 4_000_000},
+        "dynamic": {"mask_iou": 0.98765, "bytes": 1_500_000},
+        "int8": {"mask_iou": 0.9, "bytes": 1_400_000},
+    }
+    report = {"files": figures, "failed": {"int8": "why"}}
+    with pytest.raises(ValueError, match="int8 is too far .*: why. .* in out as .failed") as told:
+        steps.refuse_failed(report, "out")
+    assert "Take dynamic, which is close enough (mask IoU 0.9877, 1.50 MB), calib" in str(
+        told.value
+    )
+    report["failed"] |= {"float32": "x", "dynamic": "y"}
+    with pytest.raises(ValueError, match="Take float16, calibrate on more pictures"):
+        steps.refuse_failed(report, "out")
+    steps.refuse_failed({"files": figures, "failed": {}}, "out")
+
+
 def row(mask_iou, hits, lost=0, gained=0, number=100):
     """Figures of a file of which so many of `number` boxes are right."""
     return {
@@ -207,6 +226,53 @@ def test_pictures_that_flip_are_counted_each_way():
     assert [figures[name]["gt_known_loc"] for name in runners] == [4 / 6, 2 / 6]
     assert [figures["file"][key] for key in ("lost", "gained", "p_value")] == [3, 1, 5 / 16]
     assert [figures["keras"][key] for key in ("lost", "gained", "p_value")] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("map_", ["mean", "topk", "predicted", "all", "class:dot", "present"])
+def test_the_reference_is_what_localize_gives(map_):
+    """It is read of the whole model: a graph that forgets the offset would not equal itself."""
+    own = varied(tiny_model(CLASSES, top_k=2, mirror=True))
+    own.offset = (1.5, -0.75)
+    parsed = ExportedMap.parse(map_)
+    found = parity.reference(own, parsed)(shapes.draw(1, size=64).image)
+    assert found["foreground_mask"].shape == (32, 32, 4 if parsed.has_all_maps else 1)
+    assert ("class_scores" in found) == parsed.has_classifier
+    kind = map_ if map_ in ("mean", "topk") else "predicted"
+    expected = own.localize(shapes.draw(1, size=64).image, map=kind)
+    channel = own.classes.index(expected.class_name) if parsed.has_all_maps else 0
+    if map_ == "class:dot":  # another class's map than the one that localize takes
+        found = parity.reference(own, ExportedMap("class", expected.class_name))(
+            shapes.draw(1, size=64).image
+        )
+    score_map, mask, box = score_maps.localize(found["foreground_mask"][..., channel], 64, 64, 0.5)
+    np.testing.assert_allclose(score_map, expected.score_map, atol=1e-6)
+    np.testing.assert_array_equal(box, expected.box)
+    assert 0 < mask.mean() < 1
+
+
+@pytest.mark.parametrize("output_size", [0, 64, 8])
+def test_files_are_compared_with_what_localize_gives(output_size):
+    """The moved map has four times the localizer's side; what a smaller one loses is seen."""
+    own = varied(tiny_model(CLASSES, localizer="agnostic"))
+    own.offset = (1.5, -0.75)
+    graph = graphs.export_graph(own, MEAN, output_size=output_size)
+    assert graph.output["foreground_mask"].shape[1] == (output_size or 32)
+    made = {"float32": convert.convert(graph, "float32")}
+    asked = {"split": "val", "image_size": 64, "classes": CLASSES}
+    source, labelled = calibration.open_source("shapes", **asked)
+
+    def iou():
+        figures = steps.compare_files(
+            own, MEAN, graph, made, source, labelled=labelled, num_pictures=8
+        )
+        return figures["float32"]["mask_iou"]
+
+    if output_size == 8:
+        assert 0.5 < iou() < 0.9
+    else:
+        assert iou() > 0.99
+        own.offset = (0.0, 0.0)  # of the model alone: the file still moves its map
+        assert iou() < 0.9
 
 
 @pytest.mark.parametrize("map_", ["mean", "predicted", "all", "class:dot", "present"])
@@ -428,6 +494,26 @@ def test_a_missing_package_is_told_before_any_work(exported, tmp_path, capsys, m
     )  # fmt: skip
     output = capsys.readouterr()
     assert status == 1 and "pip install 'wsol_tf[qat]'" in output.err
+    assert "Making" not in output.out and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"background_class": "dot"}, "no classifier, which tells pictures of 'dot'"),
+        ({"output_stride": 8, "levels": "8,16"}, "no counterpart in Keras 2 for the layer 'level_"),
+        ({"map": "predicted"}, "'predicted' needs the classifier as well"),
+    ],
+)
+def test_what_can_t_be_trained_further_is_told_before_any_work(settings, message, tmp_path, capsys):
+    map_ = settings.pop("map", "mean")
+    tiny_model(CLASSES, **settings).save(tmp_path / "model.keras")
+    status = run(
+        export, f"--model={tmp_path / 'model.keras'}", f"--output_dir={tmp_path / 'out'}",
+        "--formats=float32,int8_qat", f"--map={map_}", *SMALL,
+    )  # fmt: skip
+    output = capsys.readouterr()
+    assert status == 1 and message in output.err
     assert "Making" not in output.out and not (tmp_path / "out").exists()
 
 
