@@ -29,12 +29,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import cv2
-import input_pipeline
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
 
+import input_pipeline
 from wsol_tf import programs
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.stream import TrainingStream

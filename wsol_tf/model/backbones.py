@@ -126,9 +126,9 @@ def build_extractor(
         dilation: whether the windows behind a removed stride are dilated.
         levels: strides of the features that are joined, such as "8,16", see `surgery.split`;
             empty: those of the cut alone, at the stride `output_stride`.
-        weights: "imagenet" (downloaded by keras.applications), "drawn" (pretrained on drawn
-            pictures, for MobileNetV1 of width 0.25 and the data set `shapes`), "none", or the
-            path of a `.weights.h5` or `.h5` file of the same keras.applications model.
+        weights: "imagenet" (downloaded by keras.applications), "drawn" (of drawn pictures, for
+            MobileNetV1 of width 0.25 and the data set `shapes`), "none", or the path of a
+            `.weights.h5` or `.h5` file of the same keras.applications model.
         bn_momentum: share of the old moving average that each training batch keeps.
 
     Returns:
