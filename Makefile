@@ -9,13 +9,14 @@ PYTHON ?=
 PYTHONS := python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo web lint docs clean setup
+.PHONY: help test test-beam demo web lint docs clean setup
 
 # What the user's shell points to must not leak into the environment.
 unexport PYTHONPATH PYTHONHOME
 
 help:
 	@echo 'make test    run the tests'
+	@echo 'make test-beam  run the tests of --runner, in an environment with Apache Beam (.venv-beam)'
 	@echo 'make demo    train, score and export on drawn objects (DEMO_DIR=demo, DEMO_FLAGS=)'
 	@echo 'make web     show a .tflite in the browser (MODEL=that of the demo, SITE=site); needs npm'
 	@echo 'make lint    check style, format and types (ruff, mypy)'
@@ -25,6 +26,18 @@ help:
 
 test: setup
 	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
+
+# Apache Beam needs older packages than all else, so it has an environment of its own.
+test-beam: setup
+	@set -e; \
+	if ! cat requirements-beam.txt pyproject.toml | cmp -s - .venv-beam/stamp; then \
+	  rm -rf .venv-beam; \
+	  .venv/bin/python -m venv .venv-beam; \
+	  .venv-beam/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-beam.txt; \
+	  .venv-beam/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
+	  cat requirements-beam.txt pyproject.toml > .venv-beam/stamp; \
+	fi
+	.venv-beam/bin/python -m pytest tests/test_beam.py tests/test_runners.py
 
 demo: setup
 	.venv/bin/python -m wsol_tf.demo --output_dir='$(DEMO_DIR)' $(DEMO_FLAGS)
@@ -44,7 +57,7 @@ docs: setup
 	@echo 'Open build/docs/index.html.'
 
 clean:
-	rm -rf .venv build wsol_tf.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis demo
+	rm -rf .venv .venv-beam build wsol_tf.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis demo
 	find wsol_tf edge tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
 
 # Prints the interpreter behind a python command, or fails when it does not fit. The interpreter

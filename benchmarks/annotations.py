@@ -19,7 +19,8 @@ from absl import app, flags
 from PIL import Image
 
 from wsol_tf.annotations.formats import Options
-from wsol_tf.annotations.run import WRITERS, Looking, annotate
+from wsol_tf.annotations.look import Looking
+from wsol_tf.annotations.run import WRITERS, annotate
 from wsol_tf.model.score_maps import Found, components
 
 CLASSES = ("one", "two")

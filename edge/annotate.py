@@ -6,12 +6,14 @@ A file without a classifier knows no class of an object: it is the map's, or "ob
 file holds no class activation map, so that doubts come of the mask and the class alone.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from absl import flags
 
 from edge.runtime import LocalizerRuntime
 from wsol_tf import annotate, predict, programs
-from wsol_tf.annotations.run import NO_CLASS
+from wsol_tf.annotations.look import NO_CLASS, Localize
 
 
 def define_flags() -> None:
@@ -24,28 +26,33 @@ def define_flags() -> None:
         flags.adopt_module_key_flags(module)
 
 
-def run(values: flags.FlagValues, *names: str) -> int:
-    """Annotates the pictures and folders that are named; returns the exit status."""
+def open_localizer(values: flags.FlagValues) -> tuple[Localize, Sequence[str]]:
+    """Makes of parsed flags what localizes a picture, and the names of its classes."""
     localizer = LocalizerRuntime(values.model, values.num_threads)
     localizer.check_class(values.class_name)
+    threshold = programs.parse_threshold(values.threshold)
 
-    def make_localizer(threshold):
-        def localize(image: np.ndarray):
-            found = localizer.localize(
-                image,
-                class_name=values.class_name,
-                threshold=localizer.threshold if threshold == "stored" else threshold,
-                min_area=values.min_area,
-                max_objects=values.max_objects,
-            )
-            return found, None
-
-        return localize
+    def localize(image: np.ndarray):
+        found = localizer.localize(
+            image,
+            class_name=values.class_name,
+            threshold=localizer.threshold if threshold == "stored" else threshold,
+            min_area=values.min_area,
+            max_objects=values.max_objects,
+        )
+        return found, None
 
     classes = [*localizer.labels]
     if localizer.metadata["map"] == "mean" and NO_CLASS not in classes:
         classes.append(NO_CLASS)
-    return annotate.annotate_named(values, names, make_localizer, classes, ("class_name",))
+    return localize, classes
+
+
+def run(values: flags.FlagValues, *names: str, options: Sequence[str] = ()) -> int:
+    """Annotates the pictures and folders that are named; returns the exit status."""
+    return annotate.annotate_named(
+        values, names, open_localizer, ("class_name",), "edge.annotate", options
+    )
 
 
 if __name__ == "__main__":

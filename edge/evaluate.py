@@ -8,6 +8,7 @@ writes what wsol_tf.evaluate writes. Classification is scored where the file has
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,9 +105,9 @@ def make_scored(
     return method_of_file(localizer, view=view, threshold=threshold), source, {}
 
 
-def run(values: flags.FlagValues) -> None:
+def run(values: flags.FlagValues, *, options: Sequence[str] = ()) -> None:
     """Scores the file that the flags name."""
-    evaluate(values, make_scored, "edge.evaluate")
+    evaluate(values, make_scored, "edge.evaluate", options)
 
 
 if __name__ == "__main__":

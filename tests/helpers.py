@@ -38,7 +38,7 @@ def run(program, *arguments):
     before = set(flags.FLAGS)
     getattr(program, "define_flags", programs.define_flags)()
     try:
-        argv = flags.FLAGS([program.__name__, *map(str, arguments)])
+        argv = flags.FLAGS(programs.prepared([program.__name__, *map(str, arguments)]))
         if hasattr(program, "run"):
             programs.call(program.run, argv)
         else:  # edge.benchmark imports nothing of wsol_tf

@@ -89,6 +89,6 @@ def test_a_file_that_is_nowhere_is_named_as_it_was_given(elsewhere):
 def test_flagfiles_of_a_command_line_are_found_in_either_form(elsewhere):
     own = str(pathlib.Path(programs.CONFIGS) / "voc.flags")
     argv = ["train", "--flagfile=voc.flags", "--flagfile", "voc.flags", "--data_dir=voc.flags"]
-    assert programs.with_packaged_flagfiles(argv) == [
+    assert programs.prepared(argv) == [
         "train", f"--flagfile={own}", "--flagfile", own, "--data_dir=voc.flags",
     ]  # fmt: skip

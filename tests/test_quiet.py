@@ -22,6 +22,10 @@ NOISE = (
     "CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)",
     "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.",
     "Corrupt JPEG data: 3 extraneous bytes before marker 0xd9",
+    "INFO:apache_beam.runners.worker.sdk_worker:Control channel established.",
+    "INFO:__main__:Python sdk harness starting.",
+    "WARNING:root:apitools not found, and bigquery client libraries are not available despite the",
+    "WARNING:__main__:No semi_persistent_directory found:  User registered objects may not be",
 )
 REAL = (
     "F0000 00:00:1795683514.276711    8609 cpu_feature_guard.cc:12] was compiled to use AVX",
@@ -31,6 +35,9 @@ REAL = (
     "W0000 00:00:1795683518.1    86 bfc_allocator.cc:5] Allocator (GPU_0_bfc) ran out of memory",
     "2026-11-26 08:58:34.276711: E external/local_tsl/port.cc:153] Failed",
     "INFO: Something else.",
+    "INFO:wsol_tf:Something of ours.",
+    "WARNING:apache_beam.runners.worker.sdk_worker:No more memory.",
+    "ERROR:apache_beam.runners.worker.sdk_worker:Error processing instruction 3.",
     "Fatal Python error: Segmentation fault",
     "terminate called after throwing an instance of 'std::bad_alloc'",
     "",

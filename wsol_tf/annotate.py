@@ -8,6 +8,8 @@ another --format it writes what is known without localizing anything anew. For a
 there is `python -m edge.annotate`.
 """
 
+import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
-from wsol_tf import files, predict, programs
+from wsol_tf import files, predict, programs, runners
 from wsol_tf.annotations.formats import IMAGES, SHAPES, Options
+from wsol_tf.annotations.look import Localize, Looking
 from wsol_tf.annotations.names import root_of
-from wsol_tf.annotations.run import REVIEW, TO_CORRECT, WRITERS, Localize, Looking, annotate
+from wsol_tf.annotations.run import REVIEW, TO_CORRECT, WRITERS, annotate
 from wsol_tf.config import MAPS
 from wsol_tf.data.images import find_images
 
@@ -77,6 +80,7 @@ def define_annotation_flags() -> None:
         lower_bound=0,
     )
     programs.define_flags(["on_bad_image"])
+    runners.define_flag()
     predict.define_object_flags()
     flags.FLAGS.set_default("max_objects", 0)
     flags.FLAGS.set_default("min_area", 0.1)  # specks are nothing that people want to delete
@@ -132,23 +136,34 @@ def digest_of(path: str) -> str:
 def annotate_named(
     values: flags.FlagValues,
     names: Sequence[str],
-    make_localizer: Callable[[float | str], Localize],
-    classes: Sequence[str],
+    open_localizer: Callable[[flags.FlagValues], tuple[Localize, Sequence[str]]],
     model_flags: Sequence[str],
+    program: str,
+    beam_options: Sequence[str],
 ) -> int:
     """Annotates the pictures and folders that are named; returns the exit status.
 
     Args:
         values: the flags of `define_annotation_flags`, and `model`.
         names: files and folders.
-        make_localizer: function of the threshold that returns what localizes a picture.
-        classes: names of the model's classes.
+        open_localizer: makes of flags what localizes a picture, and the names of its classes.
         model_flags: flags besides that change what is found.
+        program: the module that was called; workers of `runner` call its `open_localizer`.
+        beam_options: Apache Beam's own, see `runners`.
     """
     _check_flags(values)
+    runners.check(values, beam_options)
     paths = find_images(names, warn=programs.say_error, log=programs.say)
-    localize = make_localizer(programs.parse_threshold(values.threshold))
+    localize, classes = open_localizer(values)
     programs.make_output_dir(values.output_dir)
+    looking = Looking(*(values[field.name].value for field in dataclasses.fields(Looking)))
+    elsewhere = None
+    if values.runner:
+        shared = {"program": program, "settings": runners.settings_of(values)}
+        shared |= {"options": beam_options, "log": programs.say}
+        elsewhere = functools.partial(
+            runners.beam().look_at, values.output_dir, root_of(names), looking, **shared
+        )
     pictures, skipped = annotate(
         localize,
         paths,
@@ -156,13 +171,7 @@ def annotate_named(
         root=root_of(names),
         format=values.format,
         options=Options(classes, values.shape, values.images, values.image_url),
-        looking=Looking(
-            values.tolerance,
-            values.thumbnail,
-            values.crops,
-            values.crop_margin,
-            values.crop_aspect,
-        ),
+        looking=looking,
         model={
             "model": digest_of(values.model),
             **{name: values[name].value for name in ("threshold", "min_area", "max_objects")},
@@ -172,6 +181,7 @@ def annotate_named(
         on_bad_image=values.on_bad_image,
         log=programs.say,
         warn=programs.say_error,
+        elsewhere=elsewhere,
     )
     programs.say(
         f"{files.counted(len(pictures), 'picture')} annotated, {len(skipped)} skipped; see "
@@ -186,30 +196,32 @@ def _check_flags(values):
         raise ValueError(f"`{given[0]}` says how crops are made: pass `crops=true` as well.")
 
 
-def run(values: flags.FlagValues, *names: str) -> int:
+def open_localizer(values: flags.FlagValues) -> tuple[Localize, Sequence[str]]:
+    """Makes of parsed flags what localizes a picture, and the names of its classes."""
+    programs.import_keras()
+    from wsol_tf.model.build import load_model
+
+    model = load_model(values.model, to_train=False)
+    localize = localizer_of(
+        model,
+        kind=values.map,
+        threshold=programs.parse_threshold(values.threshold),
+        classes=predict.parse_classes(values.classes),
+        top_k=values.top_k,
+        min_area=values.min_area,
+        max_objects=values.max_objects,
+    )
+    return localize, model.classes
+
+
+def run(values: flags.FlagValues, *names: str, options: Sequence[str] = ()) -> int:
     """Annotates the pictures and folders that are named; returns the exit status."""
     if values.model.endswith(".tflite"):
         raise ValueError(
             "This is an exported file, which `python -m edge.annotate` runs with these flags."
         )
-    programs.import_keras()
-    from wsol_tf.model.build import load_model
-
-    model = load_model(values.model, to_train=False)
-
-    def make_localizer(threshold):
-        return localizer_of(
-            model,
-            kind=values.map,
-            threshold=threshold,
-            classes=predict.parse_classes(values.classes),
-            top_k=values.top_k,
-            min_area=values.min_area,
-            max_objects=values.max_objects,
-        )
-
-    flags_of_model = ("map", "top_k", "classes")
-    return annotate_named(values, names, make_localizer, model.classes, flags_of_model)
+    model_flags = ("map", "top_k", "classes")
+    return annotate_named(values, names, open_localizer, model_flags, "wsol_tf.annotate", options)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import flags
 
-from wsol_tf import files, programs
+from wsol_tf import files, programs, runners
 from wsol_tf.config import MAPS, resize_side
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import Source
@@ -34,7 +34,8 @@ from wsol_tf.evaluation.methods import (
     with_baseline,
 )
 from wsol_tf.evaluation.pairs import Method, method_of
-from wsol_tf.evaluation.score import score
+from wsol_tf.evaluation.score import compute_scored
+from wsol_tf.evaluation.scores import accumulate_scores
 from wsol_tf.evaluation.stored_maps import StoredArrays
 from wsol_tf.predict import define_object_flags
 from wsol_tf.progress import Progress
@@ -76,6 +77,7 @@ def define_data_flags():
         "pictures, since each has to start. 0: none.",
         lower_bound=0,
     )
+    runners.define_flag()
 
 
 def define_flags():
@@ -145,13 +147,16 @@ def evaluate(
     values: flags.FlagValues,
     make_scored: Callable[[flags.FlagValues, float | str], Scored] | None = None,
     program: str = "wsol_tf.evaluate",
+    options: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Does what the command does with parsed flags.
 
     Args:
         values: parsed flags of `define_data_flags`, and `model` and `threshold`.
         make_scored: makes what is scored of (values, threshold); None: what the flags name.
-        program: the module that was called, for the command in the report.
+        program: the module that was called, for the command in the report; workers of `runner`
+            call its function `make_scored`.
+        options: Apache Beam's own, see `runners`.
 
     Returns:
         The figures, as in metrics.json.
@@ -161,25 +166,21 @@ def evaluate(
     """
     threshold = programs.parse_threshold(values.threshold)
     metrics = parse_metrics(values.metrics)
+    runners.check(values, options)
     make_scored = make_scored or _named(values)
     programs.make_output_dir(values.output_dir)
     method, source, stored = make_scored(values, threshold)
     limits = {"min_area": values.min_area, "max_objects": values.max_objects}
     method = dataclasses.replace(method, **limits)
-    with workers.mapper(values.workers) as map_chunks:
-        figures, predictions, accumulators = score(
-            method,
-            source,
-            metrics=metrics,
-            map_chunks=map_chunks,
-            progress=Progress(len(source), log=programs.say),
+    if values.runner:
+        shared = {"program": program, "settings": runners.settings_of(values), "options": options}
+        scores = runners.beam().accumulate(
+            method, source, stored, metrics, threshold, **shared, log=programs.say
         )
-    programs.say(terminal.figures_table(figures))
-    if source.report.skipped or source.report.noted:
-        programs.say(source.report.summary())
-    for arrays in stored.values():
-        if arrays.summary():
-            programs.say(arrays.summary())
+    else:
+        scores = _accumulate_here(method, source, metrics, values.workers)
+    figures = compute_scored(scores, method, source)
+    _say_figures(figures, source, stored)
     figures = {
         "model": values.model or values.score_maps,
         "scored_on": source.name,
@@ -187,8 +188,9 @@ def evaluate(
         **{name: arrays.findings() for name, arrays in stored.items()},
     }
     figures["definitions"] = definitions.definitions_of(figures)
-    written = _write(values, program, figures, predictions, method, source)
-    lines = outcomes.outcome_lines(accumulators, method.thresholds, source.classes)
+    command = programs.command_line(program, values, options)
+    written = _write(values, command, figures, scores.predictions, method, source)
+    lines = outcomes.outcome_lines(scores.accumulators, method.thresholds, source.classes)
     files.write(os.path.join(values.output_dir, outcomes.LINES), lines)
     written.append(outcomes.LINES)
     if not source.has_boxes and not source.has_masks:
@@ -201,7 +203,28 @@ def evaluate(
     return figures
 
 
-def _write(values, program, figures, predictions, method, source):
+def _accumulate_here(method, source, metrics, number):
+    """Scores in this process, and in others of this machine if there are to be any."""
+    with workers.mapper(number) as map_chunks:
+        return accumulate_scores(
+            method,
+            source,
+            metrics=metrics,
+            map_chunks=map_chunks,
+            progress=Progress(len(source), log=programs.say),
+        )
+
+
+def _say_figures(figures, source, stored):
+    programs.say(terminal.figures_table(figures))
+    if source.report.skipped or source.report.noted:
+        programs.say(source.report.summary())
+    for arrays in stored.values():
+        if arrays.summary():
+            programs.say(arrays.summary())
+
+
+def _write(values, command, figures, predictions, method, source):
     """Writes the files of an evaluation; returns their names."""
 
     def path(name):
@@ -225,12 +248,17 @@ def _write(values, program, figures, predictions, method, source):
         charts,
         tiles,
         title=title,
-        command=programs.command_line(program, values),
+        command=command,
     )
     written = ["report.html", "metrics.json", "predictions.jsonl", "contact_sheet.png"]
     if not any(tiles.values()):
         written.remove("contact_sheet.png")
     return [*written, *(f"{name}.png" for name in charts)]
+
+
+def make_scored(values: flags.FlagValues, threshold: float | str) -> Scored:
+    """Makes what is scored of parsed flags."""
+    return _named(values)(values, threshold)
 
 
 def _named(values):
@@ -360,9 +388,9 @@ def open_scored(
     )
 
 
-def run(values: flags.FlagValues) -> None:
+def run(values: flags.FlagValues, *, options: Sequence[str] = ()) -> None:
     """Scores what the flags name."""
-    evaluate(values)
+    evaluate(values, options=options)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main(define_flags: Callable[[], None], run: Callable[..., int | None]) -> No
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     define_flags()
-    app.run(lambda argv: _call_quietly(run, argv), with_packaged_flagfiles(sys.argv))
+    app.run(lambda argv: _call_quietly(run, argv), prepared(sys.argv))
 
 
 def _call_quietly(run, argv):
@@ -56,21 +56,26 @@ def call(run: Callable[..., int | None], argv: Sequence[str]) -> None:
     Args:
         run: what the program does. Its signature says how many arguments that are no flags it
             takes: `run(values)` takes none, `run(values, *paths)` any number of paths, in which
-            `~` and `$NAME` are expanded. It returns the exit status; None is success.
+            `~` and `$NAME` are expanded. One with `*, options` takes what comes after `--` apart.
+            It returns the exit status; None is success.
         argv: name of the program, and the arguments that are left when flags are parsed.
 
     Raises:
         app.UsageError: an argument that the program does not take.
         SystemExit: the program did not succeed, see `plain_ending`.
     """
+    at = argv.index("--") if "--" in argv else len(argv)
+    paths, apart = list(argv[1:at]), {"options": list(argv[at + 1 :])}
+    if "options" not in inspect.signature(run).parameters:
+        paths += apart.pop("options")
     try:
-        inspect.signature(run).bind(flags.FLAGS, *argv[1:])
+        inspect.signature(run).bind(flags.FLAGS, *paths, **apart)
     except TypeError:
         raise app.UsageError(
-            f"Unknown argument '{argv[1]}': settings are given as --name=value."
+            f"Unknown argument '{paths[0]}': settings are given as --name=value."
         ) from None
     with plain_ending():
-        status = run(flags.FLAGS, *map(files.expanded, argv[1:]))
+        status = run(flags.FLAGS, *map(files.expanded, paths), **apart)
     if status:
         sys.exit(status)
 
@@ -192,11 +197,7 @@ def make_output_dir(path: str) -> None:
 
 
 def keep_output_dir(path: str, log: Callable[[str], None] = say) -> None:
-    """Makes a folder of results again where somebody removed or renamed it meanwhile, and says so.
-
-    Args:
-        path: the folder, which `make_output_dir` has made.
-        log: function that takes lines of text.
+    """Makes a folder of `make_output_dir` again where it was removed meanwhile, and says so.
 
     Raises:
         ValueError: see `make_output_dir`.
@@ -206,15 +207,17 @@ def keep_output_dir(path: str, log: Callable[[str], None] = say) -> None:
         log(f"'{path}' was removed or renamed while the program was running; it is made again.")
 
 
-def command_line(program: str, values: flags.FlagValues) -> str:
+def command_line(program: str, values: flags.FlagValues, options: Sequence[str] = ()) -> str:
     """Returns the command that repeats a run: every flag that was given, quoted, on its own line.
 
     Args:
         program: full name of the program's module.
         values: the parsed flags.
+        options: what came after `--`.
     """
-    given = [shlex.quote(values[name].serialize()) for name in values if values[name].present]
-    return " \\\n    ".join([f"python -m {program}", *given])
+    given = [values[name].serialize() for name in values if values[name].present]
+    given += ["--", *options] if options else []
+    return " \\\n    ".join([f"python -m {program}", *map(shlex.quote, given)])
 
 
 def parse_threshold(text: str) -> float | str:
@@ -253,17 +256,21 @@ def find_config(path: str) -> str:
     return path if os.path.exists(path) or not os.path.isfile(own) else own
 
 
-def with_packaged_flagfiles(argv: Sequence[str]) -> list[str]:
-    """Returns a command line in which every --flagfile is a path, see `find_config`."""
-    found = []
-    for before, argument in zip(["", *argv], argv, strict=False):
+def prepared(argv: Sequence[str]) -> list[str]:
+    """Returns a command line for absl: every --flagfile is a path, see `find_config`.
+
+    The first `--` stands twice, since absl takes one away.
+    """
+    at = argv.index("--") if "--" in argv else len(argv)
+    found, rest = [], argv[at:]
+    for before, argument in zip(["", *argv], argv[:at], strict=False):
         flag, is_value, path = argument.partition("=")
         if is_value and flag.lstrip("-") == "flagfile":
             argument = f"{flag}={find_config(path)}"
         elif before in ("--flagfile", "-flagfile"):
             argument = find_config(argument)
         found.append(argument)
-    return found
+    return [*found, *rest[:1], *rest]
 
 
 # --- settings as flags ---------------------------------------------------------------------------

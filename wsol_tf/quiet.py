@@ -1,9 +1,10 @@
 """Keeps a program's terminal to what the program says, and to what went wrong.
 
-TensorFlow, LiteRT and libjpeg write to file descriptor 2 by themselves, TensorFlow while it is
-loaded, before any of its settings counts. A small process reads what is written there, leaves out
-the lines that are known to say nothing to a user, and passes on all others as they are: it goes on
-where a fatal error ended the program. What Python writes to `sys.stderr` does not pass through it.
+TensorFlow, LiteRT, libjpeg and workers of Apache Beam write to file descriptor 2 by themselves,
+TensorFlow while it is loaded, before any of its settings counts. A small process reads what is
+written there, leaves out the lines that are known to say nothing to a user, and passes on all
+others as they are: it goes on where a fatal error ended the program. What Python writes to
+`sys.stderr` does not pass through it.
 """
 
 import atexit
@@ -28,6 +29,10 @@ KNOWN = re.compile(
             _NATIVE.replace(b"%s", b"E") + rb"\S+\] failed call to cuInit: .*\(303\)$",
             rb"INFO: Created TensorFlow Lite \S+ delegate for ",
             rb"INFO: Initialized TensorFlow Lite runtime\.",
+            # Of Apache Beam's workers, which are processes of their own.
+            rb"INFO:(?:__main__|apache_beam\.[\w.]+):",
+            rb"WARNING:root:apitools not found, ",
+            rb"WARNING:__main__:No semi_persistent_directory found: ",
             # Of libjpeg, which does not know the picture's name; pictures that lack a part are
             # found by wsol_tf.data.jpeg.
             rb"Corrupt JPEG data: |Premature end of JPEG file|Invalid SOS parameters for ",

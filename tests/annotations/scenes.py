@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image
 
 from wsol_tf.annotations.formats import Options
-from wsol_tf.annotations.run import Looking, annotate
+from wsol_tf.annotations.look import Looking
+from wsol_tf.annotations.run import annotate
 from wsol_tf.model.score_maps import Found, components
 
 CLASSES = ("cat", 'd"o<g>&\'s, "emu"', "none here")

@@ -459,6 +459,15 @@ def test_unreadable_pictures_are_replaced_and_reported():
     assert source.report.skipped == {"p2": "the file is empty", "p3": "the file is empty"}
 
 
+def test_which_pictures_are_scored_together_does_not_depend_on_bad_ones():
+    source, _ = source_of([[0]] * 10, bad={0, 5, 6, 7, 8})
+    batches = [[example.image_id for example in batch] for batch in evaluate(source, range(10), 4)]
+    assert batches == [["p1", "p2", "p3"], ["p4"], ["p9"]]
+    source, _ = source_of([[0]] * 10, bad={4})
+    batches = [[one.image_id for one in batch] for batch in evaluate(source, [9, 4, 2, 1, 0, 3], 2)]
+    assert batches == [["p9"], ["p2", "p1"], ["p0", "p3"]]
+
+
 def test_no_readable_picture_ends_with_the_names():
     source, _ = source_of([[0]] * 4, bad=set(range(4)))
     with pytest.raises(Exception, match="no picture can be read(.|\n)*p0, p1, p2, p3"):

@@ -17,7 +17,7 @@ from wsol_tf.evaluation import keras_metrics
 from wsol_tf.evaluation.keras_metrics import GTKnownLoc, Top1Loc
 from wsol_tf.evaluation.metrics import LocalizationMetrics
 from wsol_tf.evaluation.pairs import predict_pairs
-from wsol_tf.evaluation.score import accumulate
+from wsol_tf.evaluation.scores import accumulate
 
 VIEW = 40
 

@@ -15,8 +15,9 @@ from wsol_tf.data.registry import open_dataset
 from wsol_tf.evaluation import suggestion
 from wsol_tf.evaluation.localized_map import LocalizedMap
 from wsol_tf.evaluation.pairs import Method, method_of, predict_pairs
-from wsol_tf.evaluation.score import accumulate, choose_thresholds, compute_figures, prediction
+from wsol_tf.evaluation.score import choose_thresholds, compute_figures
 from wsol_tf.evaluation.score import score as score_method
+from wsol_tf.evaluation.scores import accumulate, prediction
 from wsol_tf.model import refinement, score_maps
 from wsol_tf.model.score_maps import PLAIN, map_of
 from wsol_tf.report import contact_sheets, terminal

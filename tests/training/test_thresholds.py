@@ -11,7 +11,7 @@ from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import subset
 from wsol_tf.data.transforms import View
 from wsol_tf.evaluation.pairs import predict_pairs
-from wsol_tf.evaluation.score import accumulate
+from wsol_tf.evaluation.scores import accumulate
 from wsol_tf.training import thresholds
 from wsol_tf.training.thresholds import choose_by_rule, choose_presence_threshold, spread
 

@@ -4,6 +4,7 @@ Nothing is held of a picture once it is localized but its place in the journal, 
 grow with their number, and a run that was stopped goes on where it was.
 """
 
+import collections
 import contextlib
 import csv
 import dataclasses
@@ -11,25 +12,17 @@ import functools
 import os
 import time
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-
-import cv2
-import numpy as np
-from PIL import Image
 
 from wsol_tf import files
 from wsol_tf.annotations import formats, tools
-from wsol_tf.annotations.crops import CROPS, remove_crops, write_crops
+from wsol_tf.annotations.crops import CROPS, remove_crops
 from wsol_tf.annotations.journal import Journal, Pictures
+from wsol_tf.annotations.look import Localize, Looking, Outcome, Wanted, look, version_of
 from wsol_tf.annotations.names import Namer, fit_text, relative_to
 from wsol_tf.annotations.own import LAYOUTS, Own, refusal
-from wsol_tf.annotations.polygons import component_in, polygon
-from wsol_tf.annotations.record import Annotated, Object
-from wsol_tf.annotations.uncertainty import doubts
-from wsol_tf.data import images
 from wsol_tf.report.review_page import write_review
-from wsol_tf.report.templates import data_uri
 
 WRITERS: dict[str, Callable[..., list[str]]] = {
     "coco": formats.write_coco,
@@ -42,32 +35,12 @@ WRITERS: dict[str, Callable[..., list[str]]] = {
 }
 DOUBTFUL, REVIEW, TO_CORRECT = "doubtful.csv", "review.html", "to_correct.txt"
 LOCK = ".lock"
-NO_CLASS = "object"  # of a model that tells no classes
+WAITING = ".beam"  # folder of what was found elsewhere and is not in the journal yet
 SILENCE = 10.0  # seconds between two lines of progress
 
-# A function of a picture, uint8 [height, width, 3], that returns its Found, of
-# wsol_tf.model.score_maps or of edge.runtime, and the mask of the class activation map, bool
-# [height, width], or None. FloatingPointError makes it a picture that can't be used.
-Localize = Callable[[np.ndarray], tuple[Any, np.ndarray | None]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Looking:
-    """How pictures are looked at; kept with what is found, which no other settings may join.
-
-    Attributes:
-        tolerance: pixels that a polygon may be from the edges of the mask.
-        thumbnail: longer side of the thumbnails in the review page, in pixels.
-        crops: whether to write a crop of each object.
-        crop_margin: see `crops.crop_window`.
-        crop_aspect: see `crops.crop_window`.
-    """
-
-    tolerance: float = 2.0
-    thumbnail: int = 256
-    crops: bool = False
-    crop_margin: float = 0.1
-    crop_aspect: float = 0.0
+# What `annotate` may be given to have pictures localized elsewhere: a function of those that are
+# wanted, which yields what became of each, in their order.
+Elsewhere = Callable[[Iterable[Wanted]], Iterable[Outcome]]
 
 
 def annotate(
@@ -84,11 +57,12 @@ def annotate(
     on_bad_image: str = "skip",
     log: Callable[[str], Any],
     warn: Callable[[str], Any],
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[Pictures, dict[str, str]]:
     """Localizes pictures, and writes what is found for people to correct.
 
     Args:
-        localize: see Localize.
+        localize: see `look.Localize`; not called where pictures are localized elsewhere.
         paths: picture files; those in `output_dir` are left out.
         output_dir: an existing folder.
         root: the folder that they all lie in, see `names.root_of`.
@@ -100,6 +74,7 @@ def annotate(
         on_bad_image: "skip" pictures that can't be used, or "fail" at the first.
         log: is told how far it is, and notes.
         warn: is told which pictures are skipped, and why.
+        elsewhere: has pictures localized elsewhere, see Elsewhere; None: here, one by one.
 
     Returns:
         (pictures, skipped): those that are annotated, and path -> reason.
@@ -109,21 +84,21 @@ def annotate(
             that were localized with other settings, or files that are not annotate's own where it
             would write; another process annotates in it.
     """
-    paths = _wanted(paths, output_dir, log)
+    paths = _outside(paths, output_dir, log)
     settings = {**model, "root": root, **dataclasses.asdict(looking)}
     own = Own(output_dir, (*LAYOUTS[format], DOUBTFUL, REVIEW, *([TO_CORRECT] if budget else [])))
+    here: dict[str, Any] = {"output_dir": output_dir, "root": root, "looking": looking}
+    look_here = functools.partial(map, functools.partial(look, localize=localize, **here))
     with _locked(output_dir, log):
-        journal = Journal(output_dir, settings)
-        try:
+        with contextlib.closing(Journal(output_dir, settings)) as journal:
             names = _names(paths, journal, root)
             own.check(names.values(), journal.names.values())
             if looking.crops and not journal.names:
-                _check_no_crops(os.path.join(output_dir, CROPS))
-            skipped = _localize_all(
-                localize, names, journal, output_dir, root, looking, on_bad_image, log, warn
-            )
-        finally:
-            journal.close()
+                _check_no_crops(output_dir)
+            counts: collections.Counter = collections.Counter(total=len(names))
+            wanted = _still_wanted(names, journal, looking.crops and output_dir, counts)
+            outcomes = (elsewhere or look_here)(wanted)
+            skipped = _keep(outcomes, journal, counts, on_bad_image, log, warn)
         pictures = Pictures(journal, [path for path in paths if path not in skipped])
         _replace(own, journal, pictures, warn)
         key = f"{os.path.abspath(output_dir)} {settings}"
@@ -158,9 +133,10 @@ def _names(paths, journal, root):
     return {path: journal.names.get(path) or namer.name(relative_to(path, root)) for path in paths}
 
 
-def _check_no_crops(place):
+def _check_no_crops(output_dir):
     """Refuses a folder of crops that is there before any picture was localized."""
-    if os.path.lexists(place):
+    place = os.path.join(output_dir, CROPS)
+    if os.path.lexists(place) and not os.path.lexists(os.path.join(output_dir, WAITING)):
         raise ValueError(refusal(place, "was not written by `annotate`"))
 
 
@@ -174,7 +150,7 @@ def _replace(own, journal, pictures, warn):
     own.begin()
 
 
-def _wanted(paths, output_dir, log):
+def _outside(paths, output_dir, log):
     """The pictures, absolute and each once, without those that lie in the output folder."""
     here = os.path.join(os.path.abspath(output_dir), "")
     wanted = dict.fromkeys(map(os.path.abspath, paths))
@@ -185,96 +161,44 @@ def _wanted(paths, output_dir, log):
     return kept
 
 
-def _localize_all(localize, names, journal, output_dir, root, looking, on_bad_image, log, warn):
-    """Localizes the pictures that the journal does not have; returns path -> reason of bad ones."""
-    skipped, known, found, began = {}, 0, 0, time.monotonic()
-    for number, (path, name) in enumerate(names.items(), 1):
-        try:
-            version = _version(path)
-            before = journal.get(path)
-            if before is not None and before.version == version:
-                known += 1
-                continue
-            image = images.read_image(path, note=functools.partial(_note, path, warn))
-            picture = _look(localize, image, path, version, root, name, looking)
-        except (images.BadImage, FloatingPointError) as error:
-            skipped[path] = getattr(error, "reason", str(error).rstrip("."))
+def _still_wanted(names, journal, crops_dir, counts):
+    """Yields the pictures that the journal does not have as they are now."""
+    for path, name in names.items():
+        version, before = version_of(path), journal.get(path)
+        if before is not None and version == before.version:
+            counts["known"] += 1
+            continue
+        if before is not None and version and crops_dir:  # it may have had more objects, or others
+            remove_crops(crops_dir, before)
+        yield Wanted(path, name, version)
+
+
+def _keep(outcomes, journal, counts, on_bad_image, log, warn):
+    """Adds pictures to the journal as they come; returns path -> reason of bad ones."""
+    skipped, began = {}, 0.0
+    for outcome in outcomes:
+        began = began or time.monotonic()
+        for remark in outcome.notes:
+            warn(f"{outcome.path}: {remark}.")
+        if outcome.picture is None:
+            skipped[outcome.path] = outcome.reason
             if on_bad_image == "fail":
                 raise ValueError(
-                    f"{path}: {skipped[path]}. Repair or remove it, or have such pictures named "
-                    "and skipped: `on_bad_image=skip`."
-                ) from None
-            warn(f"Skipped: {path}: {skipped[path]}.")
+                    f"{outcome.path}: {outcome.reason}. Repair or remove it, or have such pictures "
+                    "named and skipped: `on_bad_image=skip`."
+                )
+            warn(f"Skipped: {outcome.path}: {outcome.reason}.")
             continue
-        if looking.crops:
-            if before:  # it may have had more objects, or others
-                remove_crops(output_dir, before)
-            write_crops(
-                output_dir, image, picture, margin=looking.crop_margin, aspect=looking.crop_aspect
-            )
-        journal.add(picture)
-        found += 1
+        journal.add(outcome.picture)
+        counts["found"] += 1
         if time.monotonic() - began > SILENCE:
             began = time.monotonic()
-            log(f"{number} of {files.counted(len(names), 'picture')}.")
-    if known:
-        log(f"{files.counted(known, 'picture')} had been localized before.")
-    log(f"{found} localized now, {len(skipped)} skipped.")
+            done = counts["known"] + counts["found"] + len(skipped)
+            log(f"{done} of {files.counted(counts['total'], 'picture')}.")
+    if counts["known"]:
+        log(f"{files.counted(counts['known'], 'picture')} had been localized before.")
+    log(f"{counts['found']} localized now, {len(skipped)} skipped.")
     return skipped
-
-
-def _version(path):
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise images.BadImage(path, "there is no such file") from error
-    return status.st_size, status.st_mtime_ns
-
-
-def _look(localize, image, path, version, root, name, looking):
-    """Localizes a picture."""
-    found, cam_mask = localize(image)
-    return Annotated(
-        path=path,
-        version=version,
-        relative=relative_to(path, root),
-        name=name,
-        height=image.shape[0],
-        width=image.shape[1],
-        probability=found.probability,
-        doubts=doubts(
-            found.score_map, found.mask, cam_mask=cam_mask, probability=found.probability
-        ),
-        objects=tuple(
-            known for part in (found, *found.others) for known in _objects(part, looking.tolerance)
-        ),
-        thumbnail=_thumbnail(image, looking.thumbnail),
-    )
-
-
-def _objects(found, tolerance):
-    """The objects of one class."""
-    for box, score, area in zip(found.boxes, found.scores, found.areas, strict=True):
-        ring = polygon(component_in(found.mask, box, int(area)), tolerance) + np.int32(box[:2])
-        yield Object(
-            found.class_name or NO_CLASS,
-            round(float(score), 4),
-            tuple(map(int, box)),
-            int(area),
-            ring.tolist(),
-        )
-
-
-def _thumbnail(image, side):
-    scale = side / max(image.shape[:2])
-    if scale < 1:
-        size = [max(1, round(length * scale)) for length in (image.shape[1], image.shape[0])]
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return data_uri(Image.fromarray(image), "webp", quality=60)
-
-
-def _note(path, warn, remark):
-    warn(f"{path}: {remark}.")
 
 
 def _write(output_dir, pictures, format, options, budget, key, log):

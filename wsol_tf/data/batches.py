@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Batches that are made at a time. tf.data's own choice starts with one, and stays there for long
 # where an epoch has few batches.
 PARALLEL = min(2 * (os.cpu_count() or 1), 16)
+BATCH_SIZE = 32  # pictures that are scored together
 
 
 def training_batches(
@@ -130,16 +131,17 @@ def _load(stream, first, count):
 
 
 def evaluation_batches(
-    source: Source, positions: Sequence[int], view: View, batch_size: int = 32
+    source: Source, positions: Sequence[int], view: View, batch_size: int = BATCH_SIZE
 ) -> Iterator[list[Example]]:
     """Yields Examples as a View shows them, in the order of `positions` and without augmentation.
 
     Args:
         source: the data set.
-        positions: positions in the source. A picture that cannot be read is reported, and the
-            next one takes its place.
+        positions: positions in the source. A picture that cannot be read is reported and missing
+            from its batch: which pictures go through a network together, and with it the last
+            digit of what comes out, depends on the positions alone.
         view: which part of a picture, and at what size. Boxes and masks follow.
-        batch_size: Examples of a batch; the last one may be smaller.
+        batch_size: positions of a batch; the last one may have fewer.
 
     Raises:
         StopAtBadImage: a picture cannot be read, and the report says `fail`.
@@ -149,5 +151,7 @@ def evaluation_batches(
         transform=lambda example: view_example(example, view),
         ahead=2 * batch_size,
     )
-    while batch := list(itertools.islice(examples, batch_size)):
-        yield batch
+    ids = (source.image_ids[int(position)] for position in positions)
+    batch_of = {image_id: place // batch_size for place, image_id in enumerate(ids)}
+    for _, batch in itertools.groupby(examples, key=lambda example: batch_of[example.image_id]):
+        yield list(batch)

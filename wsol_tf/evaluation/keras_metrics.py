@@ -43,7 +43,7 @@ from wsol_tf.data.transforms import View
 from wsol_tf.evaluation.iou import box_iou
 from wsol_tf.evaluation.localized_map import LOCALIZED, rank_of
 from wsol_tf.evaluation.pairs import predict_pairs
-from wsol_tf.evaluation.score import accumulate
+from wsol_tf.evaluation.scores import accumulate
 from wsol_tf.model.score_maps import localize
 
 

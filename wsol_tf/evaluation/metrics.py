@@ -317,7 +317,8 @@ class LocalizationMetrics:
 
     def _empty_pictures(self, column):
         """What is found in the pictures without any object, where the data have some."""
-        areas = [p.false_areas[column] for p in self._pairs.values() if p.false_areas is not None]
+        pairs = (self._pairs[key] for key in sorted(self._pairs))  # a mean goes by their order
+        areas = [pair.false_areas[column] for pair in pairs if pair.false_areas is not None]
         if not areas:
             return {}
         return {

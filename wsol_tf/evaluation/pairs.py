@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsol_tf.data import transforms
-from wsol_tf.data.batches import evaluation_batches
+from wsol_tf.data.batches import BATCH_SIZE, evaluation_batches
 from wsol_tf.data.example import IGNORE, Example, competing_classes
 from wsol_tf.data.images import BadImage
 from wsol_tf.data.source import Source
@@ -227,7 +227,7 @@ def predict_pairs(
     *,
     kinds: Sequence[str],
     view: View,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     offset: tuple[float, float] = (0.0, 0.0),
     refine: str = "none",
     top_k: int = 5,
@@ -246,7 +246,7 @@ def predict_pairs(
         positions: positions in the source.
         kinds: kinds of map, see `score_maps.map_of`; PLAIN is the first one without refinement.
         view: what of a picture is seen.
-        batch_size: pictures in a batch.
+        batch_size: pictures in a batch, see `batches.evaluation_batches`.
         offset: by which maps of the localizer are moved back, see `alignment.placed`.
         refine: "guided" refines these maps, see `refinement.refine`.
         top_k: classes that the map "topk" averages over.

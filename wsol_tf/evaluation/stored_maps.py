@@ -6,7 +6,7 @@ import os
 import sys
 import unicodedata
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from wsol_tf.data.source import Source
 
 MAX_VALUES = 2**26  # of an array: a map of 8192 x 8192, or of 1000 classes at 256 x 256
 _MAX_HEADER = 2**14  # bytes; numpy itself refuses more than 10,000
+_NOTES = ("missing", "unreadable", "outside_0_1", "used")
 _WHAT = {
     "missing": "without one, counted as missed",
     "unreadable": "that can't be read, counted as missed",
@@ -44,11 +45,8 @@ class StoredArrays:
         self.path = path
         self.what = what
         self._check = check
-        # Dicts, so that a picture that is read again (for the contact sheet) counts once.
-        self._missing: dict[str, bool] = {}
-        self._unreadable: dict[str, str] = {}
-        self._outside: dict[str, bool] = {}
-        self._used: set[str] = set()
+        # By image id, so that a picture that is read again (for the contact sheet) counts once.
+        self._notes: dict[str, dict[str, Any]] = {kind: {} for kind in _NOTES}
         self._archive = None
         advice = "Write one array per picture as IMAGE_ID.npy into a folder, or all in one .npz."
         try:
@@ -87,13 +85,13 @@ class StoredArrays:
         """Reads the array of a picture; None, and a note of the reason, where there is none."""
         name = self._name_of(image_id)
         if name is None:
-            self._missing[image_id] = True
+            self._notes["missing"][image_id] = True
             return None
-        self._used.add(name)
+        self._notes["used"][image_id] = name
         try:
             return self._check(self._load(self._names[name]))
         except Exception as error:  # numpy and zipfile raise a dozen types for damaged bytes
-            self._unreadable[image_id] = _text(error)
+            self._notes["unreadable"][image_id] = _text(error)
             return None
 
     def _load(self, name):
@@ -115,7 +113,7 @@ class StoredArrays:
             return np.full((1, 1), np.nan, np.float32)
         finite = found[np.isfinite(found)]
         if finite.size and (finite.min() < 0 or finite.max() > 1):
-            self._outside[image_id] = True
+            self._notes["outside_0_1"][image_id] = True
         return found
 
     def read_scores(self, image_id: str, count: int) -> np.ndarray:
@@ -123,14 +121,26 @@ class StoredArrays:
         found = self.read(image_id)
         return np.full(count, np.nan) if found is None else found
 
+    def notes_of(self, image_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Returns what was noted of these pictures: kind -> image id -> note, for `add_notes`."""
+        return {
+            kind: {image_id: notes[image_id] for image_id in image_ids if image_id in notes}
+            for kind, notes in self._notes.items()
+        }
+
+    def add_notes(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Adds what was noted where another process read the same arrays."""
+        for kind, own in notes.items():
+            self._notes[kind].update(own)
+
     def findings(self) -> dict[str, Any]:
         """Returns what was wrong so far, with the image ids, as a dict for JSON."""
         return {
             "path": self.path,
-            "missing": list(self._missing),
-            "unreadable": dict(self._unreadable),
-            "outside_0_1": list(self._outside),
-            "unused": sorted(set(self._names) - self._used),
+            "missing": list(self._notes["missing"]),
+            "unreadable": dict(self._notes["unreadable"]),
+            "outside_0_1": list(self._notes["outside_0_1"]),
+            "unused": sorted(set(self._names) - set(self._notes["used"].values())),
         }
 
     def summary(self) -> str:

@@ -15,7 +15,7 @@ from wsol_tf.evaluation.pairs import Method
 from wsol_tf.report import definitions, pictures
 from wsol_tf.report.predictions import to_stderr
 
-Prediction = Mapping[str, Any]  # a line of predictions.jsonl, see `evaluation.score.prediction`
+Prediction = Mapping[str, Any]  # a line of predictions.jsonl, see `evaluation.scores.prediction`
 Tiles = dict[str, list[tuple[np.ndarray, str]]]  # heading -> pictures with their captions
 
 

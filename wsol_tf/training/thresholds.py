@@ -11,7 +11,8 @@ from wsol_tf.config import choices
 from wsol_tf.data import transforms
 from wsol_tf.data.source import Source
 from wsol_tf.evaluation.pairs import predict_pairs
-from wsol_tf.evaluation.score import accumulate, choose_thresholds
+from wsol_tf.evaluation.score import choose_thresholds
+from wsol_tf.evaluation.scores import accumulate
 from wsol_tf.model.localization import Localization
 from wsol_tf.model.score_maps import PLAIN
 

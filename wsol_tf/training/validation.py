@@ -13,7 +13,8 @@ from wsol_tf.data.example import competing_classes
 from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
 from wsol_tf.evaluation.pairs import predict_pairs
-from wsol_tf.evaluation.score import accumulate, choose_thresholds
+from wsol_tf.evaluation.score import choose_thresholds
+from wsol_tf.evaluation.scores import accumulate
 from wsol_tf.model.score_maps import localize
 from wsol_tf.report import pictures
 from wsol_tf.training import callbacks
