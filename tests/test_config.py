@@ -111,6 +111,7 @@ SPECIAL = {
     "lr_drops": st.lists(st.floats(0.01, 0.99), max_size=4).map(lambda x: ",".join(map(str, x))),
     "learning_rate": st.floats(1e-12, 1e6),
     "min_crop": st.floats(0, 1, exclude_min=True),
+    "erased_share": st.floats(0, 1, exclude_min=True),
     "resize_size": st.integers(224, 10**6),
     "input_size": st.integers(1, 224),
     "ema": st.floats(0, 1, exclude_max=True),
