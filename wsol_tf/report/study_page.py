@@ -22,6 +22,14 @@ COLUMNS = {
 }
 MAIN = "gt_known_loc"
 COMPARED = ("gt_known_loc", "miou_box", "miou_mask", "top1_loc", "top1_cls", "cam")
+LEGEND = "In brackets 95 % intervals; ± is the standard deviation between seeds."
+INTERVALS = (
+    "Thresholds were chosen without boxes. Intervals are for other pictures of this kind: each "
+    "figure is averaged over the seeds, then pictures are drawn again and again (bootstrap), for "
+    "differences together with what the first row reached on them. McNemar's exact test asks "
+    "whether as many pictures might have been gained and lost by chance. Of 20 comparisons without "
+    "any difference, about one will seem to have one."
+)
 MOST_LINES = len(charts.TERM_COLOURS)  # in one chart
 
 
@@ -116,22 +124,19 @@ def difference_in_words(difference: Any) -> str:
 
 def how(results: Sequence[Any], folds: int, scored_on: str) -> str:
     """Says in a few sentences how the figures came about."""
-    first = results[0]
-    seeds = f"{len(first.seeds)} seed{'' if len(first.seeds) == 1 else 's'}"
+    return f"{pictures_in_words(results[0], folds, scored_on)} {INTERVALS}"
+
+
+def pictures_in_words(first: Any, folds: int, scored_on: str) -> str:
+    """Says in a sentence which pictures the first row was scored on, and by how many seeds."""
+    seeds = files.counted(len(first.seeds), "seed")
+    pictures = files.counted(first.num_images, "picture")
     if folds:
-        text = (
-            f"{first.num_images} pictures in {folds} folds: each is scored by models that have not "
-            f"seen it, and figures are over all of them, {seeds}. "
+        return (
+            f"{pictures} in {folds} folds: each is scored by models that have not seen it, and "
+            f"figures are over all of them, {seeds}."
         )
-    else:
-        text = f"{first.num_images} pictures of {scored_on}, {seeds}. "
-    return text + (
-        "Thresholds were chosen without boxes. Intervals are for other pictures of this kind: each "
-        "figure is averaged over the seeds, then pictures are drawn again and again (bootstrap), "
-        "for differences together with what the first row reached on them. McNemar's exact test "
-        "asks whether as many pictures might have been gained and lost by chance. Of 20 "
-        "comparisons without any difference, about one will seem to have one."
-    )
+    return f"{pictures} of {scored_on}, {seeds}." if scored_on else f"{pictures}, {seeds}."
 
 
 def choice_sentence(choice: Any, results: Sequence[Any]) -> str:
@@ -169,24 +174,8 @@ def text_table(results: Sequence[Any]) -> str:
 
 def _markdown(results, *, title, question, command, warnings, verdicts, how, choice):
     """The text of table.md."""
-    columns = _columns(results)
     lines = [f"# {title}", "", *([question, ""] if question else []), how, ""]
-    heads = ["setting", *columns.values(), "difference in GT-known Loc", "pictures", "seeds"]
-    lines += [_row(heads), _row(["---"] * len(heads))]
-    for result in results:
-        cells = [result.row.label]
-        for name in columns:
-            figure = result.figures.get(name)
-            spread = "" if figure is None or figure.spread is None else f" ± {figure.spread:.3f}"
-            cells.append(_number(figure) + spread)
-        difference = result.differences.get(MAIN)
-        said = "–" if difference is None else (
-            f"{difference.verdict}: {_signed(difference.mean)} [{_interval(difference)}], "
-            f"{_p(difference.p)}"
-        )  # fmt: skip
-        seeds = ", ".join(map(str, result.seeds))
-        lines.append(_row([*cells, said, str(result.num_images), seeds]))
-    lines += ["", "± is the standard deviation between seeds.", ""]
+    lines += [markdown_table(results), "", LEGEND, ""]
     lines += [f"- {line}" for line in verdicts]
     lines += ["", choice] if choice else []
     lines += ["", *(f"- {line}" for line in warnings)] if warnings else []
@@ -194,7 +183,54 @@ def _markdown(results, *, title, question, command, warnings, verdicts, how, cho
     return "\n".join(lines)
 
 
-def _row(cells):
+def markdown_table(results: Sequence[Any], columns: Sequence[str] = tuple(COLUMNS)) -> str:
+    """The table of a study in Markdown, with the differences of the main figures.
+
+    Args:
+        results: the rows, see `studies.results.Result`.
+        columns: the figures that are shown, where some row has them.
+    """
+    columns = [name for name in _columns(results) if name in columns]
+    differences = {
+        name: f"difference in {COLUMNS[name]}"
+        for name in (MAIN, "miou_box")
+        if any(name in result.differences for result in results)
+    }
+    heads = [
+        "setting", *(COLUMNS[name] for name in columns), *differences.values(), "pictures", "seeds"
+    ]  # fmt: skip
+    lines = [markdown_row(heads), markdown_row(["---"] * len(heads))]
+    for result in results:
+        figures = [figure_in_words(result.figures.get(name), name == MAIN) for name in columns]
+        said = [_difference(result.differences.get(name)) for name in differences]
+        seeds = ", ".join(map(str, result.seeds))
+        lines.append(
+            markdown_row([result.row.label, *figures, *said, str(result.num_images), seeds])
+        )
+    return "\n".join(lines)
+
+
+def figure_in_words(figure: Any, with_interval: bool = False) -> str:
+    """Writes a figure: "0.897 [0.866, 0.927] ± 0.010", as much of it as there is."""
+    text = _number(figure)
+    if figure is not None and with_interval and figure.low is not None:
+        text += f" [{figure.low:.3f}, {figure.high:.3f}]"
+    if figure is not None and figure.spread is not None:
+        text += f" ± {figure.spread:.3f}"
+    return text
+
+
+def _difference(difference):
+    if difference is None:
+        return "–"
+    text = f"{difference.verdict}: {_signed(difference.mean)} [{_interval(difference)}]"
+    if difference.p is None:
+        return text
+    return f"{text}, {difference.gained} gained, {difference.lost} lost, {_p(difference.p)}"
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """One row of a table in Markdown."""
     escaped = (html.escape(cell, quote=False).replace("|", "\\|") for cell in cells)
     return f"| {' | '.join(escaped)} |"
 
