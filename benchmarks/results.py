@@ -13,11 +13,12 @@ Studies are kept as docs/studies/NAME.json. Whatever a page has between one of t
     <!-- rows NAME; NAME: ROW -->     one line for a row of each study, the first unless it is named
 
 FACTS.json holds what is to be said otherwise than in study.json: title, question, data, machine,
-notes and the like (`wsol_tf.studies.record.Record`). Where the models were trained by another
-program, it says all of it, and besides it `minutes` of one training and the `settings` of each row;
-ARRAYS.npz holds an IoU of each picture: see `wsol_tf.studies.arrays.results_of_arrays`.
+notes and the like (`wsol_tf.studies.record.Record`), and `minutes` of one training. Where another
+program trained the models, it says all of it, and may hold the `settings` of each row; ARRAYS.npz
+has an IoU of each picture: see `wsol_tf.studies.arrays.results_of_arrays`.
 """
 
+import dataclasses
 import datetime
 import os
 import pathlib
@@ -157,15 +158,19 @@ def record_of(path, facts):
         ValueError: a file can't be read, or does not hold what it should.
     """
     facts = dict(facts)
+    minutes, settings = facts.pop("minutes", None), facts.pop("settings", ())
     if not path.endswith(".npz"):
-        return with_facts(read_record(path), facts)
-    minutes, settings = facts.pop("minutes", 0), facts.pop("settings", ())
+        record = with_facts(read_record(path), facts)
+        if minutes is None:
+            return record
+        results = [dataclasses.replace(row, minutes=float(minutes)) for row in record.results]
+        return dataclasses.replace(record, results=tuple(results))
     missing = [name for name in ("title", "data", "command", "machine") if not facts.get(name)]
     if missing:
         raise ValueError(f"--facts must say the '{missing[0]}' of a study that is made of arrays.")
     folds = facts.get("folds", 0)
     results = arrays.results_of_arrays(
-        arrays.read_arrays(path), folds=folds, minutes=minutes, settings=settings
+        arrays.read_arrays(path), folds=folds, minutes=minutes or 0, settings=settings
     )
     today = f"{datetime.date.today()}"
     record = Record("", "", "", tuple(results), date=today, version=wsol_tf.__version__)

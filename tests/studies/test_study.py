@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import wsol_tf
 from fake_study import patch
 from fake_train import PICTURES, iou_of, pictures_of
 from helpers import ROOT, run, start
@@ -14,6 +15,7 @@ from wsol_tf.programs import from_arguments
 from wsol_tf.signals import PREEMPTED
 from wsol_tf.studies import trials
 from wsol_tf.studies.grid import Row, make_rows, parse_grid
+from wsol_tf.studies.record import read_record
 from wsol_tf.studies.run import Plan
 from wsol_tf.studies.trials import folder_name, make_trial
 
@@ -74,6 +76,12 @@ def test_a_grid_with_folds_and_seeds(tmp_path, capsys):
     assert second[1].startswith(f"{7.5 / 12:.3f}")
     assert f"better: +{5 / 12:.3f}" in second[-4]  # pictures 2 to 7, two of them half
     assert first[-2:] == second[-2:] == ["12", "0, 1"]
+    record = read_record(str(tmp_path / "study.json"))
+    assert (record.title, record.folds, record.data) == ("My <study>", 3, "shapes")
+    assert record.version == wsol_tf.__version__ and str(tmp_path.parent) not in record.command
+    assert [row.row.settings["bas_weight"] for row in record.results] == ["0", "1.25"]
+    assert record.results[0].figures["gt_known_loc"].mean == pytest.approx(2.5 / 12, abs=1e-6)
+    assert record.results[1].differences["gt_known_loc"].gained == 6
     page = (tmp_path / "report.html").read_text()
     assert "My &lt;study&gt;" in page and "6 pictures gained, 0 lost, p = 0.031" in page
     assert "http" not in re.sub(r"data:image/\w+;base64,[\w+/=]+", "", page)

@@ -13,7 +13,7 @@ from wsol_tf.studies.results import Difference, Figure, Result
 
 DIGITS = 6
 # Of these, differences to the first row are kept.
-COMPARED = ("gt_known_loc", "miou_box", "miou_mask", "top1_loc")
+COMPARED = ("gt_known_loc", "miou_box", "miou_mask")
 _FOLDER = re.compile(r"(^|[\s='\"])~?/(?:[^\s='\"/]+/)*([^\s='\"/]+)/?")
 
 
