@@ -33,14 +33,20 @@ from absl import flags
 import wsol_tf
 from wsol_tf import files, programs
 from wsol_tf.report import study_page
-from wsol_tf.report.study_page import figure_in_words, markdown_row, markdown_table
+from wsol_tf.report.study_page import (
+    figure_in_words,
+    markdown_differences,
+    markdown_rows,
+    markdown_table,
+)
 from wsol_tf.studies import arrays
 from wsol_tf.studies.record import Record, read_record, with_facts, write_record
 
 ROOT = pathlib.Path(__file__).parents[1]
 STUDIES = "docs/studies"
 SHORT = ("gt_known_loc", "miou_box", "top1_loc", "cam", "centred_box")
-PART = re.compile(r"(<!-- (study|studies|rows)( [^\n]*?)? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+MARK = r"^<!-- (study|studies|rows)( [^\n]*?)? -->\n"
+PART = re.compile(f"({MARK})(.*?)^(<!-- end -->)", re.DOTALL | re.MULTILINE)
 HEADS = (
     "real pictures", "width", "GT-known", "not refined", "CAM of the same network",
     "best centred box",
@@ -67,12 +73,12 @@ def pages_of(root):
         def made(match, path=path):
             start, what, names, _, end = match.groups()
             try:
-                return f"{start}{_part(records, path, what, (names or '').strip())}\n{end}"
+                return f"{start}\n{_part(records, path, what, (names or '').strip())}\n\n{end}"
             except KeyError as error:
                 name = path.relative_to(root)
                 raise ValueError(f"{name} asks for {error.args[0]}, which is not there.") from None
 
-        if len(PART.findall(text)) != len(re.findall(r"<!-- (?:study|studies|rows)\b", text)):
+        if len(PART.findall(text)) != len(re.findall(MARK, text, re.MULTILINE)):
             raise ValueError(f"{path.relative_to(root)} has a mark without an <!-- end -->.")
         found.append((path, text, PART.sub(made, text)))
     return [entry for entry in found if PART.search(entry[1])]
@@ -84,37 +90,46 @@ def _part(records, path, what, names):
         return study_in_full(records[names])
     if what == "studies":
         return "\n\n".join(study_in_short(name, record, path) for name, record in records.items())
-    lines = [markdown_row(HEADS), markdown_row(["---"] * len(HEADS))]
+    rows = [HEADS]
     for entry in names.split(";"):
         name, _, row = (part.strip() for part in entry.partition(":"))
-        lines.append(row_in_short(records[name], row))
-    return "\n".join(lines)
+        rows.append(row_in_short(records[name], row))
+    return markdown_rows(rows)
 
 
 def study_in_full(record):
     """The table of a study with all that belongs to it."""
     results = record.results
-    notes = [f"- {note}" for note in record.notes]
-    command = [f"    {line}".rstrip() for line in record.command.splitlines()]
     parts = [
         markdown_table(results),
-        f"{study_page.LEGEND} {study_page.how(results, record.folds, record.scored_on)}",
-        *(["\n".join(notes)] if notes else []),
-        "\n".join(command),
+        study_page.LEGEND,
+        markdown_differences(results),
+        study_page.how(results, record.folds, record.scored_on),
+        command_of(record),
         made_in_words(record),
+        "\n".join(f"- {note}" for note in record.notes),  # code behind a list would be part of it
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def study_in_short(name, record, page):
-    """A section on a study, with the main figures."""
+    """A section on a study, with the main figures; with the command, if no page has it."""
     pictures = study_page.pictures_in_words(record.results[0], record.folds, record.scored_on)
-    said = [record.question, f"{record.data}: {pictures}", made_in_words(record)]
-    own = page.parent / "studies" / f"{name}.md"
+    data = record.data[:1].upper() + record.data[1:]
+    said = [record.question, f"{data}: {pictures}", made_in_words(record)]
+    own, command = page.parent / "studies" / f"{name}.md", ""
     if own.is_file():
-        said.append(f"[All of it](studies/{own.name}).")
-    words = " ".join(sentence for sentence in said if sentence)
-    return f"### {record.title}\n\n{words}\n\n{markdown_table(record.results, SHORT)}"
+        said.append(f"[The whole table](studies/{own.name}).")
+    else:
+        command = command_of(record)
+    tables = markdown_table(record.results, SHORT), markdown_differences(record.results)
+    parts = [f"### {record.title}", " ".join(part for part in said if part), *tables, command]
+    return "\n\n".join(part for part in parts if part)
+
+
+def command_of(record):
+    """The command as a block of code."""
+    return "\n".join(f"    {line}".rstrip() for line in record.command.splitlines())
 
 
 def made_in_words(record):
@@ -132,7 +147,7 @@ def made_in_words(record):
 
 
 def row_in_short(record, label):
-    """One line of the README's table."""
+    """One line of the README's table, as its cells."""
     rows = {result.row.label: result for result in record.results}
     result = rows[label] if label else record.results[0]
     width = result.row.settings.get("width", record.width)
@@ -148,7 +163,7 @@ def row_in_short(record, label):
         figure_in_words(result.figures.get("cam")),
         figure_in_words(result.figures.get("centred_box")),
     ]
-    return markdown_row(cells)
+    return cells
 
 
 def record_of(path, facts):

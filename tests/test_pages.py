@@ -57,16 +57,16 @@ def test_a_study_that_is_added_reaches_every_page_and_what_is_changed_by_hand_is
     assert results.run(Values(check=True)) == 0
     readme = (root / "README.md").read_text().splitlines()
     assert readme[0] == "Before." and readme[-1] == "x"
-    assert readme[4].startswith("| ten birds, 4 in 2 folds, 1 seed | 0.25 | **0.500** [0.000, ")
-    assert "**0.750**" in readme[5] and "| 0.500 | – | – |" in readme[5]  # of 0.75, 0.55, 0.45, 0
+    assert readme[5].startswith("| ten birds, 4 in 2 folds, 1 seed | 0.25 | **0.500** [0.000, ")
+    assert "**0.750**" in readme[6] and "| 0.500 | – | – |" in readme[6]  # of 0.75, 0.55, 0.45, 0
     short = (root / "docs" / "results.md").read_text()
-    assert (
-        "stale" not in short and "### Parts" in short and "[All of it](studies/parts.md)." in short
-    )
+    assert "stale" not in short and "### Parts" in short
+    assert "[The whole table](studies/parts.md)." in short
+    assert "python train.py" not in short
     full = (root / "docs" / "studies" / "parts.md").read_text()
     assert "    python train.py\n" in full and "- A note." in full and full.endswith("After.\n")
     assert "Trained by another program on one GPU, 1.5 minutes each" in full
-    assert "no difference shown: +0.250 [0.000 to +0.750], 1 gained, 0 lost, p = 1" in full
+    assert "| all | +0.250 [0.000 to +0.750] | no difference | 1, 0; p = 1 |" in full
     # One digit of one page.
     (root / "docs" / "results.md").write_text(short.replace("0.750", "0.751"))
     capsys.readouterr()
@@ -75,6 +75,12 @@ def test_a_study_that_is_added_reaches_every_page_and_what_is_changed_by_hand_is
     assert "0.751" in (root / "docs" / "results.md").read_text()  # a check writes nothing
     assert results.run(Values()) == 0
     assert (root / "docs" / "results.md").read_text() == short
+
+
+def test_a_study_without_a_page_of_its_own_shows_its_command_where_it_is_listed(root):
+    (root / "docs" / "studies" / "parts.md").unlink()
+    assert results.run(Values(root / "a.npz", root / "facts.json", "parts")) == 0
+    assert "\n\n    python train.py\n\n<!-- end -->" in (root / "docs" / "results.md").read_text()
 
 
 def test_facts_win_over_a_study_and_name_what_is_wrong(root):

@@ -22,7 +22,11 @@ COLUMNS = {
 }
 MAIN = "gt_known_loc"
 COMPARED = ("gt_known_loc", "miou_box", "miou_mask", "top1_loc", "top1_cls", "cam")
-LEGEND = "In brackets 95 % intervals; ± is the standard deviation between seeds."
+LEGEND = (
+    "In brackets 95 % intervals; ± is the standard deviation between seeds. A difference is shown "
+    "where its interval leaves out 0, McNemar's test (of hits) has p < 0.05, and no seed says "
+    "otherwise; `no difference` does not mean that there is none."
+)
 INTERVALS = (
     "Thresholds were chosen without boxes. Intervals are for other pictures of this kind: each "
     "figure is averaged over the seeds, then pictures are drawn again and again (bootstrap), for "
@@ -30,6 +34,7 @@ INTERVALS = (
     "whether as many pictures might have been gained and lost by chance. Of 20 comparisons without "
     "any difference, about one will seem to have one."
 )
+_BAR = "\\|"
 MOST_LINES = len(charts.TERM_COLOURS)  # in one chart
 
 
@@ -64,7 +69,6 @@ def write_study(
     """
     shown = {"title": title, "question": question, "command": command, "warnings": warnings}
     shown |= {
-        "verdicts": verdicts(results),
         "how": how(results, folds, scored_on),
         "choice": choice_sentence(choice, results),
     }
@@ -72,6 +76,7 @@ def write_study(
         **shown,
         signed=_signed,
         interval=_interval,
+        verdicts=verdicts(results),
         p_value=_p,
         today=f"{datetime.date.today():%d %B %Y}",
         results=results,
@@ -172,41 +177,62 @@ def text_table(results: Sequence[Any]) -> str:
     return "\n".join(lines)
 
 
-def _markdown(results, *, title, question, command, warnings, verdicts, how, choice):
+def _markdown(results, *, title, question, command, warnings, how, choice):
     """The text of table.md."""
-    lines = [f"# {title}", "", *([question, ""] if question else []), how, ""]
-    lines += [markdown_table(results), "", LEGEND, ""]
-    lines += [f"- {line}" for line in verdicts]
-    lines += ["", choice] if choice else []
-    lines += ["", *(f"- {line}" for line in warnings)] if warnings else []
-    lines += ["", *(f"    {line}" for line in command.splitlines()), ""]
-    return "\n".join(lines)
+    parts = [f"# {title}", question, how, markdown_table(results), LEGEND]
+    parts += [markdown_differences(results), choice]
+    parts += ["\n".join(f"    {line}" for line in command.splitlines())]
+    parts += ["\n".join(f"- {line}" for line in warnings)]  # code behind a list is part of it
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def markdown_table(results: Sequence[Any], columns: Sequence[str] = tuple(COLUMNS)) -> str:
-    """The table of a study in Markdown, with the differences of the main figures.
+    """The figures of a study as a table in Markdown.
 
     Args:
         results: the rows, see `studies.results.Result`.
         columns: the figures that are shown, where some row has them.
     """
     columns = [name for name in _columns(results) if name in columns]
-    differences = {
-        name: f"difference in {COLUMNS[name]}"
-        for name in (MAIN, "miou_box")
-        if any(name in result.differences for result in results)
-    }
-    heads = [
-        "setting", *(COLUMNS[name] for name in columns), *differences.values(), "pictures", "seeds"
-    ]  # fmt: skip
-    lines = [markdown_row(heads), markdown_row(["---"] * len(heads))]
+    same = len({(result.num_images, result.seeds) for result in results}) == 1  # `how` says it
+    rows = [["setting", *(COLUMNS[name] for name in columns), *([] if same else ["pictures"])]]
     for result in results:
         figures = [figure_in_words(result.figures.get(name), name == MAIN) for name in columns]
-        said = [_difference(result.differences.get(name)) for name in differences]
-        seeds = ", ".join(map(str, result.seeds))
-        lines.append(
-            markdown_row([result.row.label, *figures, *said, str(result.num_images), seeds])
-        )
+        seen = f"{result.num_images}, seeds {', '.join(map(str, result.seeds))}"
+        rows.append([result.row.label, *figures, *([] if same else [seen])])
+    return markdown_rows(rows)
+
+
+def markdown_differences(results: Sequence[Any]) -> str:
+    """The differences to the first row as a table in Markdown; '' with one row."""
+    compared = [name for name in (MAIN, "miou_box") if any(name in r.differences for r in results)]
+    rows = [[f"against {results[0].row.label}"]]
+    for name in compared:
+        rows[0] += [COLUMNS[name], "shown", *(["gained, lost"] if name == MAIN else [])]
+    for result in results[1:]:
+        cells = [result.row.label]
+        for name in compared:
+            difference = result.differences.get(name)
+            if difference is None:
+                cells += ["–"] * (3 if name == MAIN else 2)
+                continue
+            text = f"{_signed(difference.mean)} [{_interval(difference)}]"
+            if len(difference.by_seed) > 1:
+                text += f"; by seed {', '.join(map(_signed, difference.by_seed))}"
+            cells += [text, difference.verdict.removesuffix(" shown")]
+            if name == MAIN:
+                cells.append(f"{difference.gained}, {difference.lost}; {_p(difference.p)}")
+        rows.append(cells)
+    return markdown_rows(rows) if compared else ""
+
+
+def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, the first row of which is its head."""
+    lines = [
+        f"| {' | '.join(html.escape(cell, quote=False).replace('|', _BAR) for cell in row)} |"
+        for row in rows
+    ]
+    lines.insert(1, f"|{'---|' * len(rows[0])}")
     return "\n".join(lines)
 
 
@@ -218,21 +244,6 @@ def figure_in_words(figure: Any, with_interval: bool = False) -> str:
     if figure is not None and figure.spread is not None:
         text += f" ± {figure.spread:.3f}"
     return text
-
-
-def _difference(difference):
-    if difference is None:
-        return "–"
-    text = f"{difference.verdict}: {_signed(difference.mean)} [{_interval(difference)}]"
-    if difference.p is None:
-        return text
-    return f"{text}, {difference.gained} gained, {difference.lost} lost, {_p(difference.p)}"
-
-
-def markdown_row(cells: Sequence[str]) -> str:
-    """One row of a table in Markdown."""
-    escaped = (html.escape(cell, quote=False).replace("|", "\\|") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
 
 
 def _number(figure):

@@ -108,7 +108,9 @@ def _of_seeds(arrays, row, kept):
     return {"max_box_acc_v2": Figure(float(values.mean()), spread)}
 
 
-def _pooled(arrays, row, read) -> tuple[Pooled, np.ndarray]:
+def _pooled(
+    arrays: Mapping[str, np.ndarray], row: int, read: Mapping[str, str]
+) -> tuple[Pooled, np.ndarray]:
     """The outcomes of a row, and which of the seeds it has."""
     _, num_seeds, num_pairs = arrays["iou"].shape
     kept = np.flatnonzero(~np.isnan(np.asarray(arrays["iou"][row], float)).all(1))
@@ -154,9 +156,9 @@ def _check(arrays: Mapping[str, np.ndarray], settings: Sequence[Any]) -> None:
             continue
         if array.dtype.kind not in "fiub":
             raise ValueError(f"`{name}` must hold numbers. Received: {array.dtype}.")
-        known = array[~np.isnan(array)] if array.dtype.kind == "f" else array
+        values = array[~np.isnan(array)] if array.dtype.kind == "f" else array
         most = 1 if name not in ("seeds", "minutes") else np.inf
-        if ((known < 0) | (known > most)).any():
+        if ((values < 0) | (values > most)).any():
             raise ValueError(f"`{name}` must be at least 0{' and at most 1' if most == 1 else ''}.")
     if len(set(map(str, arrays["rows"]))) < rows:
         raise ValueError(f"Rows must have different names. Received: {arrays['rows'].tolist()}.")

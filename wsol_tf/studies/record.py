@@ -11,7 +11,7 @@ from wsol_tf import files
 from wsol_tf.studies.grid import Row
 from wsol_tf.studies.results import Difference, Figure, Result
 
-DIGITS = 6
+DIGITS = 5
 # Of these, differences to the first row are kept.
 COMPARED = ("gt_known_loc", "miou_box", "miou_mask")
 _FOLDER = re.compile(r"(^|[\s='\"])~?/(?:[^\s='\"/]+/)*([^\s='\"/]+)/?")
@@ -90,10 +90,12 @@ def without_folders(command: str) -> str:
 def write_record(path: str, record: Record) -> None:
     """Writes a record as JSON, one row of the table in each line.
 
-    Figures have 6 digits; what can't be said is left out.
+    Figures have 5 digits; what can't be said is left out.
     """
     facts = {name: getattr(record, name) for name in FACTS if getattr(record, name)}
-    rows = ",\n    ".join(json.dumps(_row(result)) for result in record.results)
+    rows = ",\n    ".join(
+        json.dumps(_row(result), separators=(",", ":")) for result in record.results
+    )
     text = json.dumps(facts, indent=2).removesuffix("\n}")
     files.write(path, f'{text},\n  "rows": [\n    {rows}\n  ]\n}}\n')
 
