@@ -113,17 +113,17 @@ def study_in_full(record):
 
 
 def study_in_short(name, record, page):
-    """A section on a study, with the main figures; with the command, if no page has it."""
+    """A section on a study: its main figures, and all else if no page shows it in full."""
     pictures = study_page.pictures_in_words(record.results[0], record.folds, record.scored_on)
     data = record.data[:1].upper() + record.data[1:]
     said = [record.question, f"{data}: {pictures}", made_in_words(record)]
-    own, command = page.parent / "studies" / f"{name}.md", ""
-    if own.is_file():
-        said.append(f"[The whole table](studies/{own.name}).")
-    else:
-        command = command_of(record)
-    tables = markdown_table(record.results, SHORT), markdown_differences(record.results)
-    parts = [f"### {record.title}", " ".join(part for part in said if part), *tables, command]
+    rest = [markdown_differences(record.results), command_of(record)]
+    for path in sorted((page.parent / "studies").glob("*.md")):
+        if f"\n<!-- study {name} -->\n" in path.read_text(encoding="utf-8"):
+            said.append(f"[Differences and command](studies/{path.name}).")
+            rest = []
+    words = " ".join(part for part in said if part)
+    parts = [f"### {record.title}", words, markdown_table(record.results, SHORT), *rest]
     return "\n\n".join(part for part in parts if part)
 
 

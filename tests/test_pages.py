@@ -61,7 +61,7 @@ def test_a_study_that_is_added_reaches_every_page_and_what_is_changed_by_hand_is
     assert "**0.750**" in readme[6] and "| 0.500 | – | – |" in readme[6]  # of 0.75, 0.55, 0.45, 0
     short = (root / "docs" / "results.md").read_text()
     assert "stale" not in short and "### Parts" in short
-    assert "[The whole table](studies/parts.md)." in short
+    assert "[Differences and command](studies/parts.md)." in short
     assert "python train.py" not in short
     full = (root / "docs" / "studies" / "parts.md").read_text()
     assert "    python train.py\n" in full and "- A note." in full and full.endswith("After.\n")
