@@ -53,6 +53,7 @@ lint: setup
 
 docs: setup
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	.venv/bin/python benchmarks/results.py --check
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 	@echo 'Open build/docs/index.html.'
 

@@ -6,7 +6,8 @@ r"""Trains a grid of settings, or searches for them, and says which differences 
 Each trial is a run of `wsol_tf.train` in a process and a folder of its own, STUDY/trials/NAME.
 Finished ones are never run again: the same command goes on where a study was ended, and another
 grid adds to it. STUDY/table.md and report.html compare the rows picture by picture with the first
-one. `--study=configs/studies/NAME.study` reads all of this from a small file; see docs/study.md.
+one; study.json has their figures for programs. `--study=configs/studies/NAME.study` reads all of
+this from a small file; see docs/study.md.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+import wsol_tf
 from wsol_tf import programs, signals
 from wsol_tf.config import Config
 
@@ -81,6 +83,7 @@ def plan_of(values: flags.FlagValues) -> "Plan":
         storage=values.storage,
         report_only=values.report_only,
         command=programs.command_line("wsol_tf.study", values),
+        version=wsol_tf.__version__,
         **own,
     )
 

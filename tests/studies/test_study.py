@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import wsol_tf
 from fake_study import patch
 from fake_train import PICTURES, iou_of, pictures_of
 from helpers import ROOT, run, start
@@ -14,6 +15,7 @@ from wsol_tf.programs import from_arguments
 from wsol_tf.signals import PREEMPTED
 from wsol_tf.studies import trials
 from wsol_tf.studies.grid import Row, make_rows, parse_grid
+from wsol_tf.studies.record import read_record
 from wsol_tf.studies.run import Plan
 from wsol_tf.studies.trials import folder_name, make_trial
 
@@ -47,11 +49,11 @@ def wait_for(what, seconds=40):
 
 
 def row_of_table(folder, label):
-    for line in (folder / "table.md").read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if cells[0] == label:
-            return cells
-    raise AssertionError(f"table.md has no row {label}")
+    """The cells of a row in both tables, the figures and the differences, one after the other."""
+    rows = [line.strip("|").split("|") for line in (folder / "table.md").read_text().splitlines()]
+    found = [[cell.strip() for cell in row] for row in rows if row[0].strip() == label]
+    assert found, f"table.md has no row {label}"
+    return [cell for row in found for cell in row]
 
 
 # --- a study from end to end ---------------------------------------------------------------------
@@ -69,10 +71,21 @@ def test_a_grid_with_folds_and_seeds(tmp_path, capsys):
     assert re.search(r"1 to go, about \d+ s", output)
     # By hand, see fake_train: of 12 pictures 2 and 3 are hit at weight 0, 7 and 8 at weight 1.25.
     first, second = (row_of_table(tmp_path, f"bas_weight={weight}") for weight in (0, 1.25))
-    assert first[1].startswith(f"{2.5 / 12:.3f} ± {0.5 / 12 * 2**0.5:.3f}")
+    assert first[1].startswith(f"{2.5 / 12:.3f} [")
+    assert first[1].endswith(f"] ± {0.5 / 12 * 2**0.5:.3f}")
     assert second[1].startswith(f"{7.5 / 12:.3f}")
-    assert f"better: +{5 / 12:.3f}" in second[-3]  # pictures 2 to 7, two of them half
-    assert first[-2:] == second[-2:] == ["12", "0, 1"]
+    difference = second[second.index("bas_weight=1.25", 1) :]
+    assert difference[1].startswith(f"+{5 / 12:.3f} [")  # pictures 2 to 7, two of them half
+    assert difference[2:4] == ["better", "6, 0; p = 0.031"]
+    assert f"by seed +{5 / 12:.3f}, +{5 / 12:.3f}" in difference[1]
+    table = (tmp_path / "table.md").read_text()
+    assert "12 pictures in 3 folds" in table and "2 seeds." in table
+    record = read_record(str(tmp_path / "study.json"))
+    assert (record.title, record.folds, record.data) == ("My <study>", 3, "shapes")
+    assert record.version == wsol_tf.__version__ and str(tmp_path.parent) not in record.command
+    assert [row.row.settings["bas_weight"] for row in record.results] == ["0", "1.25"]
+    assert record.results[0].figures["gt_known_loc"].mean == pytest.approx(2.5 / 12, abs=1e-5)
+    assert record.results[1].differences["gt_known_loc"].gained == 6
     page = (tmp_path / "report.html").read_text()
     assert "My &lt;study&gt;" in page and "6 pictures gained, 0 lost, p = 0.031" in page
     assert "http" not in re.sub(r"data:image/\w+;base64,[\w+/=]+", "", page)
@@ -106,7 +119,7 @@ def test_finished_trials_are_not_run_again_and_another_grid_adds_to_them(tmp_pat
     # The row of the new grid is what the others, which stay, are compared with.
     table = (tmp_path / "table.md").read_text()
     assert table.index("| ae_weight=0.3 |") < table.index("| bas_weight=0 |")
-    assert "no difference shown" in row_of_table(tmp_path, "bas_weight=1")[-3]
+    assert "no difference" in row_of_table(tmp_path, "bas_weight=1")
 
 
 def test_a_trial_that_fails_is_named_with_its_last_lines_and_the_others_go_on(tmp_path, capsys):

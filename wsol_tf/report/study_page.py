@@ -22,6 +22,19 @@ COLUMNS = {
 }
 MAIN = "gt_known_loc"
 COMPARED = ("gt_known_loc", "miou_box", "miou_mask", "top1_loc", "top1_cls", "cam")
+LEGEND = (
+    "In brackets 95 % intervals; ± is the standard deviation between seeds. A difference is shown "
+    "where its interval leaves out 0, McNemar's test (of hits) has p < 0.05, and no seed says "
+    "otherwise; `no difference` does not mean that there is none."
+)
+INTERVALS = (
+    "Thresholds were chosen without boxes. Intervals are for other pictures of this kind: each "
+    "figure is averaged over the seeds, then pictures are drawn again and again (bootstrap), for "
+    "differences together with what the first row reached on them. McNemar's exact test asks "
+    "whether as many pictures might have been gained and lost by chance. Of 20 comparisons without "
+    "any difference, about one will seem to have one."
+)
+_BAR = "\\|"
 MOST_LINES = len(charts.TERM_COLOURS)  # in one chart
 
 
@@ -56,7 +69,6 @@ def write_study(
     """
     shown = {"title": title, "question": question, "command": command, "warnings": warnings}
     shown |= {
-        "verdicts": verdicts(results),
         "how": how(results, folds, scored_on),
         "choice": choice_sentence(choice, results),
     }
@@ -64,6 +76,7 @@ def write_study(
         **shown,
         signed=_signed,
         interval=_interval,
+        verdicts=verdicts(results),
         p_value=_p,
         today=f"{datetime.date.today():%d %B %Y}",
         results=results,
@@ -116,22 +129,19 @@ def difference_in_words(difference: Any) -> str:
 
 def how(results: Sequence[Any], folds: int, scored_on: str) -> str:
     """Says in a few sentences how the figures came about."""
-    first = results[0]
-    seeds = f"{len(first.seeds)} seed{'' if len(first.seeds) == 1 else 's'}"
+    return f"{pictures_in_words(results[0], folds, scored_on)} {INTERVALS}"
+
+
+def pictures_in_words(first: Any, folds: int, scored_on: str) -> str:
+    """Says in a sentence which pictures the first row was scored on, and by how many seeds."""
+    seeds = files.counted(len(first.seeds), "seed")
+    pictures = files.counted(first.num_images, "picture")
     if folds:
-        text = (
-            f"{first.num_images} pictures in {folds} folds: each is scored by models that have not "
-            f"seen it, and figures are over all of them, {seeds}. "
+        return (
+            f"{pictures} in {folds} folds: each is scored by models that have not seen it, and "
+            f"figures are over all of them, {seeds}."
         )
-    else:
-        text = f"{first.num_images} pictures of {scored_on}, {seeds}. "
-    return text + (
-        "Thresholds were chosen without boxes. Intervals are for other pictures of this kind: each "
-        "figure is averaged over the seeds, then pictures are drawn again and again (bootstrap), "
-        "for differences together with what the first row reached on them. McNemar's exact test "
-        "asks whether as many pictures might have been gained and lost by chance. Of 20 "
-        "comparisons without any difference, about one will seem to have one."
-    )
+    return f"{pictures} of {scored_on}, {seeds}." if scored_on else f"{pictures}, {seeds}."
 
 
 def choice_sentence(choice: Any, results: Sequence[Any]) -> str:
@@ -167,36 +177,73 @@ def text_table(results: Sequence[Any]) -> str:
     return "\n".join(lines)
 
 
-def _markdown(results, *, title, question, command, warnings, verdicts, how, choice):
+def _markdown(results, *, title, question, command, warnings, how, choice):
     """The text of table.md."""
-    columns = _columns(results)
-    lines = [f"# {title}", "", *([question, ""] if question else []), how, ""]
-    heads = ["setting", *columns.values(), "difference in GT-known Loc", "pictures", "seeds"]
-    lines += [_row(heads), _row(["---"] * len(heads))]
+    parts = [f"# {title}", question, how, markdown_table(results), LEGEND]
+    parts += [markdown_differences(results), choice]
+    parts += ["\n".join(f"    {line}" for line in command.splitlines())]
+    parts += ["\n".join(f"- {line}" for line in warnings)]  # code behind a list is part of it
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_table(results: Sequence[Any], columns: Sequence[str] = tuple(COLUMNS)) -> str:
+    """The figures of a study as a table in Markdown.
+
+    Args:
+        results: the rows, see `studies.results.Result`.
+        columns: the figures that are shown, where some row has them.
+    """
+    columns = [name for name in _columns(results) if name in columns]
+    same = len({(result.num_images, result.seeds) for result in results}) == 1  # `how` says it
+    rows = [["setting", *(COLUMNS[name] for name in columns), *([] if same else ["pictures"])]]
     for result in results:
+        figures = [figure_in_words(result.figures.get(name), name == MAIN) for name in columns]
+        seen = f"{result.num_images}, seeds {', '.join(map(str, result.seeds))}"
+        rows.append([result.row.label, *figures, *([] if same else [seen])])
+    return markdown_rows(rows)
+
+
+def markdown_differences(results: Sequence[Any]) -> str:
+    """The differences to the first row as a table in Markdown; '' with one row."""
+    compared = [name for name in (MAIN, "miou_box") if any(name in r.differences for r in results)]
+    rows = [[f"against {results[0].row.label}"]]
+    for name in compared:
+        rows[0] += [COLUMNS[name], "shown", *(["gained, lost"] if name == MAIN else [])]
+    for result in results[1:]:
         cells = [result.row.label]
-        for name in columns:
-            figure = result.figures.get(name)
-            spread = "" if figure is None or figure.spread is None else f" ± {figure.spread:.3f}"
-            cells.append(_number(figure) + spread)
-        difference = result.differences.get(MAIN)
-        said = "–" if difference is None else (
-            f"{difference.verdict}: {_signed(difference.mean)} [{_interval(difference)}], "
-            f"{_p(difference.p)}"
-        )  # fmt: skip
-        seeds = ", ".join(map(str, result.seeds))
-        lines.append(_row([*cells, said, str(result.num_images), seeds]))
-    lines += ["", "± is the standard deviation between seeds.", ""]
-    lines += [f"- {line}" for line in verdicts]
-    lines += ["", choice] if choice else []
-    lines += ["", *(f"- {line}" for line in warnings)] if warnings else []
-    lines += ["", *(f"    {line}" for line in command.splitlines()), ""]
+        for name in compared:
+            difference = result.differences.get(name)
+            if difference is None:
+                cells += ["–"] * (3 if name == MAIN else 2)
+                continue
+            text = f"{_signed(difference.mean)} [{_interval(difference)}]"
+            if len(difference.by_seed) > 1:
+                text += f"; by seed {', '.join(map(_signed, difference.by_seed))}"
+            cells += [text, difference.verdict.removesuffix(" shown")]
+            if name == MAIN:
+                cells.append(f"{difference.gained}, {difference.lost}; {_p(difference.p)}")
+        rows.append(cells)
+    return markdown_rows(rows) if compared else ""
+
+
+def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, the first row of which is its head."""
+    lines = [
+        f"| {' | '.join(html.escape(cell, quote=False).replace('|', _BAR) for cell in row)} |"
+        for row in rows
+    ]
+    lines.insert(1, f"|{'---|' * len(rows[0])}")
     return "\n".join(lines)
 
 
-def _row(cells):
-    escaped = (html.escape(cell, quote=False).replace("|", "\\|") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
+def figure_in_words(figure: Any, with_interval: bool = False) -> str:
+    """Writes a figure: "0.897 [0.866, 0.927] ± 0.010", as much of it as there is."""
+    text = _number(figure)
+    if figure is not None and with_interval and figure.low is not None:
+        text += f" [{figure.low:.3f}, {figure.high:.3f}]"
+    if figure is not None and figure.spread is not None:
+        text += f" ± {figure.spread:.3f}"
+    return text
 
 
 def _number(figure):

@@ -17,6 +17,7 @@ from wsol_tf.studies.trials import Trial
 
 MAIN = "gt_known_loc"
 SIGNIFICANT = 0.05
+OUTCOMES = ("iou", "mask_iou", "cam_iou", "top1_cls")  # what is known of a picture
 OF_PICTURES = ("gt_known_loc", "miou_box", "miou_mask", "top1_loc", "top1_cls", "cam")
 
 
@@ -173,20 +174,46 @@ def _ways_to_read(row, finished):
 
 
 def _result_of(row, finished, number, pooled, first, images, kind):
-    is_scored = ~np.isnan(pooled.values["scored"]).all(0)
+    minutes = float(np.mean([each.figures["minutes"] for each in finished]))
+    result = make_result(row, pooled, first, images, len(finished), number, minutes)
+    further = {} if kind else _fold_figures(finished)
+    return dataclasses.replace(result, figures={**result.figures, **further})
+
+
+def make_result(
+    row: Row,
+    pooled: Pooled,
+    first: Pooled | None,
+    images: np.ndarray,
+    finished: int,
+    number: int,
+    minutes: float,
+) -> Result:
+    """Computes one row of the table.
+
+    Args:
+        row: its settings.
+        pooled: its outcomes.
+        first: those of the first row; None, or the same object, for that one itself.
+        images: `[pairs]`, the picture of each column.
+        finished: how many of its trials are finished.
+        number: how many trials it has.
+        minutes: of a trial, on the average.
+    """
+    is_scored = ~np.isnan([pooled.values[name] for name in OF_PICTURES]).all((0, 1))
     differences = {}
     if first is not None and first is not pooled:
         compared = {name: compare(first, pooled, name, images) for name in OF_PICTURES}
         differences = {name: found for name, found in compared.items() if found is not None}
     return Result(
         row=row,
-        finished=len(finished),
+        finished=finished,
         number=number,
         seeds=pooled.seeds,
         num_images=len(set(images[is_scored])),
         num_pairs=int(is_scored.sum()),
-        minutes=float(np.mean([each.figures["minutes"] for each in finished])),
-        figures=figures_of(pooled, images) | ({} if kind else _fold_figures(finished)),
+        minutes=minutes,
+        figures=figures_of(pooled, images),
         differences=differences,
     )
 
@@ -206,34 +233,46 @@ def pool(finished: Sequence[Finished], keys: Sequence[tuple[str, str]], kind: st
     """
     seeds = tuple(sorted({each.trial.seed for each in finished}))
     place = {key: i for i, key in enumerate(keys)}
-    names = (*OF_PICTURES, "scored")
-    values = {name: np.full((len(seeds), len(keys)), np.nan) for name in names}
+    outcomes = {name: np.full((len(seeds), len(keys)), np.nan) for name in OUTCOMES}
     centered = np.full((len(keys), len(CENTERED_AREAS)), np.nan)
     for each in finished:
-        seed = seeds.index(each.trial.seed)
+        seed, read = seeds.index(each.trial.seed), kind or each.figures["map"]
         for line in each.lines:
-            column = place[key_of(line)]
-            for name, value in _values_of(line, kind or each.figures["map"]).items():
-                values[name][seed, column] = np.nan if value is None else value
+            column, rank = place[key_of(line)], line["class_rank"]
+            found = (
+                line["iou"].get(read),
+                line["mask_iou"].get(read),
+                line["iou"].get("cam"),
+                None if rank is None else rank == 0,
+            )
+            for name, value in zip(OUTCOMES, found, strict=True):
+                outcomes[name][seed, column] = np.nan if value is None else value
             if line["centered_ious"] is not None:
                 centered[column] = line["centered_ious"]
-    return Pooled(seeds, values, centered)
+    return pooled_of(seeds, centered, **outcomes)
 
 
-def _values_of(line, kind):
-    """The figures of one picture and class: dict name -> value or None."""
-    iou, cam, rank = line["iou"].get(kind), line["iou"].get("cam"), line["class_rank"]
-    hit = None if iou is None else float(iou >= LOCALIZED)
-    right = None if rank is None else float(rank == 0)
-    return {
-        "gt_known_loc": hit,
-        "miou_box": iou,
-        "miou_mask": line["mask_iou"].get(kind),
-        "top1_loc": None if hit is None or right is None else hit * right,
-        "top1_cls": right,
-        "cam": None if cam is None else float(cam >= LOCALIZED),
-        "scored": 1.0,
-    }
+def pooled_of(
+    seeds: tuple[int, ...],
+    centered: np.ndarray,
+    iou: np.ndarray,
+    mask_iou: np.ndarray,
+    cam_iou: np.ndarray,
+    top1_cls: np.ndarray,
+) -> Pooled:
+    """Makes the outcomes of a row from IoUs; all arrays are `[seeds, pairs]`, NaN: missing.
+
+    Args:
+        seeds: the seeds.
+        centered: see `Pooled`.
+        iou: of the box and a true one.
+        mask_iou: of the mask and the true one.
+        cam_iou: of the box of the classifier's CAM.
+        top1_cls: 1 where the predicted class is right, else 0.
+    """
+    hit, cam = (np.where(np.isnan(x), np.nan, x >= LOCALIZED) for x in (iou, cam_iou))
+    values = (hit, iou, mask_iou, hit * top1_cls, top1_cls, cam)
+    return Pooled(seeds, dict(zip(OF_PICTURES, values, strict=True)), centered)
 
 
 def figures_of(pooled: Pooled, images: np.ndarray) -> dict[str, Figure]:

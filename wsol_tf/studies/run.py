@@ -37,6 +37,7 @@ class Plan:
         storage: see `search.open_study`.
         report_only: train nothing.
         command: the command line, for the report.
+        version: of wsol_tf, for the record.
     """
 
     output_dir: str
@@ -47,6 +48,7 @@ class Plan:
     storage: str = ""
     report_only: bool = False
     command: str = ""
+    version: str = ""
 
     @classmethod
     def make(

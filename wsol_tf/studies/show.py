@@ -1,6 +1,7 @@
 """Makes the report of a study: its table, curves, and the same photographs under each row."""
 
 import dataclasses
+import datetime
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from wsol_tf.report import pictures, study_page
 from wsol_tf.studies import results as results_
 from wsol_tf.studies import trials as trials_
 from wsol_tf.studies.grid import row_config
+from wsol_tf.studies.record import Record, without_folders, write_record
 from wsol_tf.studies.results import Finished, Result
 from wsol_tf.studies.trials import Trial
 
@@ -23,12 +25,13 @@ SHOWN = 6  # photographs
 MOST_ROWS = 12  # rows that have their photographs drawn
 FOLDER = "pictures"  # where drawn photographs are kept
 SIDE = 220
+RECORD = "study.json"
 
 
 def write_reports(
     plan: "Plan", planned: Sequence[Trial], failed: Sequence[str], log: Callable[[str], None]
 ) -> None:
-    """Writes table.md and report.html of everything that is finished in a study's folder.
+    """Writes table.md, report.html and study.json of all that is finished in a study's folder.
 
     Args:
         plan: the study.
@@ -45,21 +48,46 @@ def write_reports(
         return
     results = results_.results_of(trials, finished)
     definition = plan.definition
+    choice = results_.choice_of(finished)
+    warnings = _warnings(results, finished, failed)
+    title = definition.title or f"Study {os.path.basename(os.path.normpath(plan.output_dir))}"
+    scored_on = finished[0].figures["scored_on"] if not definition.folds else ""
     study_page.write_study(
         plan.output_dir,
         results,
-        title=definition.title or f"Study {os.path.basename(os.path.normpath(plan.output_dir))}",
+        title=title,
         question=definition.question,
         command=plan.command,
         folds=definition.folds,
-        scored_on=finished[0].figures["scored_on"] if not definition.folds else "",
-        choice=results_.choice_of(finished),
+        scored_on=scored_on,
+        choice=choice,
         curves=curves_of(plan.base, results),
         photographs=photographs_of(plan.output_dir, results, finished, log),
-        warnings=_warnings(results, finished, failed),
+        warnings=warnings,
     )
+    notes = (study_page.choice_sentence(choice, results), *warnings)
+    record = _record_of(plan, results, title=title, scored_on=scored_on, notes=notes)
+    write_record(os.path.join(plan.output_dir, RECORD), record)
     log(study_page.text_table(results))
-    log(f"Wrote table.md and report.html to {plan.output_dir}.")
+    log(f"Wrote table.md, report.html and {RECORD} to {plan.output_dir}.")
+
+
+def _record_of(plan, results, *, title, scored_on, notes):
+    config = row_config(plan.base, {})
+    is_varied = any("width" in result.row.settings for result in results)
+    return Record(
+        title=title,
+        question=plan.definition.question,
+        data=os.path.basename(os.path.normpath(config.data_dir or config.dataset)),
+        width=None if is_varied else config.width,
+        folds=plan.definition.folds,
+        scored_on=scored_on,
+        command=without_folders(plan.command),
+        date=f"{datetime.date.today()}",
+        version=plan.version,
+        notes=tuple(note for note in notes if note),
+        results=tuple(results),
+    )
 
 
 def _as_it_is_first(plan, trials):
