@@ -20,7 +20,7 @@ refused. Rows may have these besides, experiments that `wsol_tf.train` does not 
     color_jitter=0.3               contrast, brightness, saturation and, a third of it, each colour
     batch_area=1.5                 weight of |mean area of a batch's masks - 0.25|
     binary=0.5                     weight of the mean of m (1 - m), of the blurred mask
-    erased_share=half, alternate   `bas` counts twice for half of each batch, or every second step
+    erased_turns=half, alternate   `bas` counts twice for half of each batch, or every second step
 
 What differs from `wsol_tf.train`:
 

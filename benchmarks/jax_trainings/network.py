@@ -159,7 +159,7 @@ def _share_of_erased(count, step, settings):
     """Factors `[count]` of `bas`: 1 or, an experiment, 2 for half of the pictures, 0 for others."""
     half = ((jnp.arange(count) + step) % 2 == 0) * 2.0
     alternate = jnp.full(count, (step % 2 == 0) * 2.0)
-    choice = settings["erased_share"]
+    choice = settings["erased_turns"]
     return jnp.where(choice == 1, half, jnp.where(choice == 2, alternate, 1.0))
 
 

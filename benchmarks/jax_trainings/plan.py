@@ -40,7 +40,7 @@ EXPERIMENTS: dict[str, float | tuple[str, ...]] = {
     "color_jitter": 0.0,  # see `crops.random_crops`
     "batch_area": 0.0,  # weight of |mean area of the batch's masks - 0.25|
     "binary": 0.0,  # weight of the mean of m (1 - m) of the blurred mask
-    "erased_share": ("all", "half", "alternate"),  # `bas` of all pictures, or twice that of half
+    "erased_turns": ("all", "half", "alternate"),  # `bas` of all pictures, or twice that of half
 }
 
 

@@ -28,14 +28,14 @@ def test_every_setting_is_varied_shared_without_meaning_or_refused():
 
 
 def test_rows_have_settings_of_the_project_and_experiments_apart(read):
-    definition = read("grid=seed=3,5", "row=a:", "row=b: ae_weight=0.5; erased_share=alternate")
+    definition = read("grid=seed=3,5", "row=a:", "row=b: ae_weight=0.5; erased_turns=alternate")
     rows, seeds = plan.rows_of(["--width=0.25"], definition)
     assert seeds == [3, 5]
     assert [row.label for row in rows] == ["a", "b"]
     config, own = plan.settings_of(["--width=0.25"], rows[1], 5)
     assert (config.width, config.ae_weight, config.seed) == (0.25, 0.5, 5)
     numbers = plan.numbers_of(config, own)
-    assert numbers["erased_share"] == 2
+    assert numbers["erased_turns"] == 2
     assert numbers["color_jitter"] == numbers["relu_of_mean"] == 0
     assert numbers["guided"] == 1
 
@@ -48,7 +48,7 @@ def test_rows_have_settings_of_the_project_and_experiments_apart(read):
         ("row=a: ae_threshold=-1", "Row 'a': `ae_threshold` must be at least 0"),
         ("row=a: color_jitter=-0.1", "`color_jitter` must be a number, at least 0"),
         ("row=a: color_jitter=nan", "`color_jitter` must be a number, at least 0"),
-        ("row=a: erased_share=third", "Unknown `erased_share` 'third'. Legal: all, half"),
+        ("row=a: erased_turns=third", "Unknown `erased_turns` 'third'. Legal: all, half"),
         ("row=a: mirror=true", "Row 'a': `mirror` can't be changed here"),
         ("row=a: erased_statistics=batch", "`erased_statistics` can't be changed here"),
         ("grid=ae_weight=0,1", "`grid` varies the seed alone"),

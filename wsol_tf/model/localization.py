@@ -10,6 +10,10 @@ from keras import ops
 
 from wsol_tf.config import resize_side
 from wsol_tf.model import inputs, losses, score_maps
+
+# Registers their layers: a saved model may hold some.
+from wsol_tf.model import normalization as _normalization  # noqa: F401
+from wsol_tf.model import pooling as _pooling  # noqa: F401
 from wsol_tf.model.localizing import Localizing
 from wsol_tf.model.objective import OBSERVED, Objective
 from wsol_tf.model.optimizer import group_sgd
