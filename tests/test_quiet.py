@@ -126,9 +126,11 @@ def test_a_closed_standard_error_is_no_reason_to_fail():
 
 
 def test_ctrl_c_ends_the_program_and_the_reader_with_it():
-    # Short sleeps: a signal that comes just before a long one does not end it.
+    # A shell starts what runs in its background with SIGINT ignored, which is inherited. Short
+    # sleeps: a signal that comes just before a long one does not end it.
     code = (
-        "import time\ntry:\n    os.write(1, b'on\\n')\n    while True:\n        time.sleep(0.1)\n"
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "try:\n    os.write(1, b'on\\n')\n    while True:\n        time.sleep(0.1)\n"
     )
     code += "except BaseException:\n    os.write(2, b'ended\\n')"
     process = started(code, start_new_session=True)
