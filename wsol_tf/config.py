@@ -273,8 +273,8 @@ class Config:
     pseudo_low: float = _setting(0.3, "t4: mask positions below are pseudo background.")
     pseudo_target: str = _setting(
         "guided",
-        "Where pseudo labels come from: the mask refined by the picture ('guided'), of whose "
-        "values t3 and t4 then are, or the 'mask' itself: take t4 = 0.1 and weight 1 with it.",
+        "Where pseudo labels come from: 'guided', the mask refined by the picture, whose values "
+        "t3 and t4 are compared with; or the 'mask' itself: take t4 = 0.1 and weight 1 with it.",
         choices=("mask", "guided"),
     )
     absolute_thresholds: bool = _setting(
@@ -307,7 +307,6 @@ class Config:
         "part of its mean, which is the logit. They are the same with final_relu.",
         choices=("mean_of_relu", "relu_of_mean"),
     )
-
     erased_share: float = _setting(
         1.0,
         "Share of each training batch that takes the erased pass of bas; below 1 a step is faster.",

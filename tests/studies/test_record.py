@@ -95,7 +95,7 @@ def test_a_figure_that_is_no_number_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("command", "cut"),
     [
-        ("--data_dir=/work/a/b --output_dir='/tmp/x/STUDY/'", "--data_dir=b --output_dir='STUDY'"),
+        ("--data_dir=/data/a/b --output_dir='/tmp/x/STUDY/'", "--data_dir=b --output_dir='STUDY'"),
         ("python /home/me/train.py ~/pictures", "python train.py pictures"),
         ("--split='train+val[fold!=1/3]' --study=configs/studies/a.study", None),
         ("--url=sqlite:///x.db", None),

@@ -111,9 +111,8 @@ def pseudo_label(
             label then comes from it instead, and the thresholds are its values (our choice).
     """
     mask = _float(foreground_mask)
-    relative = confidence(mask, absolute, refined_mask)
-    target = ops.stop_gradient(_float(relative > high))
-    weight = ops.stop_gradient(_float((relative > high) | (relative < low)))
+    target, background = _labelled(mask, high, low, absolute, refined_mask)
+    weight = target + background
     distance = ops.sum(weight * ops.abs(mask - target), axis=(1, 2))
     return distance / ops.maximum(ops.sum(weight, axis=(1, 2)), 1.0)
 
@@ -199,8 +198,8 @@ def pseudo_coverage(
     refined_mask: Tensor | None = None,
 ) -> Tensor:
     """Share of the positions that have a pseudo label, `[batch]`; no loss."""
-    relative = confidence(_float(foreground_mask), absolute, refined_mask)
-    return ops.mean(_float((relative > high) | (relative < low)), axis=(1, 2))
+    labelled = sum(_labelled(_float(foreground_mask), high, low, absolute, refined_mask))
+    return ops.mean(labelled, axis=(1, 2))
 
 
 def pseudo_foreground(
@@ -211,9 +210,9 @@ def pseudo_foreground(
     refined_mask: Tensor | None = None,
 ) -> Tensor:
     """Share of the pseudo labels that say foreground, `[batch]`; 0 where there is none; no loss."""
-    relative = confidence(_float(foreground_mask), absolute, refined_mask)
-    above = ops.mean(_float(relative > high), axis=(1, 2))
-    return above / ops.maximum(above + ops.mean(_float(relative < low), axis=(1, 2)), EPSILON)
+    both = _labelled(_float(foreground_mask), high, low, absolute, refined_mask)
+    above, below = (ops.mean(labels, axis=(1, 2)) for labels in both)
+    return above / ops.maximum(above + below, EPSILON)
 
 
 def of_class(maps: Tensor, labels: Tensor) -> Tensor:
@@ -248,6 +247,12 @@ def pool_to(mask: Tensor, score_map: Tensor) -> Tensor:
     factor = mask.shape[1] // score_map.shape[1]
     pooled = ops.average_pool(_float(mask)[..., None], factor, strides=factor, padding="valid")
     return pooled[..., 0]
+
+
+def _labelled(mask, high, low, absolute, refined_mask):
+    """Where the pseudo label is foreground, and where background: 1 or 0, without gradient."""
+    relative = confidence(mask, absolute, refined_mask)
+    return (ops.stop_gradient(_float(x)) for x in (relative > high, relative < low))
 
 
 def _average(score_map):
