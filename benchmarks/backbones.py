@@ -1,18 +1,22 @@
 """Compares the feature extractors: size, work, time, and what becomes of them in a .tflite.
 
-    python benchmarks/backbones.py --input_size=224 --steps=200 --output=backbones.jsonl
+    python benchmarks/backbones.py --input_size=64 --output=backbones.jsonl
     python benchmarks/backbones.py --table=backbones.jsonl
 
 The first command writes one line for each backbone, the second prints the tables of
-docs/backbones.md. Weights are random (`--extractor_weights` of a training are not at hand for all).
-So that maps mean something, batch normalization gets the statistics of drawn pictures and the
-localizer is fitted to their masks; then the export is compared with Keras. `--steps` trains with
-all losses before, from labels alone. Times are CPU time of one process, and count as ratios.
+docs/backbones.md. Each is trained as `wsol_tf.train` does it, on drawn pictures with one label
+each, from random weights (ImageNet's are not at hand for all), scored on others, and its files are
+compared with Keras on these. With `--steps=0` none is trained: batch normalization gets the
+statistics of drawn pictures and the localizer is fitted to their masks, so that there is something
+to compare. Times are CPU time of one process, and count as ratios.
 """
 
+import dataclasses
 import json
 import os
+import statistics
 import sys
+import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,12 +29,15 @@ from absl import app, flags
 from edge.export import convert, graphs, parity, steps
 from edge.export.exported_map import ExportedMap
 from edge.runners import tflite_runner
+from wsol_tf import training
 from wsol_tf.config import Config, choices
 from wsol_tf.data import shapes
 from wsol_tf.data.registry import open_dataset
+from wsol_tf.data.source import Source
 from wsol_tf.data.transforms import View
 from wsol_tf.model import backbones
 from wsol_tf.model.build import build_model
+from wsol_tf.model.localization import Localization
 
 
 def define_flags() -> None:
@@ -38,9 +45,11 @@ def define_flags() -> None:
     flags.DEFINE_list("backbones", list(choices("extractor")), "Which ones.")
     flags.DEFINE_integer("input_size", 224, "Side of the pictures in pixels.")
     flags.DEFINE_integer("output_stride", 8, "Pixels per position of the features.")
-    flags.DEFINE_integer("steps", 0, "Steps of training with all losses; 0: none.")
+    flags.DEFINE_integer("steps", 200, "Steps of training with all losses; 0: none.")
+    flags.DEFINE_integer("speed_steps", 5, "Steps of training that are timed.")
+    flags.DEFINE_integer("num_examples", 200, "Drawn pictures to train on, and others to score.")
     flags.DEFINE_integer("batch_size", 8, "Pictures per step.")
-    flags.DEFINE_integer("num_pictures", 24, "Pictures to fit and to compare on, of each kind.")
+    flags.DEFINE_integer("num_pictures", 24, "Pictures to fit or calibrate on, and to compare.")
     flags.DEFINE_string("output", "", "File that a line is added to for each backbone.")
     flags.DEFINE_string("table", "", "Prints the lines of this file as tables, and measures none.")
 
@@ -103,25 +112,36 @@ def cpu_ms(run, picture, repeats: int = 5) -> float:
     return min(times[1:])
 
 
-def train(model, values, source) -> dict[str, float]:
-    """Trains on labels alone; returns images per CPU second, without the first step."""
-    batches = source.batches(values.batch_size, input_size=model.input_size)
-    start = time.process_time()
-    model.fit(batches, steps_per_epoch=1, epochs=1, verbose=0)
-    first = time.process_time()
-    model.fit(batches, steps_per_epoch=values.steps, epochs=1, verbose=0)
-    spent = time.process_time() - first - (first - start)
-    return {"images_per_cpu_second": values.steps * values.batch_size / max(spent, 1e-3)}
+def training_speed(model, values, source) -> float:
+    """Pictures per CPU second of the full training step, the first two aside."""
+    times = []
+    clock = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: times.append(time.process_time())
+    )
+    batches = source.batches(values.batch_size, input_size=model.input_size).repeat()
+    steps_taken = values.speed_steps + 2
+    model.fit(batches, steps_per_epoch=steps_taken, epochs=1, verbose=0, callbacks=[clock])
+    return values.batch_size / statistics.median(np.diff(times[1:]))
+
+
+def trained(config: Config, values: flags.FlagValues) -> tuple[Localization, dict]:
+    """A model trained on labels of drawn pictures, and its figures on others."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = dataclasses.replace(
+            config, dataset="shapes", num_examples=values.num_examples, epochs=1,
+            min_steps=values.steps, validate_every=0, output_dir=os.path.join(folder, "run"),
+        )  # fmt: skip
+        return training.train(config, log=lambda _: None)
 
 
 def measure(name: str, values: flags.FlagValues) -> dict:
-    """Builds, settles and exports one backbone."""
+    """Builds, trains or settles, and exports one backbone."""
     keras.utils.set_random_seed(0)
-    size, number = values.input_size, values.num_pictures
-    size = max(size, backbones.BACKBONES[name].least)
+    size = max(values.input_size, backbones.BACKBONES[name].least)
     config = Config.recipe(
-        extractor=name, extractor_weights="none", input_size=size, head_width=64,
-        output_stride=values.output_stride, resize_size=size, batch_size=values.batch_size,
+        "default", extractor=name, extractor_weights="none", input_size=size, head_width=64,
+        localizer="agnostic", output_stride=values.output_stride, resize_size=size,
+        batch_size=values.batch_size, refine="guided",
     )  # fmt: skip
     model = build_model(config, shapes.CLASSES)
     extractor = model.feature_extractor
@@ -133,58 +153,87 @@ def measure(name: str, values: flags.FlagValues) -> dict:
         "mmac_224": sum(map(multiplications, extractor.layers)) / 1e6 * (224 / size) ** 2,
     }
     source = open_dataset("shapes", "", "train", image_size=size)
+    drawn = [shapes.draw(i, size=size, split="train") for i in range(values.num_pictures)]
     if values.steps:
-        row |= train(model, values, source)
-    drawn = [shapes.draw(i, size=size, split="train") for i in range(number)]
-    settle(model, drawn, size)
-    map_ = ExportedMap.parse("mean")
-    graph = graphs.export_graph(model, map_)
+        row["images_per_cpu_second"] = training_speed(model, values, source)
+        model, figures = trained(config, values)
+        row |= {key: figures[key] for key in ("gt_known_loc", "miou_mask")}
+        row["cam_gt_known_loc"] = figures["other_maps"]["cam"]["gt_known_loc"]
+        source = open_dataset("shapes", "", "val", image_size=size)
+    else:
+        settle(model, drawn, size)
     pictures = np.stack([example.image for example in drawn])
     pictures[0, 0, 0], pictures[0, 0, 1] = 0, 255
-    made = steps.make_files(model, map_, graph, pictures, ("float32", "int8"), log=lambda _: None)
+    return row | exported(model, pictures, source)
 
-    def keras_run(image):
-        outputs = graph(image[None], training=False)
-        return {key: np.asarray(value)[0] for key, value in outputs.items()}
 
-    runners = {kind: tflite_runner(data) for kind, data in made.items()}
-    figures = parity.compare(
-        {parity.REFERENCE: keras_run} | runners, source, range(number), view=View(size, size),
-        threshold=0.5, kind="mean",
+def exported(model: Localization, pictures: np.ndarray, source: Source) -> dict:
+    """Size, time, and agreement with Keras of the float32 and the int8 file."""
+    map_ = ExportedMap.parse("mean")
+    made = steps.make_files(
+        model, map_, graphs.export_graph(model, map_), pictures, ("float32", "int8"),
+        log=lambda _: None,
     )  # fmt: skip
-    row["gt_known_loc"] = figures[parity.REFERENCE]["gt_known_loc"]
-    for kind, data in made.items():
-        row[kind] = {
+    runners = {kind: tflite_runner(data) for kind, data in made.items()}
+    threshold = model.thresholds.get(map_.kind, 0.5)
+    figures = parity.compare(
+        {parity.REFERENCE: parity.reference(model, map_)} | runners, source, range(len(pictures)),
+        view=View(model.input_size, model.resize_size), threshold=threshold, kind=map_.kind,
+        refine=model.refine,
+    )  # fmt: skip
+    return {
+        kind: {
             "mb": len(data) / 1e6,
-            "cpu_ms": cpu_ms(runners[kind], drawn[0].image),
+            "cpu_ms": cpu_ms(runners[kind], pictures[0]),
             "mask_iou": figures[kind]["mask_iou"],
             "mask_iou_min": figures[kind]["mask_iou_min"],
             "gpu_fallbacks": convert.gpu_fallbacks(data),
         }
-    return row
+        for kind, data in made.items()
+    }
 
 
 def print_tables(rows: list[dict]) -> None:
-    """Prints what docs/backbones.md shows."""
-    base = next((row for row in rows if row["backbone"] == "mobilenet_v1"), rows[0])
-    head = ["backbone", "pixels", "parameters", "channels of F_f", "MMAC at 224", "MB float / int8"]
-    head += ["time float / int8", "int8 against its float", "mask IoU float / int8"]
-    print(f"| {' | '.join([*head, 'left to the CPU by a GPU'])} |")
-    print(f"|{'---|' * 10}")
+    """Prints what docs/backbones.md shows: sizes and times, then what a short training gave."""
+    measured = [row for row in rows if "failed" not in row]
+    base = next((row for row in measured if row["backbone"] == "mobilenet_v1"), measured[0])
     for row in rows:
         if "failed" in row:
-            print(f"| {row['backbone']} | | | | | | | | {row['failed']} | |")
-            continue
+            print(f"{row['backbone']}: {row['failed']}\n")
+    _print_row(
+        ["backbone", "pixels", "parameters", "channels of F_f", "MMAC at 224", "MB float / int8",
+         "time float / int8", "int8 against its float", "left to the CPU by a GPU"], head=True,
+    )  # fmt: skip
+    for row in measured:
         f, i = row["float32"], row["int8"]
         ratios = [x["cpu_ms"] / base[k]["cpu_ms"] for k, x in (("float32", f), ("int8", i))]
-        print(
-            f"| {row['backbone']} | {row['input_size']} | "
-            f"{row['parameters'] / 1e6:.1f} M | {row['channels']} | "
-            f"{row['mmac_224']:,.0f} | {f['mb']:.1f} / {i['mb']:.1f} | "
-            f"{ratios[0]:.1f} / {ratios[1]:.1f} | {i['cpu_ms'] / f['cpu_ms']:.2f} | "
-            f"{f['mask_iou']:.3f} / {i['mask_iou']:.3f} | "
-            f"{', '.join(f['gpu_fallbacks'])} / {', '.join(i['gpu_fallbacks']) or 'nothing'} |"
-        )
+        _print_row(
+            [row["backbone"], row["input_size"], f"{row['parameters'] / 1e6:.1f} M",
+             row["channels"], f"{row['mmac_224']:,.0f}", f"{f['mb']:.1f} / {i['mb']:.1f}",
+             f"{ratios[0]:.1f} / {ratios[1]:.1f}", f"{i['cpu_ms'] / f['cpu_ms']:.2f}",
+             f"{', '.join(f['gpu_fallbacks'])} / {', '.join(i['gpu_fallbacks']) or 'nothing'}"]
+        )  # fmt: skip
+    if "gt_known_loc" not in base:
+        return
+    print()
+    _print_row(
+        ["backbone", "training, images/s", "GT-known Loc", "CAM's", "mask IoU",
+         "float file with Keras", "int8 file with Keras", "its worst mask"], head=True,
+    )  # fmt: skip
+    for row in measured:
+        f, i = row["float32"], row["int8"]
+        speed = row["images_per_cpu_second"] / base["images_per_cpu_second"]
+        _print_row(
+            [row["backbone"], f"{speed:.2f}", f"{row['gt_known_loc']:.3f}",
+             f"{row['cam_gt_known_loc']:.3f}", f"{row['miou_mask']:.3f}", f"{f['mask_iou']:.3f}",
+             f"{i['mask_iou']:.3f}", f"{i['mask_iou_min']:.2f}"]
+        )  # fmt: skip
+
+
+def _print_row(cells, head=False):
+    print(f"| {' | '.join(map(str, cells))} |")
+    if head:
+        print(f"|{'---|' * len(cells)}")
 
 
 def main(_) -> None:
