@@ -63,6 +63,9 @@ def test_the_command_annotates_folders_and_names_what_is_bad(model_path, folder,
 class FakeModel(Localizing, SimpleNamespace):
     """A Localization without layers."""
 
+    def freeze(self):
+        """There are no weights."""
+
 
 @pytest.fixture
 def fake_model(monkeypatch, tmp_path):

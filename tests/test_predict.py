@@ -68,26 +68,33 @@ def lines_of(folder):
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
-def test_few_pictures_trace_no_graph_and_give_the_same(model_path, tmp_path, monkeypatch, rng):
+def test_few_pictures_trace_no_graph_many_freeze_the_weights_and_all_give_the_same(
+    model_path, tmp_path, monkeypatch, rng
+):
     from wsol_tf.model import build  # with TensorFlow, which the program imports itself
 
-    for name in "abc":
+    for name in "abcd":
         image = rng.integers(0, 256, (8, 6, 3), np.uint8).repeat(9, 0).repeat(9, 1)
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     models, load = [], build.load_model
     monkeypatch.setattr(
         build, "load_model", lambda *a, **k: models.append(load(*a, **k)) or models[-1]
     )
-    for out, names in (("few", "a"), ("many", "abc")):
+    monkeypatch.setattr(predict, "MANY", 4)
+    for out, names in (("few", "a"), ("some", "abc"), ("many", "abcd")):
         paths = [tmp_path / f"{name}.png" for name in names]
         arguments = f"--model={model_path}", f"--output_dir={tmp_path / out}", "--threshold=otsu"
         assert run(predict, *arguments, *paths) == 0
-    assert [model.run_eagerly for model in models] == [True, False]
-    few, many = lines_of(tmp_path / "few")[0], lines_of(tmp_path / "many")[0]
-    assert few.pop("probability") == pytest.approx(many.pop("probability"), abs=1e-6)
-    assert few == many
-    one, other = (Image.open(tmp_path / out / "a_mask.png") for out in ("few", "many"))
-    np.testing.assert_array_equal(one, other)
+    assert [model.run_eagerly for model in models] == [True, False, False]
+    # The last one has the graph of its frozen weights, and no other.
+    assert [model.predict_function is None for model in models] == [False, False, True]
+    few = lines_of(tmp_path / "few")[0]
+    probability, mask = few.pop("probability"), Image.open(tmp_path / "few" / "a_mask.png")
+    for out in ("some", "many"):
+        line = lines_of(tmp_path / out)[0]
+        assert line.pop("probability") == pytest.approx(probability, abs=1e-6)
+        assert line == few
+        np.testing.assert_array_equal(Image.open(tmp_path / out / "a_mask.png"), mask)
 
 
 # --- what is written -----------------------------------------------------------------------------

@@ -113,17 +113,19 @@ def localizer_of(
     cut = inputs.threshold_of(kind, None if threshold == "stored" else threshold, model.thresholds)
     cam_cut = model.thresholds.get("cam", "otsu")
 
+    own = {
+        "map": kind,
+        "threshold": cut,
+        "classes": "predicted" if present is None else present,
+        **settings,
+    }
+    cam = {"map": "cam", "threshold": cam_cut, "max_objects": 1}
+
     def localize(image: np.ndarray):
-        found = model.localize(
-            image,
-            map=kind,
-            threshold=cut,
-            classes="predicted" if present is None else present,
-            **settings,
-        )
         if kind == "cam":  # nothing to compare
-            return found, None
-        return found, model.localize(image, map="cam", threshold=cam_cut, max_objects=1).mask
+            return model.localize(image, **own), None
+        found, of_cam = model.localize_each(image, own, cam)
+        return found, of_cam.mask
 
     return localize
 
@@ -202,6 +204,7 @@ def open_localizer(values: flags.FlagValues) -> tuple[Localize, Sequence[str]]:
     from wsol_tf.model.build import load_model
 
     model = load_model(values.model, to_train=False)
+    model.freeze()
     localize = localizer_of(
         model,
         kind=values.map,

@@ -286,6 +286,7 @@ def _scored_model(values, threshold):
     from wsol_tf.model.build import load_model
 
     model = load_model(values.model, to_train=False)
+    model.freeze()
     own_map = None if values.map in BASELINES else values.map
     method = method_of(
         model,

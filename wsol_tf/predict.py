@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 FEW = 2  # pictures that take longer to trace a graph for than to run without one
+MANY = 40  # from so many on, a graph with constant weights is worth its making, of any width
 
 
 def define_flags() -> None:
@@ -143,6 +144,8 @@ def run(values: flags.FlagValues, *names: str) -> int:
 
     model = load_model(values.model, to_train=False)
     model.run_eagerly = len(paths) <= FEW
+    if len(paths) >= MANY:
+        model.freeze()
     lines, skipped = predict(
         model,
         paths,

@@ -7,7 +7,7 @@ import pytest
 import wsol_tf
 from helpers import CLASSES, toy, varied
 from wsol_tf.data.transforms import resize_image
-from wsol_tf.model import refinement, score_maps
+from wsol_tf.model import frozen, refinement, score_maps
 
 SIZES = ((50, 40), (32, 32), (17, 90), (64, 200))
 
@@ -222,6 +222,98 @@ def test_a_loaded_model_finds_the_same(model, pictures, tmp_path):
     loaded = wsol_tf.load(tmp_path / "model.keras")
     assert isinstance(loaded, keras.Model)
     assert_found(loaded.localize(pictures[0]), model.localize(pictures[0]))
+
+
+def test_several_ways_give_what_each_gives_with_one_pass_of_the_network(
+    model, pictures, monkeypatch
+):
+    ways = [{"map": "cam", "max_objects": 1}, {"threshold": 0.2}, {"map": "topk", "min_area": 0.5}]
+    expected = [model.localize(pictures[1], **way) for way in ways]
+    calls, predict = [], model.predict_on_batch
+    monkeypatch.setattr(model, "predict_on_batch", lambda x: calls.append(len(x)) or predict(x))
+    for found, other in zip(model.localize_each(pictures[1], *ways), expected, strict=True):
+        assert_found(found, other)
+    assert calls == [1]
+    with pytest.raises(ValueError, match="Unknown map 'colour'"):
+        model.localize_each(pictures[1], ways[0], {"map": "colour"})
+    assert calls == [1]
+
+
+def outputs_of(model, batch):
+    return {name: np.asarray(x) for name, x in model.predict_on_batch(batch).items()}
+
+
+def assert_close(outputs, expected):
+    assert outputs.keys() == expected.keys()
+    for name, values in expected.items():
+        assert outputs[name].dtype == values.dtype
+        np.testing.assert_allclose(outputs[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_frozen_weights_give_the_same_for_any_batch(mirror, rng):
+    model = varied(toy(mirror=mirror))
+    batches = [rng.integers(0, 256, (n, 32, 32, 3), np.uint8) for n in (3, 1, 2)]
+    batches.append(batches[0].astype(np.float32) + 0.25)
+    expected = [outputs_of(model, batch) for batch in batches]
+    model.freeze()
+    for batch, outputs in zip(batches, expected, strict=True):
+        assert_close(outputs_of(model, batch), outputs)
+
+
+def test_frozen_weights_are_no_variables_of_the_graph(rng):
+    """Constants are what TensorFlow prepares once and not at every call."""
+    model = varied(toy())
+    model.freeze()
+    picture = rng.integers(0, 256, (1, 32, 32, 3), np.uint8)
+    before = outputs_of(model, picture)
+    kernel = model.classifier.weights[0]
+    kernel.assign(kernel + 1)
+    for name, values in outputs_of(model, picture).items():
+        np.testing.assert_array_equal(values, before[name], err_msg=name)
+
+
+def test_a_graph_that_could_not_hold_the_weights_is_not_made(monkeypatch, rng):
+    model = varied(toy())
+    picture = rng.integers(0, 256, (1, 32, 32, 3), np.uint8)
+    expected = outputs_of(model, picture)
+    size = sum(weight.numpy().nbytes for weight in model.weights)
+    monkeypatch.setattr(frozen, "MOST_BYTES", size)
+    assert frozen.predictor(model)
+    monkeypatch.setattr(frozen, "MOST_BYTES", size - 1)
+    assert frozen.predictor(model) is None
+    model.freeze()
+    for name, values in outputs_of(model, picture).items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("thaw", ["compile", "set_weights", "load_weights"])
+def test_a_model_that_is_changed_again_predicts_with_its_new_weights(thaw, rng, tmp_path):
+    model, other = varied(toy()), varied(toy(), seed=1)
+    picture = rng.integers(0, 256, (1, 32, 32, 3), np.uint8)
+    model.freeze()
+    before = outputs_of(model, picture)
+    if thaw == "compile":
+        model.compile(run_eagerly=True, total_steps=1)
+        for mine, its in zip(model.weights, other.weights, strict=True):
+            mine.assign(its)
+    elif thaw == "set_weights":
+        model.set_weights(other.get_weights())
+    else:
+        other.save_weights(tmp_path / "other.weights.h5")
+        model.load_weights(tmp_path / "other.weights.h5")
+    outputs = outputs_of(model, picture)
+    assert np.abs(outputs["logits"] - before["logits"]).max() > 1e-3
+    assert_close(outputs, outputs_of(other, picture))
+
+
+def test_a_frozen_model_is_saved_as_any_other(pictures, tmp_path):
+    model = varied(toy(thresholds={"mean": 0.4}))
+    found = model.localize(pictures[0])
+    model.freeze()
+    model.localize(pictures[0])
+    model.save(tmp_path / "model.keras")
+    assert_found(wsol_tf.load(tmp_path / "model.keras").localize(pictures[0]), found)
 
 
 def test_a_model_that_refines_finds_what_its_refined_map_says(pictures, tmp_path):

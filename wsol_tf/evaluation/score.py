@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,17 +69,23 @@ def evaluate(
 
 
 def _method_of_map(model, kind, threshold, view):
-    from wsol_tf.model.localization import Localization  # with TensorFlow; a Method does without
+    from wsol_tf.model import frozen  # with TensorFlow; a Method does without
+    from wsol_tf.model.localization import Localization
 
     if not isinstance(model, Localization):
         raise TypeError(
             "evaluate() scores a Localization or a Method (which wraps anything that gives score "
             f"maps). Received: {type(model).__name__}."
         )
+    own = {} if kind in BASELINES else {"kind": kind, "threshold": threshold}
+    method = method_of(model, view=view, **own)
+    # Nothing changes the weights before this is done.
+    predict = frozen.predictor(model) or model.predict_on_batch
+    method = dataclasses.replace(method, predict=predict)
     if kind not in BASELINES:
-        return method_of(model, kind=kind, threshold=threshold, view=view)
+        return method
     return with_baseline(
-        method_of(model, view=view),
+        method,
         kind,
         model.feature_extractor,
         model.classifier,

@@ -176,6 +176,7 @@ class Localization(Localizing, keras.Model):
         Raises:
             ValueError: for an unknown term or setting, and for a value that Config refuses.
         """
+        self.thaw()
         span = Span(total_steps, fixed=total_steps is not None)
         self.objective = Objective(loss_weights, settings, span)
         self._keras_settings = {
