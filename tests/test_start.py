@@ -82,7 +82,7 @@ def test_keras_is_imported_without_matplotlib_which_can_be_imported_afterwards()
         "programs.import_keras()\n"
         "import gc, sys\n"
         "assert 'keras' in sys.modules and gc.isenabled()\n"
-        "assert not {'matplotlib', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "assert not {'matplotlib', 'pandas', 'scipy', 'IPython'} & set(sys.modules)\n"
         "from wsol_tf.report import charts\n"
         "assert charts.training_curves({'loss': [1.0, 0.5]}, {}).shape[-1] == 3"
     )

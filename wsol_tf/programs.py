@@ -242,7 +242,7 @@ def parse_threshold(text: str) -> float | str:
 # --- files of settings ---------------------------------------------------------------------------
 
 CONFIGS = os.path.join(os.path.dirname(__file__), "configs")
-OPTIONAL = ("matplotlib", "pandas", "scipy")  # what import_keras does without
+OPTIONAL = ("matplotlib", "pandas", "scipy", "IPython")  # what import_keras does without
 
 
 def find_config(path: str) -> str:
