@@ -96,6 +96,15 @@ def test_a_row_whose_run_fails_is_told_so_and_the_search_goes_on(tmp_path, optun
         assert trial.state.name == ("FAIL" if trial.params["batch_size"] == "13" else "COMPLETE")
 
 
+def test_a_search_ends_where_every_row_fails(tmp_path, optuna, capsys):
+    assert ask(tmp_path, "--grid=bas_weight=0..2", "--search=2", "--batch_size=13") == 1
+    assert states_of(tmp_path) == ["FAIL", "FAIL"]
+    assert "2 rows failed, as many as the search was to try: it ends" in capsys.readouterr().out
+    # The same command tries again, as with a grid.
+    assert ask(tmp_path, "--grid=bas_weight=0..2", "--search=2", "--batch_size=13") == 1
+    assert states_of(tmp_path) == ["FAIL"] * 4
+
+
 def test_a_hopeless_row_is_given_up_while_it_runs(tmp_path, optuna, monkeypatch, capsys):
     """Five rows had 0.5 after three of four epochs, and this one has 0.1 and would never end."""
     study_of_five = opened(tmp_path)

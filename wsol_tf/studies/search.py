@@ -50,6 +50,9 @@ class Search:
     def run(self) -> None:
         """Tries rows until there are enough, together with other processes on the same folder.
 
+        A row that fails is not counted and another one takes its place, but of those no more than
+        rows were asked for: where all fail, there would be no end.
+
         The objective is GT-known Loc on held-out training pictures, the mean over a row's seeds and
         folds; what is scored in the table plays no part. The first row is the settings as they are.
 
@@ -60,11 +63,18 @@ class Search:
         config = row_config(self.base, {})
         study = open_study(self.study_dir, self.storage, config.epochs)
         os.makedirs(os.path.join(self.study_dir, FOLDER), exist_ok=True)
-        while True:
+        failed = 0
+        while failed < self.number:
             with self._next(optuna, study, config) as trial:
                 if trial is None:
                     return
+                before = len(self.pool.failed)
                 self._try(optuna, study, trial, config.epochs)
+                failed += len(self.pool.failed) > before
+        self.log(
+            f"{files.counted(failed, 'row')} failed, as many as the search was to try: it ends. "
+            "The lines above and each trial's output.txt say why."
+        )
 
     @contextlib.contextmanager
     def _next(self, optuna: Any, study: Any, config: Config) -> Iterator[Any]:
