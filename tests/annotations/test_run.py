@@ -12,6 +12,7 @@ from PIL import Image
 
 from scenes import BOXES, CLASSES, SCENES, draw_scenes, localize, write
 from wsol_tf.annotations.journal import JOURNAL
+from wsol_tf.annotations.run import WAITING
 from wsol_tf.data.registry import open_dataset
 
 
@@ -83,6 +84,24 @@ def test_other_settings_are_refused(tmp_path):
     write(tmp_path / "in", tmp_path / "out")
     with pytest.raises(ValueError, match=r"other settings: tolerance 2.0, now 0.5. Name another"):
         write(tmp_path / "in", tmp_path / "out", tolerance=0.5)
+
+
+@pytest.mark.parametrize("has_journal", [True, False])
+def test_what_workers_left_goes_with_the_journal(tmp_path, has_journal):
+    """They found it with the settings of the journal: without that, nobody knows with which."""
+    out, was_there = tmp_path / "out", []
+    write(tmp_path / "in", out)
+    left = out / WAITING / "0123abcd"
+    left.parent.mkdir()
+    left.write_text("")
+    if not has_journal:
+        (out / JOURNAL).unlink()
+    paths = [str(tmp_path / "in" / name) for name in SCENES]
+    write(
+        tmp_path / "in", out, "yolo", paths=paths,
+        elsewhere=lambda wanted: was_there.append(left.exists()) or (),
+    )  # fmt: skip
+    assert was_there == [has_journal]
 
 
 def test_bad_pictures_are_named_and_counted(tmp_path):

@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import functools
 import os
+import shutil
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 from wsol_tf import files
 from wsol_tf.annotations import formats, tools
 from wsol_tf.annotations.crops import CROPS, remove_crops
-from wsol_tf.annotations.journal import Journal, Pictures
+from wsol_tf.annotations.journal import JOURNAL, Journal, Pictures
 from wsol_tf.annotations.look import Localize, Looking, Outcome, Wanted, look, version_of
 from wsol_tf.annotations.names import Namer, fit_text, relative_to
 from wsol_tf.annotations.own import LAYOUTS, Own, refusal
@@ -90,7 +91,7 @@ def annotate(
     here: dict[str, Any] = {"output_dir": output_dir, "root": root, "looking": looking}
     look_here = functools.partial(map, functools.partial(look, localize=localize, **here))
     with _locked(output_dir, log):
-        with contextlib.closing(Journal(output_dir, settings)) as journal:
+        with _journal_of(output_dir, settings) as journal:
             names = _names(paths, journal, root)
             own.check(names.values(), journal.names.values())
             if looking.crops and not journal.names:
@@ -123,6 +124,13 @@ def _locked(output_dir, log):
         )
     with file:
         yield
+
+
+def _journal_of(output_dir, settings):
+    """The folder's journal, for a while; what workers found for one that was removed goes too."""
+    if not os.path.lexists(os.path.join(output_dir, JOURNAL)):
+        shutil.rmtree(os.path.join(output_dir, WAITING), ignore_errors=True)
+    return contextlib.closing(Journal(output_dir, settings))
 
 
 def _names(paths, journal, root):
