@@ -26,8 +26,12 @@ class Metadata(file: ByteArray) {
     fun refined(map: ScoreMap, rgb: ByteArray) = if (refine == "guided") map.refined(rgb, width, height) else map
 
     /** Channel of the map; className is for files with maps "all" and "present" alone. */
-    fun channelOf(className: String?) = if (map != "all" && map != "present") 0 else
-        labels.indexOf(className).also { require(it >= 0) { "The file has no class '$className'." } }
+    fun channelOf(className: String?): Int {
+        val hasMaps = map == "all" || map == "present"
+        require(hasMaps || className == null) { "The file holds map '$map': no class can be chosen." }
+        if (!hasMaps) return 0
+        return labels.indexOf(className).also { require(it >= 0) { "The file has no class '$className'." } }
+    }
 
     /** The classes whose objects are shown, the first one first; none where that is the background. */
     fun present(probabilities: DoubleArray) =

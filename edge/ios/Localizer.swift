@@ -43,7 +43,12 @@ struct Metadata {
 
   /// Channel of the map; className is for files with maps "all" and "present" alone.
   func channel(of className: String?) throws -> Int {
-    if map != "all" && map != "present" { return 0 }
+    if map != "all" && map != "present" {
+      guard className == nil else {
+        throw LocalizerError(message: "The file holds map \(map): no class can be chosen.")
+      }
+      return 0
+    }
     guard let className, let channel = labels.firstIndex(of: className) else {
       throw LocalizerError(message: "The file holds a map for each class: name one of \(labels).")
     }

@@ -109,7 +109,11 @@ export class Localizer {
     const {map, labels, background_class: empty = null, presence_threshold: presence} = this.metadata;
     const asked = map.startsWith('class:') ? map.slice('class:'.length) : className;
     let channel = 0;
-    if (map === 'all' || (map === 'present' && className !== null)) {
+    if (className !== null && map !== 'all' && map !== 'present') {
+      throw new Error(
+          `The file holds map '${map}': no class can be chosen. Received: ${className}.`);
+    }
+    if (map === 'all' || className !== null) {
       channel = labels.indexOf(className);
       if (channel < 0) throw new Error(`Name a class of the file. Received: ${className}.`);
     }

@@ -180,6 +180,40 @@ def test_outputs_that_are_no_numbers_are_refused(tmp_path):
     assert json.loads(said) == ["The output of the model is not finite."] * 6 + [3, 3]
 
 
+@pytest.mark.skipif(not NODE, reason="needs node")
+@pytest.mark.parametrize("map_", ["mean", "topk", "predicted", "class:cat", "all", "present"])
+def test_a_class_is_chosen_where_the_file_has_its_map_alone(map_, tmp_path):
+    """As `LocalizerRuntime.check_class`: the mask of another class would get its name."""
+    for name in ("localizer.js", "arrays.js"):
+        shutil.copy(WEB / name, tmp_path)
+    core = tmp_path / "node_modules" / "@litertjs" / "core"
+    core.mkdir(parents=True)
+    for folder in (tmp_path, core):
+        (folder / "package.json").write_text('{"type": "module", "main": "index.js"}')
+    (core / "index.js").write_text("export let loadAndCompile, loadLiteRt, Tensor;")
+    (tmp_path / "script.js").write_text("""
+        const {Localizer} = await import('./localizer.js');
+        const localizer = new Localizer();
+        localizer.metadata = {map: process.argv[2], labels: ['cat', 'dog'], presence_threshold: 1};
+        for (const name of [null, 'dog', 'emu']) {
+          try {
+            console.log(localizer.classify(undefined, name)[0].channel);
+          } catch (error) {
+            console.log(error.message);
+          }
+        }
+    """)
+    done = subprocess.run([NODE, tmp_path / "script.js", map_], capture_output=True, text=True)
+    assert not done.stderr
+    default, dog, emu = done.stdout.splitlines()
+    unknown = "Name a class of the file. Received: {}."
+    assert default == (unknown.format("null") if map_ == "all" else "0")
+    if map_ in ("all", "present"):
+        assert (dog, emu) == ("1", unknown.format("emu"))
+    else:
+        assert dog == f"The file holds map '{map_}': no class can be chosen. Received: dog."
+
+
 # --- the page, in a browser ----------------------------------------------------------------------
 
 
