@@ -1,14 +1,14 @@
 """TFLite files of trained localizers: how they are made, checked and run.
 
-What `localizer_<format>.tflite` holds (float32, float16, dynamic, int8 or int8_qat): one signature,
-`localize`, with static shapes and builtin operations only.
+What `localizer_<format>.tflite` holds (float32, float16, dynamic, int8, int8_qat, int8_pruned or
+int8_clustered): one signature, `localize`, with static shapes and builtin operations only.
 
 Input `image`, uint8 [1, H, W, 3], raw RGB 0..255: the whole picture resized to H x W (aspect
     ignored, antialiased bilinear, as `wsol_tf.data.transforms.resize_image`). The graph scales it.
     The quantization of int8 files is (1.0, 0), so bytes are fed as they are.
 Output `foreground_mask`, [1, h, w, 1], with maps "all" and "present" [1, h, w, C]: the score map in
     0..1.
-    float32 in float32, float16 and dynamic files; uint8 in int8 and int8_qat files, where
+    float32 in float32, float16 and dynamic files; uint8 in those of int8, where
     value = scale * (byte - zero_point) with the tensor's own quantization.
 Output `class_scores`, [1, C], only with map "predicted", "topk" or "present" or a background class:
     logits, since 8 bits of a probability would lose the order of the classes; softmax gives

@@ -112,7 +112,8 @@ def define_flags():
     flags.DEFINE_string(
         "threshold",
         "stored",
-        "A number in 0..1, 'stored' or 'otsu'; 'stored' is 'otsu' where nothing is stored.",
+        "A number in 0..1, 'stored' or 'otsu'; 'stored' is 'otsu' for what can store none: score "
+        "maps, an ImageNet classifier, and --map=grad_cam or center.",
     )
     flags.DEFINE_bool(
         "ten_crop", False, "Classify by ten crops together, as BAS does for Top-1 and Top-5."

@@ -3,8 +3,8 @@
     python -m wsol_tf.train --flagfile=configs/voc.flags --data_dir=D --output_dir=RUN
 
 writes RUN/report.html (the run in one page), model_card.md, run.flags (repeats the run),
-model.keras, history.csv, curves.png, metrics.json, contact_sheet.png, validation/ (held-out
-pictures after each epoch) and logs/ for TensorBoard.
+model.keras, history.csv, curves.png, metrics.json, outcomes.jsonl, contact_sheet.png, validation/
+(held-out pictures after each epoch) and logs/ for TensorBoard.
 Ctrl-C ends training and still writes all of them. SIGTERM saves and ends with status 75. The same
 command resumes a run, however it was interrupted; see docs/training.md.
 """
