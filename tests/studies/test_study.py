@@ -13,14 +13,20 @@ from helpers import ROOT, run, start
 from wsol_tf import study
 from wsol_tf.programs import from_arguments
 from wsol_tf.signals import PREEMPTED
-from wsol_tf.studies import trials
+from wsol_tf.studies import show, trials
 from wsol_tf.studies.grid import Row, make_rows, parse_grid
 from wsol_tf.studies.record import read_record
+from wsol_tf.studies.results import Finished
 from wsol_tf.studies.run import Plan
-from wsol_tf.studies.trials import folder_name, make_trial
+from wsol_tf.studies.trials import Trial, folder_name, make_trial
 
 FAKE = str(ROOT / "tests" / "studies" / "fake_study.py")
 SHAPES = ("--num_examples=12", "--input_size=64")
+FINISHED = Finished(
+    Trial(Row("a", {}), 0, 0, 0, "/nowhere/a,seed=0", ()),
+    {"map": "mean"},
+    [{"image_id": "1.jpg", "class": "cat", "iou": {"mean": 0.6251}}],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +97,21 @@ def test_a_grid_with_folds_and_seeds(tmp_path, capsys):
     assert "http" not in re.sub(r"data:image/\w+;base64,[\w+/=]+", "", page)
     assert page.count("<figure>") == 2 * 4  # of the four pictures in the first fold
     assert len(os.listdir(tmp_path / "pictures")) == 8
+
+
+def test_half_a_photograph_is_never_taken_for_one(tmp_path, monkeypatch):
+    """Another process that reports on the same folder may read it, or this one may be killed."""
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            show._photographs(str(tmp_path), FINISHED, [("1.jpg", "cat")], print)
+    assert not list((tmp_path / "pictures").iterdir())
+    (photograph,) = show._photographs(str(tmp_path), FINISHED, [("1.jpg", "cat")], print)
+    assert photograph.caption == "cat, IoU 0.62" and photograph.tile.shape == (40, 60, 3)
 
 
 def test_each_picture_is_scored_once_and_alike_in_every_row(tmp_path):

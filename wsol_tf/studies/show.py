@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from wsol_tf import files
 from wsol_tf.report import pictures, study_page
 from wsol_tf.studies import results as results_
 from wsol_tf.studies import trials as trials_
@@ -219,7 +220,7 @@ def _photographs(study_dir, finished, keys, log):
     if not all(os.path.isfile(path) for path in paths.values()):
         log(f"Drawing photographs of {finished.trial.name}.")
         for key, tile in _draw(finished, keys).items():
-            Image.fromarray(tile).save(paths[key])
+            files.write(paths[key], pictures.as_png(tile))
     found = []
     for key, path in paths.items():
         iou = lines[key]["iou"].get(finished.figures["map"])
