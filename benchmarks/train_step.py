@@ -38,6 +38,8 @@ import machine
 from wsol_tf import programs
 from wsol_tf.model import losses
 from wsol_tf.model.build import build_model
+from wsol_tf.model.objective import LOSS_TERMS
+from wsol_tf.model.refinement import refine_batch
 from wsol_tf.training import loop
 
 STEPS = 1000  # of the run that the steps are taken from
@@ -107,19 +109,15 @@ def make_step(model, part):
     def terms_of(images, labels):
         features = model.feature_extractor(images, training=True)
         score_map = model.classifier(features, training=True)
-        terms = {"cls": losses.classification(score_map, labels)}
+        offered = settings | {"score_map": score_map, "labels": labels, "allowed": None}
         if "ac" in names:
             mask = losses.of_class(model.localizer(features, training=True), labels)
-            terms["cls_fg"] = losses.foreground_classification(score_map, mask, labels)
-            terms["ac"] = losses.area_constraint(mask)
-        if "ae" in names:
-            terms["ae"] = losses.erasing_score_map(score_map, labels, settings["ae_threshold"])
-            terms["ae_fg"] = losses.erasing_foreground_mask(
-                score_map, mask, labels, settings["ae_fg_threshold"]
-            )
-            terms["pseudo"] = losses.pseudo_label(
-                mask, settings["pseudo_high"], settings["pseudo_low"]
-            )
+            offered["mask"] = mask
+        if "pseudo" in names:
+            is_guided = settings["pseudo_target"] == "guided"
+            refined = refine_batch(ops.stop_gradient(mask), images) if is_guided else None
+            offered["refined_mask"] = refined
+        terms = {term.name: term.of(offered) for term in LOSS_TERMS if term.name in names}
         return terms, ops.mean(score_map, axis=(1, 2))
 
     def extractor_step(images, labels):
