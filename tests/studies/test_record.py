@@ -99,9 +99,11 @@ def test_a_figure_that_is_no_number_is_refused(tmp_path):
         ("python /home/me/train.py ~/pictures", "python train.py pictures"),
         ("--split='train+val[fold!=1/3]' --study=configs/studies/a.study", None),
         ("--url=sqlite:///x.db", None),
+        ("--storage=sqlite:////home/me/x.db", "--storage=sqlite:///x.db"),
+        ("--storage=mysql://me:secret@host/db", "--storage=mysql://host/db"),
     ],
 )  # fmt: skip
-def test_folders_of_one_machine_are_cut_from_commands(command, cut):
+def test_folders_of_one_machine_and_passwords_are_cut_from_commands(command, cut):
     assert without_folders(command) == (cut or command)
 
 

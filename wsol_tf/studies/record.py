@@ -14,7 +14,8 @@ from wsol_tf.studies.results import Difference, Figure, Result
 DIGITS = 5
 # Of these, differences to the first row are kept.
 COMPARED = ("gt_known_loc", "miou_box", "miou_mask")
-_FOLDER = re.compile(r"(^|[\s='\"])~?/(?:[^\s='\"/]+/)*([^\s='\"/]+)/?")
+_FOLDER = re.compile(r"(^|[\s='\"]|:///)~?/(?:[^\s='\"/]+/)*([^\s='\"/]+)/?")
+_LOGIN = re.compile(r"(?<=://)[^@/\s'\"]*@")  # in the URL of a database
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Record:
     Attributes:
         title: its heading.
         data: what was scored, such as "ten bird classes of CUB".
-        command: the command lines that made it, without folders of one machine.
+        command: the command lines that made it, see `without_folders`.
         results: the rows of its table, the first of which the others are compared with.
         question: what it asks; '': nothing.
         width: width multiplier of the network; None: not known, or of several widths.
@@ -83,8 +84,11 @@ def with_facts(record: Record, facts: Mapping[str, Any]) -> Record:
 
 
 def without_folders(command: str) -> str:
-    """Cuts each absolute path of a command to its last name: folders of one machine say nothing."""
-    return _FOLDER.sub(r"\1\2", command)
+    """Cuts each absolute path of a command to its last name: folders of one machine say nothing.
+
+    The names and passwords in URLs, which nobody else should have, are left out as well.
+    """
+    return _FOLDER.sub(r"\1\2", _LOGIN.sub("", command))
 
 
 def write_record(path: str, record: Record) -> None:
