@@ -57,7 +57,7 @@ from wsol_tf import files, programs
 from wsol_tf.config import Config
 from wsol_tf.data.transforms import View
 from wsol_tf.evaluation import workers
-from wsol_tf.studies.grid import read_study
+from wsol_tf.studies.grid import base_arguments, read_study
 
 THRESHOLD_IMAGES, ALIGN_IMAGES = 150, 64
 SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name != "data_dir")
@@ -80,12 +80,7 @@ def definition_of(values):
     definition = dataclasses.replace(definition, folds=values.folds or definition.folds)
     if definition.folds < 2:
         raise ValueError("`folds` must be at least 2: other pictures than those are not scored.")
-    base = []
-    if definition.flagfile:
-        path = os.path.join(os.path.dirname(values.study), definition.flagfile)
-        if not os.path.isfile(path):
-            raise ValueError(f"{values.study}: there is no flagfile '{path}'.")
-        base.append(f"--flagfile={os.path.abspath(path)}")
+    base = base_arguments(values.study, definition)
     base += [values[name].serialize() for name in SETTINGS if values[name].present]
     return definition, base
 

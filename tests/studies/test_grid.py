@@ -3,6 +3,7 @@ import pytest
 from wsol_tf.studies.grid import (
     Range,
     Row,
+    base_arguments,
     make_rows,
     parse_grid,
     read_study,
@@ -124,6 +125,19 @@ def test_a_study_file_is_read(tmp_path):
         Row("plain", {}),
         Row("late drop", {"lr_drops": "0.8,0.9", "epochs": "3"}),
     )
+
+
+def test_its_flagfile_is_looked_for_from_its_own_folder(tmp_path):
+    (tmp_path / "studies").mkdir()
+    path = tmp_path / "studies" / "a.study"
+    path.write_text("flagfile=../own.flags\n")
+    with pytest.raises(ValueError, match=r"a\.study: there is no flagfile '.*own\.flags'\."):
+        base_arguments(str(path), read_study(str(path)))
+    (tmp_path / "own.flags").write_text("--epochs=7\n")
+    base = base_arguments(str(path), read_study(str(path)))
+    assert row_config(base, {}).epochs == 7
+    path.write_text("folds=2\n")
+    assert base_arguments(str(path), read_study(str(path))) == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import itertools
 import math
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 
@@ -101,6 +102,24 @@ def read_study(path: str, further: Collection[str] = ()) -> StudyFile:
     if len({row.label for row in rows}) < len(rows):
         raise ValueError(f"{path}: two rows have the same name.")
     return StudyFile(**found, folds=int(folds), rows=tuple(rows))
+
+
+def base_arguments(path: str, definition: StudyFile) -> list[str]:
+    """Returns the arguments that a .study file gives to all runs: its flagfile, or nothing.
+
+    Args:
+        path: of the .study file, from whose folder the flagfile is looked for.
+        definition: what was read from it.
+
+    Raises:
+        ValueError: there is no such flagfile.
+    """
+    if not definition.flagfile:
+        return []
+    found = os.path.join(os.path.dirname(path), definition.flagfile)
+    if not os.path.isfile(found):
+        raise ValueError(f"{path}: there is no flagfile '{found}'.")
+    return [f"--flagfile={os.path.abspath(found)}"]
 
 
 def _named_row(text, where, further):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Sequence
 
 from wsol_tf import files, programs
@@ -13,6 +12,7 @@ from wsol_tf.studies.grid import (
     Range,
     Row,
     StudyFile,
+    base_arguments,
     make_rows,
     parse_grid,
     read_study,
@@ -77,12 +77,7 @@ class Plan:
             ValueError: the file can't be read.
         """
         definition = read_study(study) if study else StudyFile()
-        base = []
-        if definition.flagfile:
-            path = os.path.join(os.path.dirname(study or ""), definition.flagfile)
-            if not os.path.isfile(path):
-                raise ValueError(f"{study}: there is no flagfile '{path}'.")
-            base.append(f"--flagfile={os.path.abspath(path)}")
+        base = base_arguments(study or "", definition)
         given = {"grid": grid, "folds": folds, "title": title}
         given = {name: value for name, value in given.items() if value is not None}
         definition = dataclasses.replace(definition, **given)  # type: ignore[arg-type]
