@@ -106,13 +106,21 @@ def _maps(model, map_, features, logits):
 
 def _placed(maps, offset):
     """Maps as `alignment.placed` puts them, by operations that GPUs have."""
-    if not any(alignment.whole_moves(offset)):
+    if not any(offset):
         return maps
     height, width = (alignment.PLACES * side for side in maps.shape[1:3])
     maps = ops.image.resize(maps, (height, width), interpolation="bilinear")
-    rows, columns = alignment.read_positions(offset, height, width)
-    maps = ops.concatenate([maps[:, a:b] for a, b in _runs(rows)], axis=1)
-    return ops.concatenate([maps[:, :, a:b] for a, b in _runs(columns)], axis=2)
+    for axis, distance in enumerate(offset, 1):
+        before, after, share = alignment.read_positions(distance, maps.shape[axis])
+        first = _read(maps, before, axis)
+        maps = first + float(share) * (_read(maps, after, axis) - first) if share else first
+    return maps
+
+
+def _read(maps, positions, axis):
+    """Takes these rows or columns: slices of successive ones, joined."""
+    runs = [slice(a, b) for a, b in _runs(positions)]
+    return ops.concatenate([maps[:, run] if axis == 1 else maps[:, :, run] for run in runs], axis)
 
 
 def _runs(positions):

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from helpers import tiny_model, varied
+from wsol_tf.config import choices
 from wsol_tf.model import alignment, score_maps
 
 STRAIGHT = np.arange(12, dtype=np.float32).reshape(3, 4)  # rows 0..3, 4..7, 8..11
 
 
-def test_a_placed_map_is_four_times_as_large_and_moved_by_whole_positions():
+def test_a_placed_map_is_four_times_as_large_and_moved():
     larger = score_maps.resize(STRAIGHT, 12, 16)
     placed = alignment.placed(STRAIGHT, (0.5, -0.25))
     assert placed.dtype == np.float32
@@ -20,9 +21,19 @@ def test_a_placed_map_is_four_times_as_large_and_moved_by_whole_positions():
     np.testing.assert_array_equal(placed[:, 0], placed[:, 1])
 
 
+def test_between_the_positions_of_the_larger_map_values_are_interpolated():
+    larger = score_maps.resize(STRAIGHT, 12, 16)
+    placed = alignment.placed(STRAIGHT, (0.0, 0.375))  # one and a half of the larger map's
+    assert placed.dtype == np.float32
+    np.testing.assert_allclose(placed[:, :-2], (larger[:, 1:-1] + larger[:, 2:]) / 2, atol=1e-6)
+    np.testing.assert_array_equal(placed[:, -2:], larger[:, [-1, -1]])
+    # Back, to the left: a tenth of a position is 0.4 of the larger map's.
+    placed = alignment.placed(STRAIGHT, (0.0, -0.1))
+    np.testing.assert_allclose(placed[:, 5], 0.6 * larger[:, 5] + 0.4 * larger[:, 4], atol=1e-6)
+
+
 def test_a_map_without_an_offset_stays_as_it_is():
     assert alignment.placed(STRAIGHT, (0.0, 0.0)) is STRAIGHT
-    assert alignment.placed(STRAIGHT, (0.12, -0.12)) is STRAIGHT  # to the nearest quarter: 0
 
 
 def test_an_offset_beyond_the_map_leaves_its_border():
@@ -75,6 +86,57 @@ def test_placing_leaves_no_offset():
         return np.stack([alignment.placed(one, offset) for one in predict(images)])
 
     assert alignment.measure(back, list(blobs())) == pytest.approx((0, 0), abs=0.25)  # of 1/4
+
+
+SIDE = 128  # of the pictures below
+
+
+def drawn_objects(seed):
+    """(16 pictures with a bright rectangle each, the centre (row, column) of each)."""
+    rng = np.random.default_rng(seed)
+    pictures, centres = np.zeros((16, SIDE, SIDE, 3), np.uint8), []
+    for picture in pictures:
+        sides = rng.integers(SIDE // 4, SIDE // 2, 2)
+        top, left = rng.integers(SIDE // 8, SIDE * 7 // 8 - sides + 1)
+        picture[top : top + sides[0], left : left + sides[1]] = 200
+        centres.append((top + sides[0] / 2, left + sides[1] / 2))
+    return pictures, np.array(centres)
+
+
+def displaced_network(stride, down, right):
+    """Shows what lies so many pixels above and left of each position of `stride` pixels."""
+    moves = np.float32([[1, 0, right], [0, 1, down]])
+
+    def predict(images):
+        moved = [
+            cv2.warpAffine(one[..., 0].astype(np.float32), moves, (SIDE, SIDE)) for one in images
+        ]
+        cells = SIDE // stride
+        return np.stack(moved).reshape(-1, cells, stride, cells, stride).mean((2, 4))
+
+    return predict
+
+
+@pytest.mark.parametrize("stride", choices("output_stride"))
+@pytest.mark.parametrize("pixels", [(4.2, 3.3), (6.6, -4.6), (-1.3, 0.7), (0.3, -0.2)])
+def test_masks_lie_within_a_pixel_of_their_objects(stride, pixels):
+    predict = displaced_network(stride, *pixels)
+    offset = alignment.measure(predict, list(drawn_objects(0)[0]))
+    np.testing.assert_allclose(np.multiply(offset, stride), pixels, atol=1)
+    pictures, centres = drawn_objects(1)
+    beside = []
+    for score_map, centre in zip(predict(pictures), centres, strict=True):
+        shown = score_maps.localize(alignment.placed(score_map, offset), SIDE, SIDE, 0.5)
+        beside.append(np.argwhere(shown[1]).mean(0) + 0.5 - centre)
+    assert np.abs(np.mean(beside, axis=0)).max() < 1
+
+
+def test_nearer_than_half_a_pixel_a_map_stays_where_it_is():
+    pictures = list(drawn_objects(0)[0])
+    assert alignment.measure(displaced_network(8, 0.3, -0.3), pictures) == (0, 0)
+    down, right = alignment.measure(displaced_network(8, 0.8, 0), pictures)
+    assert down * 8 == pytest.approx(0.8, abs=0.2)
+    assert right * 8 == pytest.approx(0, abs=0.2)
 
 
 def test_what_can_not_be_measured_is_no_offset():

@@ -16,6 +16,7 @@ from wsol_tf.model.score_maps import resize
 PLACES = 4  # positions of a placed map to each of the map itself
 LEAST_IMAGES = 8  # with fewer maps nothing is measured
 LARGEST_ERROR = 0.15  # positions; a less certain offset is taken for none
+LEAST_PIXELS = 0.5  # of the picture; nearer than this in both directions, a map stays as it is
 
 
 def measure(
@@ -34,7 +35,8 @@ def measure(
 
     Returns:
         (down, right), in positions of the map; the median over the pictures. 0 where the pictures
-        don't agree, or fewer than 8 have a map with a bright part.
+        don't agree, or fewer than 8 have a map with a bright part, and 0 in both where neither is
+        half a pixel of the picture.
     """
     if len(images) < LEAST_IMAGES:
         return 0.0, 0.0
@@ -42,13 +44,17 @@ def measure(
 
     def centres(seen):
         maps = [np.asarray(predict(seen[i : i + 32])) for i in range(0, len(seen), 32)]
-        maps = np.concatenate(maps).astype(np.float64)
-        return _centres(maps), np.array(maps.shape[1:]) - 1
+        height, width = (PLACES * side for side in maps[0].shape[1:])
+        # Enlarged: at 14 x 14, which whole positions are bright moves a centre too little.
+        maps = np.stack([resize(one, height, width) for part in maps for one in part])
+        return _centres(maps.astype(np.float64)), np.array(maps.shape[1:])
 
-    straight, last = centres(pictures)
-    down = straight[:, 0] - (last[0] - centres(pictures[:, ::-1])[0][:, 0])
-    right = straight[:, 1] - (last[1] - centres(pictures[:, :, ::-1])[0][:, 1])
-    return _offset(down), _offset(right)
+    straight, sides = centres(pictures)
+    down = straight[:, 0] - (sides[0] - 1 - centres(pictures[:, ::-1])[0][:, 0])
+    right = straight[:, 1] - (sides[1] - 1 - centres(pictures[:, :, ::-1])[0][:, 1])
+    offset = _offset(down / PLACES), _offset(right / PLACES)
+    pixels = PLACES * np.array(pictures.shape[1:3]) / sides
+    return offset if (np.abs(offset) * pixels).max() >= LEAST_PIXELS else (0.0, 0.0)
 
 
 def _centres(maps):
@@ -79,7 +85,8 @@ def _offset(moved):
 def placed(score_map: np.ndarray, offset: tuple[float, float]) -> np.ndarray:
     """Puts a map where what it shows is: four times as large, and moved back by its offset.
 
-    Moving by whole positions of the larger map blurs nothing; the border is repeated.
+    Between the positions of the larger map values are interpolated, which blurs by less than a
+    quarter of the map's own positions; the border is repeated.
 
     Args:
         score_map: float `[h, w]`.
@@ -88,28 +95,29 @@ def placed(score_map: np.ndarray, offset: tuple[float, float]) -> np.ndarray:
     Returns:
         float32 `[4 h, 4 w]`; the map itself without an offset.
     """
-    if not any(whole_moves(offset)):
+    if not any(offset):
         return score_map
     height, width = (PLACES * side for side in score_map.shape)
-    rows, columns = read_positions(offset, height, width)
-    return resize(score_map, height, width)[rows][:, columns]
+    moved = resize(score_map, height, width)
+    for axis, distance in enumerate(offset):
+        before, after, share = read_positions(distance, moved.shape[axis])
+        first = moved.take(before, axis)
+        moved = first + share * (moved.take(after, axis) - first)
+    return moved
 
 
-def whole_moves(offset: tuple[float, float]) -> tuple[int, int]:
-    """Returns an offset (down, right) in whole positions of the map of `placed`."""
-    return round(PLACES * offset[0]), round(PLACES * offset[1])
-
-
-def read_positions(
-    offset: tuple[float, float], height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which row of a larger map each row of a placed map is, and which column each column.
+def read_positions(distance: float, side: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
+    """Says what each row of a placed map is made of; columns alike.
 
     Args:
-        offset: (down, right), in positions of the map itself.
-        height: of the larger map.
-        width: of the larger map.
+        distance: by which the map lies beside the objects, in positions of the map itself.
+        side: rows of the larger map.
+
+    Returns:
+        (before, after, share): row i is what lies between the rows `before[i]` and `after[i]` of
+        the larger map, `share` (0 <= share < 1) of the way from the first to the second.
     """
-    down, right = whole_moves(offset)
-    rows = np.clip(np.arange(height) + down, 0, height - 1)
-    return rows, np.clip(np.arange(width) + right, 0, width - 1)
+    whole = math.floor(PLACES * distance)
+    rows = np.arange(side) + whole
+    share = np.float32(PLACES * distance - whole)
+    return np.clip(rows, 0, side - 1), np.clip(rows + 1, 0, side - 1), share

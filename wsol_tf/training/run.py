@@ -350,7 +350,7 @@ class Run:
         down, right = (distance * pixels for distance in self.model.offset)
         self.log(
             f"The localizer's maps lay {down:+.1f} pixels down and {right:+.1f} right of what they "
-            "show; they are moved back to the nearest quarter of a position."
+            "show; they are moved back by that."
         )
 
     def _choose_thresholds(self):
