@@ -45,7 +45,7 @@ def measure(
     def centres(seen):
         maps = [np.asarray(predict(seen[i : i + 32])) for i in range(0, len(seen), 32)]
         height, width = (PLACES * side for side in maps[0].shape[1:])
-        # Enlarged: at 14 x 14, which whole positions are bright moves a centre too little.
+        # Enlarged: of few positions, each bright or not, the centre moves in steps.
         maps = np.stack([resize(one, height, width) for part in maps for one in part])
         return _centres(maps.astype(np.float64)), np.array(maps.shape[1:])
 

@@ -42,7 +42,8 @@ def test_a_map_is_the_whole_models(model, image, map_):
 
 @pytest.mark.parametrize("map_", ["mean", "topk", "class:cat", "all"])
 @pytest.mark.parametrize(
-    ("offset", "mirror"), [((0.5, -0.25), False), ((-1.25, 3.0), True), ((9.0, -9.0), False)]
+    ("offset", "mirror"),
+    [((0.5, -0.25), False), ((-1.25, 3.0), True), ((9.0, -9.0), False), ((0.3, -0.45), False)],
 )
 def test_a_graph_moves_and_mirrors_as_python_does(image, map_, offset, mirror):
     model = varied(tiny_model(CLASSES, top_k=3, mirror=mirror))
@@ -61,7 +62,7 @@ def test_a_graph_moves_and_mirrors_as_python_does(image, map_, offset, mirror):
 
 def test_files_of_moved_and_mirrored_maps_have_builtin_operations_alone(image):
     model = varied(tiny_model(CLASSES, mirror=True))
-    model.offset = (0.5, 0.5)
+    model.offset = (0.5, -0.45)  # by whole positions of the larger map, and between them
     graph = graphs.export_graph(model, ExportedMap.parse("mean"))
     expected = np.asarray(graph.predict_on_batch(image)["foreground_mask"])[0]
     pictures = np.random.default_rng(2).integers(0, 256, (4, 64, 64, 3)).astype(np.uint8)
