@@ -37,7 +37,7 @@ def test_interrupted_it_ends_without_a_traceback(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo.subprocess, "Popen", interrupted)
     assert run(demo, f"--output_dir={tmp_path / 'demo'}") == 130
     output = capsys.readouterr()
-    assert "pretrained on other drawn pictures with their masks" in output.out
+    assert "pretrained on other drawn pictures, with one label each" in output.out
     assert "Interrupted." in output.err
     assert "python -m wsol_tf.train" in (tmp_path / "demo" / "log.txt").read_text()
 

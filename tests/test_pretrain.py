@@ -6,23 +6,26 @@ from helpers import run
 from wsol_tf import pretrain
 from wsol_tf.data import pretraining
 from wsol_tf.model.backbones import build_extractor
+from wsol_tf.training import drawn_features
 
 
 def test_it_writes_half_precision_weights_that_the_extractor_takes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pretrain, "make_deterministic", lambda: None)  # it is of the whole process
-    monkeypatch.setattr(pretrain, "BATCH", 2)
-    monkeypatch.setattr(pretrain, "STAGES", pretrain.STAGES[1:])
-    compile_network = pretrain._compile
+    monkeypatch.setattr(
+        drawn_features, "make_deterministic", lambda: None
+    )  # it is of the whole process
+    monkeypatch.setattr(drawn_features, "BATCH", 2)
+    monkeypatch.setattr(drawn_features, "LEAST", 40)
+    compile_network = drawn_features._compile
 
     def compile_eagerly(network, steps):  # tracing a graph takes longer than a step
         compile_network(network, steps)
         network.run_eagerly = True
 
-    monkeypatch.setattr(pretrain, "_compile", compile_eagerly)
+    monkeypatch.setattr(drawn_features, "_compile", compile_eagerly)
     path = tmp_path / "made.weights.h5"
     assert run(pretrain, f"--output={path}", "--share=0.0005", "--processes=0") == 0
     assert path.stat().st_size < 600_000
-    assert "Drew 4 pictures with draw_bodies." in capsys.readouterr().out
+    assert "1 steps on 40 collages." in capsys.readouterr().out
     with h5py.File(path) as file:
         kinds = set()
         file.visititems(lambda _, item: kinds.add(getattr(item, "dtype", None)))
@@ -44,8 +47,8 @@ def test_targets_are_what_stands_in_the_middle_of_a_position():
     image = np.repeat(body[:, :, None] * 200, 3, axis=2)
     drawn = pretraining.Drawn(image, body, surfaces, tints)
     for seed in range(20):
-        crop, fine, hue, coarse = pretrain._sample(np.random.default_rng(seed), drawn)
-        assert crop.shape == (pretrain.CROP, pretrain.CROP, 3)
+        crop, fine, hue, coarse = drawn_features._sample(np.random.default_rng(seed), drawn)
+        assert crop.shape == (drawn_features.CROP, drawn_features.CROP, 3)
         assert fine.shape == hue.shape == (8, 8) and coarse.shape == (4, 4)
         bright = crop.mean(axis=2) > crop.mean()
         np.testing.assert_array_equal(fine == 7, bright[12::16, 12::16])
@@ -55,8 +58,8 @@ def test_targets_are_what_stands_in_the_middle_of_a_position():
 
 
 def test_batches_are_a_function_of_seed_and_step():
-    drawn = [pretraining.draw_bodies(index) for index in range(3)]
-    one, same, other = (pretrain._Batches(drawn, 5, [seed, 0]) for seed in (0, 0, 1))
+    drawn = [pretraining.draw_swatch(index) for index in range(3)]
+    one, same, other = (drawn_features._Batches(drawn, 5, [seed, 0]) for seed in (0, 0, 1))
     assert len(one) == 5 and isinstance(one, keras.utils.PyDataset)
     np.testing.assert_array_equal(one[2][0], same[2][0])
     np.testing.assert_array_equal(one[2][1]["surface"], same[2][1]["surface"])

@@ -117,7 +117,7 @@ def draw_side_by_side(model_path: str, output_path: str) -> None:
             "Localizer: the full method": tiles[model.map],
         },
         title="Trained on one label per picture\nThe features were pretrained on other drawn "
-        f"pictures, with their masks. Here: {pictures.LEGEND}",
+        f"pictures, with one label each. Here: {pictures.LEGEND}",
         columns=SHOWN,
     )
     files.write(output_path, pictures.as_png(sheet))
@@ -148,9 +148,8 @@ def say_opening(output_dir: str, quick: bool) -> None:
     programs.say(
         f"In about {time_} on two CPU cores, a network learns from {count} drawn pictures with one "
         "label each where\nthe objects are, is scored on others, and becomes a file for a phone.\n"
-        "Its feature extractor was pretrained on other drawn pictures with their masks; the demo "
-        f"itself sees one label\nper picture. Everything is written to {output_dir}; log.txt there "
-        "has what the programs print.\n"
+        "Its feature extractor was pretrained on other drawn pictures, with one label each too.\n"
+        f"Everything is written to {output_dir}; log.txt there has what the programs print.\n"
     )
 
 

@@ -1,11 +1,16 @@
 import colorsys
 
+import cv2
 import numpy as np
 import pytest
 
 from wsol_tf.data import pretraining, textures
 
-DRAWERS = (pretraining.draw_bodies, pretraining.draw_swatch)
+SWATCHES = [pretraining.draw_swatch(index) for index in range(40)]
+
+
+def collage(index, seed=0):
+    return pretraining.make_collage(pretraining.by_kind(SWATCHES), index, seed)
 
 
 def test_every_family_of_textures_has_its_own_tiles_of_mean_0_and_variance_1():
@@ -27,7 +32,7 @@ def test_a_tile_is_a_function_of_its_numbers():
     assert not np.array_equal(textures.tile(43, 2), first)
 
 
-@pytest.mark.parametrize("draw", DRAWERS)
+@pytest.mark.parametrize("draw", [pretraining.draw_swatch, collage])
 def test_a_picture_is_a_function_of_index_and_seed(draw):
     drawn = draw(3, seed=1)
     for one, same in zip(drawn, draw(3, seed=1), strict=True):
@@ -38,35 +43,56 @@ def test_a_picture_is_a_function_of_index_and_seed(draw):
     assert drawn.image.dtype == drawn.body.dtype == drawn.surfaces.dtype == np.uint8
 
 
-def test_what_a_body_is_stands_where_it_is():
+def test_a_swatch_is_one_surface_all_over_with_one_label():
+    surfaces = set()
+    for drawn in SWATCHES:
+        assert not drawn.body.any() and not drawn.surfaces[1:].any()
+        assert not drawn.tints[1:].any() and drawn.surfaces[0] < pretraining.NUM_SURFACES
+        surfaces.add(int(drawn.surfaces[0]))
+    assert {pretraining.BACKGROUND, pretraining.PLAIN} < surfaces and len(surfaces) > 15
+
+
+def test_a_collage_has_the_labels_of_its_swatches_where_they_are():
+    labels = {(int(s.surfaces[0]), *s.tints[0]) for s in SWATCHES}
     plain = 0
     for index in range(30):
-        drawn = pretraining.draw_bodies(index)
+        drawn = collage(index)
         seen = np.unique(drawn.body)
         assert seen[0] == 0 and 2 <= len(seen) <= 7
         assert drawn.surfaces[0] == pretraining.BACKGROUND
-        bodies = drawn.surfaces[seen[1:]]
-        assert (bodies >= pretraining.PLAIN).all() and (bodies < pretraining.NUM_SURFACES).all()
+        cuttings = drawn.surfaces[seen[1:]]
+        assert (cuttings >= pretraining.PLAIN).all()
+        assert {(int(drawn.surfaces[i]), *drawn.tints[i]) for i in seen} <= labels
         assert not drawn.tints[drawn.surfaces == 0].any()
-        plain += (bodies == pretraining.PLAIN).sum()
+        plain += (cuttings == pretraining.PLAIN).sum()
     assert plain > 10
 
 
-def test_a_body_differs_from_what_is_around_it_along_its_edge():
-    drawn = pretraining.draw_bodies(11)
+def test_a_collage_shows_its_background_where_nothing_was_pasted():
+    # Apart from shadows, which only darken, within 6 pixels and 3 more of an outline.
+    near = cv2.dilate((collage(11).body > 0).astype(np.uint8), np.ones((19, 19), np.uint8)) > 0
+    shown = collage(11).image[~near]
+    turns = [
+        np.rot90(s.image, k)[:, ::step][~near]
+        for s in SWATCHES
+        if s.surfaces[0] == pretraining.BACKGROUND
+        for k in range(4)
+        for step in (1, -1)
+    ]
+    assert len(shown) > 1000 and sum(np.array_equal(shown, turned) for turned in turns) == 1
+
+
+def test_swatches_that_lack_a_kind_are_refused():
+    with pytest.raises(ValueError, match="No swatch is one of the backgrounds"):
+        pretraining.by_kind(s for s in SWATCHES if s.surfaces[0] != pretraining.BACKGROUND)
+
+
+def test_a_cutting_differs_from_what_is_around_it_along_its_edge():
+    drawn = collage(11)
     image = drawn.image.astype(int)
     across = np.abs(np.diff(image, axis=1)).sum(axis=2)
     edges = np.diff(drawn.body.astype(int), axis=1) != 0
     assert across[edges].mean() > 2 * across[~edges].mean()
-
-
-def test_a_swatch_is_one_surface_all_over():
-    surfaces = set()
-    for index in range(40):
-        drawn = pretraining.draw_swatch(index)
-        assert (drawn.body == 1).all() and drawn.surfaces[2:].sum() == 0
-        surfaces.add(int(drawn.surfaces[1]))
-    assert pretraining.PLAIN in surfaces and len(surfaces) > 15
 
 
 def test_hues_are_parts_of_the_colour_circle():

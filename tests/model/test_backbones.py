@@ -442,7 +442,8 @@ def test_drawn_features_tell_a_texture_from_its_surroundings():
     """Linear separation of a textured body from the background, as the localizer has to do it."""
     features, _, _ = mobilenet(weights="drawn", input_size=128)
     random, _, _ = mobilenet(weights="none", input_size=128)
-    drawn = [pretraining.draw_bodies(index, seed=9) for index in range(24)]
+    swatches = pretraining.by_kind(pretraining.draw_swatch(index, seed=9) for index in range(60))
+    drawn = [pretraining.make_collage(swatches, index, seed=9) for index in range(24)]
     images = np.stack([x.image[16:144, 16:144] for x in drawn])
     truth = np.stack([x.body[16:144, 16:144][4::8, 4::8] > 0 for x in drawn]).ravel()
     errors = []

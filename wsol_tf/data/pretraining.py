@@ -1,10 +1,13 @@
-"""Pictures that features are pretrained on: drawn bodies and swatches, with what is where in them.
+"""Pictures that features are pretrained on: swatches with one label each, and collages of them.
 
-The pictures of `shapes` have bodies too, but other outlines, other textures, other backgrounds and
-a badge on each object; nothing of them is used here. A body is plain or has one of the textures of
-`textures`, with or without a tint; bodies may hide one another. A swatch is one texture all over.
+A swatch shows one surface all over, and has one label: a texture of `textures`, a plain surface,
+or a background. A collage is made of swatches as CutMix (Yun et al., ICCV 2019) is of pictures:
+outlines are cut out of some and pasted on another, and what is where follows from what was pasted.
+The pictures of `shapes` have other outlines, other textures, other backgrounds and a badge on each
+object; nothing of them is used here.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import cv2
@@ -18,16 +21,17 @@ BACKGROUND, PLAIN, FIRST_TEXTURE = 0, 1, 2
 NUM_SURFACES = FIRST_TEXTURE + len(textures.FAMILIES)
 NUM_HUES = 9  # eight parts of the colour circle, after 0 for a surface without a tint
 SEEN_TINT = 0.1  # a fainter tint counts as none
+PLAIN_SWATCHES, BACKGROUND_SWATCHES = 1 / 8, 1 / 8  # shares; the others have a texture
 
 
 class Drawn(NamedTuple):
-    """A drawn picture.
+    """A swatch or a collage.
 
     Attributes:
         image: uint8 [SIDE, SIDE, 3], RGB.
-        body: uint8 [SIDE, SIDE], which body a pixel shows, from 1 on; 0: the background.
-        surfaces: uint8 [MOST_BODIES + 1], the surface of each body: `PLAIN`, or `FIRST_TEXTURE`
-            and the position of its texture.
+        body: uint8 [SIDE, SIDE], which swatch a pixel is of.
+        surfaces: uint8 [MOST_BODIES + 1], the label of each swatch: `BACKGROUND`, `PLAIN`, or
+            `FIRST_TEXTURE` and the position of its texture.
         tints: uint8 [MOST_BODIES + 1, 3], the colour that each is tinted with; black: none.
     """
 
@@ -37,51 +41,85 @@ class Drawn(NamedTuple):
     tints: np.ndarray
 
 
-def draw_bodies(index: int, seed: int = 0) -> Drawn:
-    """Draws two to four textured bodies and up to two plain ones on a background.
+def draw_swatch(index: int, seed: int = 0) -> Drawn:
+    """Draws one surface over the whole picture.
 
     Args:
         index: another index gives another picture.
         seed: another seed gives other pictures.
+
+    Returns:
+        The swatch; its surface and tint are the first ones.
+    """
+    rng = np.random.default_rng([seed, 2, index])
+    kind = rng.random()
+    surface, family = BACKGROUND, None
+    if kind < BACKGROUND_SWATCHES:
+        image, tint, strength = _background(rng), np.zeros(3), 0.0
+    else:
+        image = np.empty((SIDE, SIDE, 3), np.float32)
+        image[:] = _gray(rng)
+        tint, strength = _tint(rng)
+        image += strength * (tint - image)
+        for cells in (2, 5, 12):
+            image += _smooth(rng, cells) * rng.uniform(0, 12)
+        surface = PLAIN
+        if kind >= BACKGROUND_SWATCHES + PLAIN_SWATCHES:
+            family = int(rng.integers(len(textures.FAMILIES)))
+            image += _texture(rng, family, (SIDE, SIDE))[:, :, None]
+            surface = FIRST_TEXTURE + family
+    surfaces, tints = _nothing()
+    surfaces[0] = surface
+    tints[0] = tint * (strength > SEEN_TINT)
+    return Drawn(_finished(rng, image), np.zeros((SIDE, SIDE), np.uint8), surfaces, tints)
+
+
+class Swatches(NamedTuple):
+    """Swatches by what they show, some of each."""
+
+    backgrounds: list[Drawn]
+    plain: list[Drawn]
+    textured: list[Drawn]
+
+
+def by_kind(swatches: Iterable[Drawn]) -> Swatches:
+    """Sorts swatches.
+
+    Raises:
+        ValueError: there is none of a kind.
+    """
+    kinds = Swatches([], [], [])
+    for swatch in swatches:
+        kinds[min(swatch.surfaces[0], FIRST_TEXTURE)].append(swatch)
+    for name, found in kinds._asdict().items():
+        if not found:
+            raise ValueError(f"No swatch is one of the {name}: draw more of them.")
+    return kinds
+
+
+def make_collage(swatches: Swatches, index: int, seed: int = 0) -> Drawn:
+    """Pastes outlines cut out of two to six swatches on one of a background.
+
+    Args:
+        swatches: those that it is made of.
+        index: another index gives another collage.
+        seed: another seed gives other collages.
     """
     rng = np.random.default_rng([seed, 1, index])
-    image = _background(rng)
+
+    def pick(kind):
+        return kind[rng.integers(len(kind))]
+
+    image = _turned(rng, pick(swatches.backgrounds).image)
     body = np.zeros((SIDE, SIDE), np.uint8)
     surfaces, tints = _nothing()
     plain = int(rng.random() < 0.5) + int(rng.random() < 0.3)
     textured = int(rng.integers(2, 5))
     for number, has_texture in enumerate(rng.permutation([False] * plain + [True] * textured), 1):
-        family = int(rng.integers(len(textures.FAMILIES))) if has_texture else None
-        tint, strength = _tint(rng)
-        if _paint_body(rng, image, body, number, family, tint, strength):
-            surfaces[number] = PLAIN if family is None else FIRST_TEXTURE + family
-            tints[number] = tint * (strength > SEEN_TINT)
-    return Drawn(_finished(rng, image), body, surfaces, tints)
-
-
-def draw_swatch(index: int, seed: int = 0) -> Drawn:
-    """Draws one surface over the whole picture, in one of eight without a texture.
-
-    Args:
-        index: another index gives another picture.
-        seed: another seed gives other pictures.
-    """
-    rng = np.random.default_rng([seed, 2, index])
-    family = int(rng.integers(len(textures.FAMILIES))) if rng.random() > 1 / 8 else None
-    image = np.empty((SIDE, SIDE, 3), np.float32)
-    image[:] = _gray(rng)
-    if family is None and rng.random() < 0.5:
-        image = _background(rng)
-    tint, strength = _tint(rng)
-    image += strength * (tint - image)
-    for cells in (2, 5, 12):
-        image += _smooth(rng, cells) * rng.uniform(0, 12)
-    if family is not None:
-        image += _texture(rng, family, (SIDE, SIDE))[:, :, None]
-    surfaces, tints = _nothing()
-    surfaces[1] = PLAIN if family is None else FIRST_TEXTURE + family
-    tints[1] = tint * (strength > SEEN_TINT)
-    return Drawn(_finished(rng, image), np.ones((SIDE, SIDE), np.uint8), surfaces, tints)
+        swatch = pick(swatches.textured if has_texture else swatches.plain)
+        if _paste(rng, image, body, number, _turned(rng, swatch.image)):
+            surfaces[number], tints[number] = swatch.surfaces[0], swatch.tints[0]
+    return Drawn(np.clip(np.rint(image), 0, 255).astype(np.uint8), body, surfaces, tints)
 
 
 def hues(tints: np.ndarray) -> np.ndarray:
@@ -191,8 +229,14 @@ def _placed_outline(rng):
     return points + rng.uniform(0.9 * half, SIDE - 0.9 * half), length
 
 
-def _paint_body(rng, image, body, number, family, tint, strength):
-    """Paints a body with its shadow and light; returns whether any of it is in the picture."""
+def _turned(rng, image):
+    """A swatch as float32, turned and flipped."""
+    image = np.rot90(image, int(rng.integers(4)))[:, :: -1 if rng.random() < 0.5 else 1]
+    return image.astype(np.float32)
+
+
+def _paste(rng, image, body, number, cutting):
+    """Pastes an outline of `cutting`, with its shadow and light; returns whether any is seen."""
     points, length = _placed_outline(rng)
     low = np.floor(points.min(axis=0) - 6).astype(int).clip(0, SIDE)
     high = np.ceil(points.max(axis=0) + 6).astype(int).clip(0, SIDE)
@@ -212,12 +256,7 @@ def _paint_body(rng, image, body, number, family, tint, strength):
     slope = rng.normal(0, 9, 2) / length
     light = slope[0] * (x - points[:, 0].mean()) + slope[1] * (y - points[:, 1].mean())
     light -= rng.uniform(0, 45) * (1 - blurred)
-    light += _smooth(rng, 16)[rows, columns, 0] * rng.uniform(0, 6)
-    if family is not None:
-        light += _texture(rng, family, shape)
-    color = _gray(rng)
-    color = color + strength * (tint - color) + light[:, :, None]
-    patch += alpha[:, :, None] * (color - patch)
+    patch += alpha[:, :, None] * (cutting[rows, columns] + light[:, :, None] - patch)
     inside = alpha >= 0.5
     body[rows, columns][inside] = number
     return inside.any()
