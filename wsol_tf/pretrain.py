@@ -3,8 +3,8 @@
     python -m wsol_tf.pretrain --output=drawn.weights.h5
 
 draws swatches, pictures with one label each, and trains a backbone on them and on collages of them
-(docs/method.md). A quarter of an hour of CPU time; the same seed gives the same weights, to the bit, on one machine
-with the same versions.
+(docs/method.md). A quarter of an hour of CPU time; the same seed gives the same weights, to the
+bit, on one machine with the same versions.
 """
 
 from absl import flags
