@@ -37,8 +37,7 @@ def open_localizer(values: flags.FlagValues) -> tuple[Localize, Sequence[str]]:
             image,
             class_name=values.class_name,
             threshold=localizer.threshold if threshold == "stored" else threshold,
-            min_area=values.min_area,
-            max_objects=values.max_objects,
+            **predict.limits_of(values),
         )
         return found, None
 

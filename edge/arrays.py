@@ -177,18 +177,21 @@ def localize(
     threshold: float | str,
     *,
     min_area: float = 0.0,
+    min_picture_area: float = 0.0,
     max_objects: int = 0,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """Goes from a map [h, w] to what `Found` has of a picture: map, mask, three of objects, box.
 
     The threshold is 0..1, or "otsu" for the map's own. A constant map gives an empty mask. See
-    `components` for the other two.
+    `components` for the other three. Where there are no objects the box is the whole picture, or
+    None with a `min_picture_area`.
     """
     resized = resize_map(stretch(score_map), height, width)
     mask = resized > np.float32(otsu(resized) if threshold == "otsu" else threshold)
-    objects = components(mask, resized, min_area=min_area, max_objects=max_objects)
-    box = objects[0][0] if len(objects[0]) else np.array([0, 0, width, height], np.float32)
-    return resized, mask, *objects, box
+    limits = {"min_area": min_area, "min_picture_area": min_picture_area}
+    objects = components(mask, resized, **limits, max_objects=max_objects)
+    box = None if min_picture_area else np.array([0, 0, width, height], np.float32)
+    return resized, mask, *objects, objects[0][0] if len(objects[0]) else box
 
 
 def stretch(score_map: np.ndarray) -> np.ndarray:
@@ -243,15 +246,20 @@ def otsu(score_map: np.ndarray) -> float:
 
 
 def components(
-    mask: np.ndarray, score_map: np.ndarray, *, min_area: float = 0.0, max_objects: int = 0
+    mask: np.ndarray,
+    score_map: np.ndarray,
+    *,
+    min_area: float = 0.0,
+    min_picture_area: float = 0.0,
+    max_objects: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Finds the 8-connected components of a bool mask [height, width] that count as objects.
 
     As `wsol_tf.model.score_maps.components`: (boxes, scores, areas), the most pixels first,
     equally many in the order of first pixels, row by row. boxes: float32 [N, 4], x0, y0, x1, y1
     edges in pixels, half-open; scores: float32 [N], the mean of the map inside; areas: int64 [N],
-    pixels. Those with fewer pixels than the share `min_area` of the largest one's are left out; at
-    most `max_objects` are kept, 0: all.
+    pixels. Those with fewer pixels than the share `min_area` of the largest one's, or
+    `min_picture_area` of the picture's, are left out; at most `max_objects` are kept, 0: all.
     """
     # Runs of True along the rows; a column of False between rows ends each run in its row.
     stride = mask.shape[1] + 1
@@ -277,7 +285,8 @@ def components(
     )
     scores = np.add.reduceat(of_runs[runs], first) / areas
     order = np.argsort(-areas, kind="stable")
-    order = order[areas[order] >= min_area * areas[order[0]]][: max_objects or None]
+    least = max(min_area * areas[order[0]], min_picture_area * mask.size)
+    order = order[areas[order] >= least][: max_objects or None]
     return boxes[order].astype(np.float32), scores[order].astype(np.float32), areas[order]
 
 

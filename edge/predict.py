@@ -17,7 +17,7 @@ from edge.export.exported_map import ExportedMap
 from edge.runtime import LocalizerRuntime
 from wsol_tf import programs
 from wsol_tf.data.images import find_images
-from wsol_tf.predict import define_object_flags
+from wsol_tf.predict import define_object_flags, limits_of
 from wsol_tf.report.predictions import summary, to_stderr, write_predictions
 
 
@@ -40,6 +40,7 @@ def predict(
     class_name: str | None = None,
     threshold: float | str = "stored",
     min_area: float = 0.0,
+    min_picture_area: float = 0.0,
     max_objects: int = 1,
     on_bad_image: str = "skip",
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -52,6 +53,7 @@ def predict(
         class_name: with map "all", whose map is shown.
         threshold: a number in 0..1, "otsu", or "stored" for the one in the file.
         min_area: see `LocalizerRuntime.localize`.
+        min_picture_area: see `LocalizerRuntime.localize`.
         max_objects: see `LocalizerRuntime.localize`.
         on_bad_image: "skip" pictures that can't be read and name them, or "fail" at the first.
 
@@ -72,6 +74,7 @@ def predict(
             class_name=class_name,
             threshold=threshold,
             min_area=min_area,
+            min_picture_area=min_picture_area,
             max_objects=max_objects,
         ),
         paths,
@@ -90,8 +93,7 @@ def run(values: flags.FlagValues, *names: str) -> int:
         values.output_dir,
         class_name=values.class_name,
         threshold=programs.parse_threshold(values.threshold),
-        min_area=values.min_area,
-        max_objects=values.max_objects,
+        **limits_of(values),
         on_bad_image=values.on_bad_image,
     )
     programs.say(summary(lines, skipped, values.output_dir))

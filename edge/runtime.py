@@ -46,8 +46,9 @@ class Found:
             mask is empty.
         scores: float32 [N], the mean of the score map inside each component, 0..1.
         areas: int64 [N], the pixels of each component.
-        box: float32 [4], the first of the boxes; the whole picture where the mask is empty, and
-            None where the predicted class is that of pictures without any object.
+        box: float32 [4], the first of the boxes; the whole picture where the mask is empty. None:
+            nothing is found, since the predicted class is that of pictures without any object, or
+            all that the mask marks is smaller than `min_picture_area`.
         class_name: the predicted class, or else the map's; None where the file knows neither.
         probability: of the predicted class, 0..1; None where the file has no classifier.
         others: with map "present", a Found for each of the other classes in the picture, the most
@@ -124,7 +125,8 @@ class LocalizerRuntime:
 
     def localize(
         self, image: np.ndarray, *, class_name: str | None = None,
-        threshold: float | str | None = None, min_area: float = 0.0, max_objects: int = 0,
+        threshold: float | str | None = None, min_area: float = 0.0,
+        min_picture_area: float = 0.0, max_objects: int = 0,
     ) -> Found:  # fmt: skip
         """Finds the objects in a picture; with map "present", those of every class that is in it.
 
@@ -135,6 +137,8 @@ class LocalizerRuntime:
             threshold: 0..1 or "otsu"; None takes the one stored in the file.
             min_area: components of the mask with fewer pixels than this share of the largest one's
                 are no objects, 0..1.
+            min_picture_area: those with fewer pixels than this share of the picture's are none
+                either, 0..1; where none is left, `box` is None.
             max_objects: at most so many objects, the largest; 0: all.
 
         Raises:
@@ -145,7 +149,8 @@ class LocalizerRuntime:
         _check_image(image)
         channel = self.check_class(class_name)
         cut = self.threshold if threshold is None else threshold
-        _check_numbers(cut, min_area, max_objects)
+        _check_numbers(cut, min_area, min_picture_area, max_objects)
+        limits = {"min_area": min_area, "min_picture_area": min_picture_area}
         small = arrays.resize_image(image, *self.input_size)
         outputs = self.run(small)
         if not all(np.isfinite(values).all() for values in outputs.values()):
@@ -157,7 +162,7 @@ class LocalizerRuntime:
                 score_map = arrays.refine(score_map, small)
             height, width = image.shape[:2]
             parts = arrays.localize(
-                score_map, height, width, cut, min_area=min_area, max_objects=max_objects
+                score_map, height, width, cut, **limits, max_objects=max_objects
             )
             return Found(*parts, class_name, probability)
 
@@ -306,13 +311,15 @@ def _is_scaling(value: Any) -> bool:
     return all(type(number) is float for number in values)
 
 
-def _check_numbers(threshold: float | str, min_area: float, max_objects: int) -> None:
+def _check_numbers(
+    threshold: float | str, min_area: float, min_picture_area: float, max_objects: int
+) -> None:
     if not (threshold == "otsu" if isinstance(threshold, str) else 0 <= threshold <= 1):
         raise ValueError(f"A threshold must be in 0..1 or 'otsu'. Received: {threshold}.")
-    if not 0 <= min_area <= 1 or max_objects < 0:
+    if not (0 <= min_area <= 1 and 0 <= min_picture_area <= 1) or max_objects < 0:
         raise ValueError(
-            "`min_area` must be in 0..1, and `max_objects` at least 0. "
-            f"Received: {min_area} and {max_objects}."
+            "`min_area` and `min_picture_area` must be in 0..1, and `max_objects` at least 0. "
+            f"Received: {min_area}, {min_picture_area} and {max_objects}."
         )
 
 

@@ -176,7 +176,8 @@ def annotate_named(
         looking=looking,
         model={
             "model": digest_of(values.model),
-            **{name: values[name].value for name in ("threshold", "min_area", "max_objects")},
+            "threshold": values.threshold,
+            **predict.limits_of(values),
             **{name: values[name].value for name in model_flags},
         },
         budget=values.budget,
@@ -211,8 +212,7 @@ def open_localizer(values: flags.FlagValues) -> tuple[Localize, Sequence[str]]:
         threshold=programs.parse_threshold(values.threshold),
         classes=predict.parse_classes(values.classes),
         top_k=values.top_k,
-        min_area=values.min_area,
-        max_objects=values.max_objects,
+        **predict.limits_of(values),
     )
     return localize, model.classes
 

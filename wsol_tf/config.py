@@ -547,3 +547,5 @@ Config.recipe = classmethod(_of_recipe)  # type: ignore[assignment]
 
 # Kinds of map that programs take: `map_of` picks them.
 MAPS = ("true", "predicted", "mean", "topk", "cam")
+# What says which components of a mask are objects.
+LIMITS = ("min_area", "min_picture_area", "max_objects")

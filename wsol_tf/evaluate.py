@@ -37,7 +37,7 @@ from wsol_tf.evaluation.pairs import Method, method_of
 from wsol_tf.evaluation.score import compute_scored
 from wsol_tf.evaluation.scores import accumulate_scores
 from wsol_tf.evaluation.stored_maps import StoredArrays
-from wsol_tf.predict import define_object_flags
+from wsol_tf.predict import define_object_flags, limits_of
 from wsol_tf.progress import Progress
 from wsol_tf.report import contact_sheets, definitions, pictures, terminal
 
@@ -171,8 +171,7 @@ def evaluate(
     make_scored = make_scored or _named(values)
     programs.make_output_dir(values.output_dir)
     method, source, stored = make_scored(values, threshold)
-    limits = {"min_area": values.min_area, "max_objects": values.max_objects}
-    method = dataclasses.replace(method, **limits)
+    method = dataclasses.replace(method, **limits_of(values))
     if values.runner:
         shared = {"program": program, "settings": runners.settings_of(values), "options": options}
         scores = runners.beam().accumulate(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from wsol_tf import programs
-from wsol_tf.config import MAPS
+from wsol_tf.config import LIMITS, MAPS
 from wsol_tf.data.images import find_images
 from wsol_tf.report.predictions import summary, to_stderr, write_predictions
 
@@ -66,6 +66,18 @@ def define_object_flags(max_objects: int = 1) -> None:
         lower_bound=0.0,
         upper_bound=1.0,
     )
+    flags.DEFINE_float(
+        "min_picture_area",
+        0.0,
+        "Parts of the mask with fewer pixels than this share of the picture's are no objects.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+
+
+def limits_of(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the flags of `define_object_flags` as arguments of `Localization.localize`."""
+    return {name: values[name].value for name in LIMITS}
 
 
 def predict(
@@ -78,6 +90,7 @@ def predict(
     top_k: int | None = None,
     classes: float | str = "predicted",
     min_area: float = 0.0,
+    min_picture_area: float = 0.0,
     max_objects: int = 1,
     on_bad_image: str = "skip",
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -92,6 +105,7 @@ def predict(
         top_k: classes of the map "topk"; None takes the model's.
         classes: whose objects are found, see `Localization.localize`.
         min_area: see `Localization.localize`.
+        min_picture_area: see `Localization.localize`.
         max_objects: see `Localization.localize`.
         on_bad_image: "skip" pictures that can't be read and name them, or "fail" at the first.
 
@@ -117,6 +131,7 @@ def predict(
             top_k=top_k,
             classes="predicted" if present is None else present,
             min_area=min_area,
+            min_picture_area=min_picture_area,
             max_objects=max_objects,
         ),
         paths,
@@ -154,8 +169,7 @@ def run(values: flags.FlagValues, *names: str) -> int:
         threshold=threshold,
         top_k=values.top_k,
         classes=parse_classes(values.classes),
-        min_area=values.min_area,
-        max_objects=values.max_objects,
+        **limits_of(values),
         on_bad_image=values.on_bad_image,
     )
     programs.say(summary(lines, skipped, values.output_dir))

@@ -56,7 +56,8 @@ class Localizer(file: ByteArray, numThreads: Int = 2) : AutoCloseable {
      * whose map is taken; the others: see components.
      */
     fun localize(
-        picture: Bitmap, className: String? = null, minArea: Double = 0.0, maxObjects: Int = 0,
+        picture: Bitmap, className: String? = null, minArea: Double = 0.0, minPictureArea: Double = 0.0,
+        maxObjects: Int = 0,
     ): Localization {
         val rgb = resizeImage(rgbOf(picture), picture.width, picture.height, metadata.width, metadata.height)
         val outputs = run(rgb)
@@ -66,7 +67,7 @@ class Localizer(file: ByteArray, numThreads: Int = 2) : AutoCloseable {
         fun found(channel: Int): Found {
             val map = ScoreMap(FloatArray(height * width) { values[it * channels + channel] }, width, height)
             return metadata.refined(map, rgb)
-                .localize(picture.width, picture.height, metadata.threshold, minArea, maxObjects)
+                .localize(picture.width, picture.height, metadata.threshold, minArea, minPictureArea, maxObjects)
         }
         val asked = className ?: metadata.map.substringAfter("class:", "").ifEmpty { null }
         val several = metadata.map == "present" && className == null

@@ -25,7 +25,8 @@ class MediaPipeLocalizer(context: Context, asset: String) : AutoCloseable {
 
     /** As Localizer.localize. */
     fun localize(
-        picture: Bitmap, className: String? = null, minArea: Double = 0.0, maxObjects: Int = 0,
+        picture: Bitmap, className: String? = null, minArea: Double = 0.0, minPictureArea: Double = 0.0,
+        maxObjects: Int = 0,
     ): Found {
         // Resized here, for MediaPipe's own resizing does not average over what it leaves out.
         val rgb = resizeImage(rgbOf(picture), picture.width, picture.height, metadata.width, metadata.height)
@@ -39,7 +40,7 @@ class MediaPipeLocalizer(context: Context, asset: String) : AutoCloseable {
         val values = FloatArray(mask.width * mask.height)
         ByteBufferExtractor.extract(mask).order(ByteOrder.nativeOrder()).asFloatBuffer().get(values)
         return metadata.refined(ScoreMap(values, mask.width, mask.height), rgb)
-            .localize(picture.width, picture.height, metadata.threshold, minArea, maxObjects)
+            .localize(picture.width, picture.height, metadata.threshold, minArea, minPictureArea, maxObjects)
     }
 
     override fun close() = segmenter.close()

@@ -26,17 +26,18 @@ class Found(
 
 class ScoreMap(val values: FloatArray, val width: Int, val height: Int) {
     /**
-     * threshold: 0..1 after the stretch, or null for the map's own (Otsu); minArea and maxObjects: see
-     * components.
+     * threshold: 0..1 after the stretch, or null for the map's own (Otsu); the others: see components. With a
+     * minPictureArea that leaves no object, there is no box.
      */
     fun localize(
-        toWidth: Int, toHeight: Int, threshold: Float?, minArea: Double = 0.0, maxObjects: Int = 0,
+        toWidth: Int, toHeight: Int, threshold: Float?, minArea: Double = 0.0, minPictureArea: Double = 0.0,
+        maxObjects: Int = 0,
     ): Found {
         val map = stretched().resized(toWidth, toHeight)
         val cut = threshold ?: map.otsu()
         val mask = BooleanArray(map.values.size) { map.values[it] > cut }
-        val objects = components(mask, map.values, toWidth, toHeight, minArea, maxObjects)
-        return Found(toWidth, toHeight, mask, objects)
+        val objects = components(mask, map.values, toWidth, toHeight, minArea, minPictureArea, maxObjects)
+        return Found(toWidth, toHeight, mask, objects, hasObject = minPictureArea == 0.0)
     }
 
     /** By the map's own minimum and maximum to 0..1; a constant map becomes zeros. */
@@ -117,11 +118,12 @@ class ScoreMap(val values: FloatArray, val width: Int, val height: Int) {
 
 /**
  * The 8-connected components of a mask: most pixels first, equal ones by their first pixel, row by row.
- * Those with fewer pixels than the share minArea of the largest one's are left out, and at most
- * maxObjects are kept (0: all).
+ * Those with fewer pixels than the share minArea of the largest one's, or minPictureArea of the picture's, are
+ * left out, and at most maxObjects are kept (0: all).
  */
 fun components(
-    mask: BooleanArray, map: FloatArray, width: Int, height: Int, minArea: Double = 0.0, maxObjects: Int = 0,
+    mask: BooleanArray, map: FloatArray, width: Int, height: Int, minArea: Double = 0.0,
+    minPictureArea: Double = 0.0, maxObjects: Int = 0,
 ): List<FoundObject> {
     val seen = BooleanArray(mask.size)
     val queue = IntArray(mask.size)
@@ -148,6 +150,6 @@ fun components(
         found.add(FoundObject(own, (sum / end).toFloat(), end))
     }
     val sorted = found.sortedByDescending { it.area }  // stable
-    val objects = sorted.filter { it.area >= minArea * sorted[0].area }
+    val objects = sorted.filter { it.area >= max(minArea * sorted[0].area, minPictureArea * mask.size) }
     return if (maxObjects == 0) objects else objects.take(maxObjects)
 }

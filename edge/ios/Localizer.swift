@@ -78,7 +78,8 @@ final class Localizer {
   /// picture: upright, any size; className: with map "all", or with "present" in place of all classes
   /// that are, whose map is taken; the others: see components.
   func localize(
-    _ picture: CGImage, className: String? = nil, minArea: Double = 0, maxObjects: Int = 0
+    _ picture: CGImage, className: String? = nil, minArea: Double = 0, minPictureArea: Double = 0,
+    maxObjects: Int = 0
   ) throws -> Localization {
     let rgb = try rgbOf(picture)
     let small = resizeImage(rgb, picture.width, picture.height, to: metadata.width, metadata.height)
@@ -90,7 +91,7 @@ final class Localizer {
       return try metadata.refined(ScoreMap(values: map, width: size[2], height: size[1]), by: small)
         .localize(
           picture.width, picture.height, threshold: metadata.threshold, minArea: minArea,
-          maxObjects: maxObjects)
+          minPictureArea: minPictureArea, maxObjects: maxObjects)
     }
     let asked = className ?? (metadata.map.hasPrefix("class:") ? String(metadata.map.dropFirst(6)) : nil)
     let several = metadata.map == "present" && className == nil

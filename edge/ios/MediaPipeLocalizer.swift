@@ -19,7 +19,8 @@ final class MediaPipeLocalizer {
 
   /// As Localizer.localize.
   func localize(
-    _ picture: CGImage, className: String? = nil, minArea: Double = 0, maxObjects: Int = 0
+    _ picture: CGImage, className: String? = nil, minArea: Double = 0, minPictureArea: Double = 0,
+    maxObjects: Int = 0
   ) throws -> Found {
     // Resized here, for MediaPipe's own resizing does not average over what it leaves out.
     let rgb = resizeImage(
@@ -32,7 +33,7 @@ final class MediaPipeLocalizer {
     return try metadata.refined(ScoreMap(values: values, width: mask.width, height: mask.height), by: rgb)
       .localize(
         picture.width, picture.height, threshold: metadata.threshold, minArea: minArea,
-        maxObjects: maxObjects)
+        minPictureArea: minPictureArea, maxObjects: maxObjects)
   }
 
   private func image(of rgb: [UInt8]) throws -> CGImage {

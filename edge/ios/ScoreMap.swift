@@ -24,17 +24,20 @@ struct Found {
 struct ScoreMap {
   let values: [Float], width: Int, height: Int
 
-  /// threshold: 0..1 after the stretch, or nil for the map's own (Otsu); minArea and maxObjects: see
-  /// components.
+  /// threshold: 0..1 after the stretch, or nil for the map's own (Otsu); the others: see components.
+  /// With a minPictureArea that leaves no object, there is no box.
   func localize(
-    _ toWidth: Int, _ toHeight: Int, threshold: Float?, minArea: Double = 0, maxObjects: Int = 0
+    _ toWidth: Int, _ toHeight: Int, threshold: Float?, minArea: Double = 0, minPictureArea: Double = 0,
+    maxObjects: Int = 0
   ) throws -> Found {
     let map = try stretched().resized(toWidth, toHeight)
     let cut = threshold ?? map.otsu()
     let mask = map.values.map { $0 > cut }
     let objects = components(
-      mask, map.values, toWidth, toHeight, minArea: minArea, maxObjects: maxObjects)
-    return Found(width: toWidth, height: toHeight, mask: mask, objects: objects)
+      mask, map.values, toWidth, toHeight, minArea: minArea, minPictureArea: minPictureArea,
+      maxObjects: maxObjects)
+    return Found(
+      width: toWidth, height: toHeight, mask: mask, objects: objects, hasObject: minPictureArea == 0)
   }
 
   /// By the map's own minimum and maximum to 0..1; a constant map becomes zeros.
@@ -110,10 +113,11 @@ struct ScoreMap {
 }
 
 /// The 8-connected components of a mask: most pixels first, equal ones by their first pixel, row by
-/// row. Those with fewer pixels than the share minArea of the largest one's are left out, and at most
-/// maxObjects are kept (0: all).
+/// row. Those with fewer pixels than the share minArea of the largest one's, or minPictureArea of the
+/// picture's, are left out, and at most maxObjects are kept (0: all).
 func components(
-  _ mask: [Bool], _ map: [Float], _ width: Int, _ height: Int, minArea: Double = 0, maxObjects: Int = 0
+  _ mask: [Bool], _ map: [Float], _ width: Int, _ height: Int, minArea: Double = 0,
+  minPictureArea: Double = 0, maxObjects: Int = 0
 ) -> [FoundObject] {
   var seen = [Bool](repeating: false, count: mask.count), queue = [Int]()
   var found = [(first: Int, object: FoundObject)]()
@@ -139,6 +143,7 @@ func components(
   }
   // Swift does not promise a stable sort.
   let sorted = found.sorted { ($1.object.area, $0.first) < ($0.object.area, $1.first) }.map { $0.object }
-  let objects = sorted.filter { Double($0.area) >= minArea * Double(sorted[0].area) }
+  let least = max(minArea * Double(sorted.first?.area ?? 0), minPictureArea * Double(mask.count))
+  let objects = sorted.filter { Double($0.area) >= least }
   return maxObjects == 0 ? objects : Array(objects.prefix(maxObjects))
 }

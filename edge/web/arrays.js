@@ -325,9 +325,11 @@ export function otsu(values) {
  * The 8-connected components of a mask that count as objects: {box: [x0, y0, x1, y1], score, area},
  * the one with the most pixels first, equally large ones in the order of their first pixel, row by
  * row. score: the mean of the map (values in 0..1) inside; area: pixels. Those with fewer pixels than
- * the share minArea of the largest one's are left out, and at most maxObjects are kept (0: all).
+ * the share minArea of the largest one's, or minPictureArea of the picture's, are left out, and at
+ * most maxObjects are kept (0: all).
  */
-export function components(mask, map, width, height, {minArea = 0, maxObjects = 0} = {}) {
+export function components(
+    mask, map, width, height, {minArea = 0, minPictureArea = 0, maxObjects = 0} = {}) {
   const runs = [];  // {y, start, end, parent}; a component's number is its first run
   const root = (i) => {
     while (runs[i].parent !== i) i = runs[i].parent = runs[runs[i].parent].parent;
@@ -361,7 +363,8 @@ export function components(mask, map, width, height, {minArea = 0, maxObjects = 
     box[3] = y + 1;
   });
   const sorted = [...found.values()].sort((a, b) => b.area - a.area);
-  const objects = sorted.filter(({area}) => area >= minArea * sorted[0].area);
+  const least = Math.max(minArea * (sorted[0]?.area ?? 0), minPictureArea * mask.length);
+  const objects = sorted.filter(({area}) => area >= least);
   return objects.slice(0, maxObjects || undefined).map(
       ({box, sum, area}) => ({box, score: Math.fround(sum / area), area}));
 }

@@ -43,20 +43,20 @@ export class Localizer {
   /**
    * Finds the objects in a picture; with map 'present', those of every class that is in it.
    * @param {ImageData} image at its own size
-   * @param {{className?: string, threshold?: number|string, minArea?: number, maxObjects?: number}}
-   *     options className: with map 'all', or with 'present' in place of all that are, whose map is
-   *     taken; threshold: 0..1 or 'otsu' in place of the one in the file; minArea and maxObjects:
-   *     which components of the mask are objects, see components() in arrays.js
+   * @param {{className?: string, threshold?: number|string, minArea?: number,
+   *     minPictureArea?: number, maxObjects?: number}} options className: with map 'all', or with 'present' in place of all that are, whose map is
+   *     taken; threshold: 0..1 or 'otsu' in place of the one in the file; the other
+   *     three: which components of the mask are objects, see components() in arrays.js
    * @return {Promise<object>} map {values, width, height} stretched to 0..1, threshold, mask
    *     Uint8Array of 0 and 1 at the picture's size, boxes [x0, y0, x1, y1] of the objects in
    *     pixels, half-open, the largest first, with their scores and areas, box: the first of them,
    *     or the whole picture where there is none, and null where the class is that of pictures
-   *     without any object, className and probability or null, others: with map 'present' the same
+   *     without any object, or minPictureArea leaves none, className and probability or null, others: with map 'present' the same
    *     of each of the other classes, the most probable first, and milliseconds {resize, network,
    *     mask}
    */
   async localize(image, {
-    className = null, threshold = this.metadata.threshold, minArea = 0, maxObjects = 0,
+    className = null, threshold = this.metadata.threshold, ...limits
   } = {}) {
     const started = performance.now();
     const [height, width] = this.metadata.input_size;
@@ -67,7 +67,7 @@ export class Localizer {
     const [first, ...others] = this.classify(outputs.class_scores, className).map((known) => {
       let map = this.chooseMap(outputs.foreground_mask, known.channel);
       if (this.metadata.refine === 'guided') map = refine(map, pixels, width, height);
-      return find(map, image, threshold, {minArea, maxObjects}, known);
+      return find(map, image, threshold, limits, known);
     });
     return {
       ...first, others,
@@ -144,7 +144,7 @@ function find(map, image, threshold, limits, {className, probability, isEmpty}) 
     mask.fill(0);
     objects = [];
   }
-  const whole = isEmpty ? null : [0, 0, image.width, image.height];
+  const whole = isEmpty || limits.minPictureArea > 0 ? null : [0, 0, image.width, image.height];
   return {
     map, mask, threshold: cut,
     boxes: objects.map(({box}) => box), scores: objects.map(({score}) => score),

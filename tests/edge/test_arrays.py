@@ -139,7 +139,7 @@ def check_boxes(mask):
     assert boxes.dtype == np.float32 and boxes.shape == (len(boxes), 4)
     np.testing.assert_array_equal(boxes, reference_boxes(np.ascontiguousarray(mask)))
     limits = {"min_area": 0.3, "max_objects": 4}
-    for keywords in ({}, limits):
+    for keywords in ({}, limits, {"min_picture_area": 0.05}):
         got = arrays.components(mask, values, **keywords)
         expected = score_maps.components(mask, values, **keywords)
         np.testing.assert_array_equal(got[0], expected.boxes)

@@ -80,7 +80,8 @@ def test_arrays_equal_those_of_python(tmp_path):
         cases["maps"].append(
             {"values": score_map.ravel().tolist(), "width": int(width), "height": int(height),
              "toWidth": int(to_width), "toHeight": int(to_height), "threshold": threshold,
-             "minArea": 0.2 * (trial % 3 == 2), "maxObjects": 4 * (trial % 5 == 4)}
+             "minArea": 0.2 * (trial % 3 == 2), "maxObjects": 4 * (trial % 5 == 4),
+             "minPictureArea": 0.02 * (trial % 7 == 6)}
         )  # fmt: skip
         maps.append((score_map, int(to_height), int(to_width), threshold))
     for (height, width), sides in (
@@ -119,6 +120,7 @@ def test_arrays_equal_those_of_python(tmp_path):
         assert found["otsu"] == pytest.approx(score_maps.otsu(resized), abs=1 / 256)
         if (np.abs(resized - threshold) > 3e-6).all():
             limits = {"min_area": case["minArea"], "max_objects": case["maxObjects"]}
+            limits["min_picture_area"] = case["minPictureArea"]
             expected = score_maps.components(mask, resized, **limits)
             objects = found["objects"]
             assert [each["box"] for each in objects] == expected.boxes.tolist()

@@ -78,16 +78,23 @@ def test_small_objects_and_those_beyond_the_number_are_left_out(model, pictures)
     image = np.repeat(pictures[3], 2, axis=0)
     everything = model.localize(image, threshold=0.7)
     assert len(everything.boxes) > 3
-    share = everything.areas[2] / everything.areas[0]
+    share, of = everything.areas[2] / everything.areas[0], everything.mask.size
     for found, count in (
         (model.localize(image, threshold=0.7, min_area=0.999 * share), 3),
         (model.localize(image, threshold=0.7, max_objects=2), 2),
         (model.localize(image, threshold=0.7, min_area=1.0), 1),
+        (model.localize(image, threshold=0.7, min_picture_area=everything.areas[1] / of), 2),
     ):
         for name in ("boxes", "scores", "areas"):
             np.testing.assert_array_equal(getattr(found, name), getattr(everything, name)[:count])
         np.testing.assert_array_equal(found.mask, everything.mask)
         np.testing.assert_array_equal(found.box, everything.box)
+    found = model.localize(image, threshold=0.7, min_picture_area=1.5 * everything.areas[0] / of)
+    assert found.box is None and len(found.boxes) == 0
+    np.testing.assert_array_equal(found.mask, everything.mask)
+    empty = model.localize(image, threshold=1.0)  # BAS's rule is for what no limit leaves out
+    assert empty.box.tolist() == [0, 0, image.shape[1], image.shape[0]]
+    assert model.localize(image, threshold=1.0, min_picture_area=0.001).box is None
 
 
 @pytest.mark.parametrize("kind", [None, "predicted", "cam"])
@@ -190,6 +197,7 @@ def test_what_is_no_picture_is_refused(model, image, message):
         ({"threshold": "stored"}, "Received: 'stored'."),
         ({"min_area": 1.5}, "`min_area` must be a share in 0..1. Received: 1.5."),
         ({"min_area": float("nan")}, "Received: nan."),
+        ({"min_picture_area": -0.1}, "`min_picture_area` must be a share in 0..1. Received: -0.1."),
         ({"max_objects": -1}, "`max_objects` must be a whole number, at least 0.*Received: -1."),
         ({"max_objects": 1.5}, "Received: 1.5."),
         ({"classes": "present"}, "stores no presence threshold.*`classes=0.2`"),

@@ -217,6 +217,10 @@ def test_components_by_hand():
         ({"min_area": 2 / 9}, 4),
         ({"min_area": 0.23}, 1),  # 2 of 9 pixels are a smaller share
         ({"min_area": 1.0}, 1),
+        ({"min_picture_area": 2 / 72}, 4),  # of 6 x 12 pixels
+        ({"min_picture_area": 0.03}, 1),
+        ({"min_picture_area": 0.13}, 0),  # the largest has 9 of 72, which is 0.125
+        ({"min_area": 0.1, "min_picture_area": 0.125}, 1),
         ({"max_objects": 3}, 3),
         ({"min_area": 0.2, "max_objects": 2}, 2),
     ):

@@ -56,7 +56,7 @@ class Part:
 
 @functools.lru_cache(maxsize=1)
 def _open_scored(
-    work: Work, threshold: float | str, limits: tuple[float, int], digest: str
+    work: Work, threshold: float | str, limits: tuple[tuple[str, float], ...], digest: str
 ) -> tuple[Method, Source, dict[str, StoredArrays], set[str], set[str]]:
     method, source, stored = importlib.import_module(work.program).make_scored(
         work.values(), threshold
@@ -66,7 +66,7 @@ def _open_scored(
             f"A worker finds other pictures in {source.name} than the program that started it: "
             "all of them must see the same files under the same paths."
         )
-    method = dataclasses.replace(method, min_area=limits[0], max_objects=limits[1])
+    method = dataclasses.replace(method, **dict(limits))
     return method, source, stored, set(source.report.skipped), set(source.report.noted)
 
 
@@ -168,7 +168,7 @@ def accumulate(
         ValueError: an option that Apache Beam does not know.
     """
     work, digest = Work.of(program, settings), _digest(source.image_ids)
-    limits = method.min_area, method.max_objects
+    limits = tuple(method.limits.items())  # what can be hashed
     make_scores = maker_of_scores(method, len(source.classes), metrics)
     folder = os.path.join(os.path.abspath(settings["output_dir"]), f".beam-{work.run}")
     whole = Part(make_scores())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wsol_tf.config import LIMITS
 from wsol_tf.data import transforms
 from wsol_tf.data.batches import BATCH_SIZE, evaluation_batches
 from wsol_tf.data.example import IGNORE, Example, competing_classes
@@ -108,6 +109,7 @@ class Method:
         presence: probability from which on a class counts as found in a picture, as its
             highest-ranked one always does; None: which classes are there can't be said.
         min_area: which components of a mask are objects, see `score_maps.components`.
+        min_picture_area: see `score_maps.components`; of what the method sees.
         max_objects: see `score_maps.components`.
     """
 
@@ -124,7 +126,13 @@ class Method:
     background_id: int | None = None
     presence: float | None = None
     min_area: float = 0.0
+    min_picture_area: float = 0.0
     max_objects: int = 0
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Which components of a mask are objects, as arguments of `score_maps.components`."""
+        return {name: getattr(self, name) for name in LIMITS}
 
     @property
     def own_threshold(self) -> float | str:

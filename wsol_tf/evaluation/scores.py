@@ -93,10 +93,9 @@ def maker_of_scores(
             method.kinds,
             method.presence,
             num_classes,
-            min_area=method.min_area,
-            max_objects=method.max_objects,
             background_id=method.background_id,
             own_threshold=method.own_threshold,
+            **method.limits,
         ),
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from wsol_tf.config import LIMITS
 from wsol_tf.data.example import IGNORE
 from wsol_tf.evaluation.localized_map import LocalizedMap, own_kind
 from wsol_tf.evaluation.object_metrics import ObjectMetrics
@@ -21,6 +22,7 @@ class SeveralObjects:
             always does; None: which classes are there can't be said.
         num_classes: number of classes.
         min_area: see `score_maps.components`.
+        min_picture_area: see `score_maps.components`.
         max_objects: see `score_maps.components`.
         background_id: id of the class of pictures without any object, or None. Where it is the
             highest-ranked one, nothing is found, as in `Localization.localize`.
@@ -35,15 +37,18 @@ class SeveralObjects:
         num_classes: int,
         *,
         min_area: float = 0.0,
+        min_picture_area: float = 0.0,
         max_objects: int = 0,
         background_id: int | None = None,
         own_threshold: float | str | None = None,
     ):
-        score_maps.check_objects(min_area, max_objects)
+        score_maps.check_objects(min_area, min_picture_area, max_objects)
         self.scored, self.own = kinds[0], own_kind(kinds)
         self.presence, self.background_id = presence, background_id
         self.own_threshold = own_threshold
-        self.limits = {"min_area": min_area, "max_objects": max_objects}
+        self.limits: dict[str, Any] = dict(
+            zip(LIMITS, (min_area, min_picture_area, max_objects), strict=True)
+        )
         self.given, self.found = ObjectMetrics(), ObjectMetrics()
         self.pixels_given = SegmentationMetrics(num_classes)
         self.pixels_found = SegmentationMetrics(num_classes)

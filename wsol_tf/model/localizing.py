@@ -53,6 +53,7 @@ class Localizing:
         top_k: int | None = None,
         classes: float | str = "predicted",
         min_area: float = 0.0,
+        min_picture_area: float = 0.0,
         max_objects: int = 0,
     ) -> score_maps.Found:
         """Finds the objects in a picture, as `python -m wsol_tf.predict` does.
@@ -74,6 +75,8 @@ class Localizing:
                 then the default, of a localizer per class, or "cam".
             min_area: components of the mask with fewer pixels than this share of the largest one's
                 are no objects, 0..1.
+            min_picture_area: components with fewer pixels than this share of the picture's are no
+                objects, 0..1; where none is left, `box` is None.
             max_objects: at most so many objects of a class, the largest; 0: all.
 
         Returns:
@@ -94,6 +97,7 @@ class Localizing:
             top_k=top_k,
             classes=classes,
             min_area=min_area,
+            min_picture_area=min_picture_area,
             max_objects=max_objects,
         )[0]
 
@@ -106,6 +110,7 @@ class Localizing:
         top_k: int | None = None,
         classes: float | str = "predicted",
         min_area: float = 0.0,
+        min_picture_area: float = 0.0,
         max_objects: int = 0,
         batch_size: int = 32,
     ) -> list[score_maps.Found]:
@@ -118,6 +123,7 @@ class Localizing:
             top_k: classes of the map "topk", as for `localize`.
             classes: whose objects are found, as for `localize`.
             min_area: as for `localize`.
+            min_picture_area: as for `localize`.
             max_objects: as for `localize`.
             batch_size: pictures that the network sees at once.
 
@@ -129,7 +135,9 @@ class Localizing:
             FloatingPointError: as `localize`, for any of the pictures.
         """
         asked = dict(map=map, threshold=threshold, top_k=top_k, classes=classes, min_area=min_area)
-        settings = self._settings(**asked, max_objects=max_objects)
+        settings = self._settings(
+            **asked, min_picture_area=min_picture_area, max_objects=max_objects
+        )
         for image in images:
             inputs.check_picture(image)
         found = []
@@ -169,16 +177,18 @@ class Localizing:
         top_k: int | None = None,
         classes: float | str = "predicted",
         min_area: float = 0.0,
+        min_picture_area: float = 0.0,
         max_objects: int = 0,
     ) -> dict[str, Any]:
         """What `score_maps.find` is asked for by arguments of `localize`."""
-        score_maps.check_objects(min_area, max_objects)
+        score_maps.check_objects(min_area, min_picture_area, max_objects)
         kind, present = self.objects_asked_for(classes, map)
         return {
             "kind": kind,
             "threshold": inputs.threshold_of(kind, threshold, self.thresholds),
             "top_k": top_k or self.top_k,
             "min_area": min_area,
+            "min_picture_area": min_picture_area,
             "max_objects": max_objects,
             "present": present,
         }

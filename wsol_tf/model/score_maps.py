@@ -43,8 +43,9 @@ class Found:
             see `components`: x0, y0, x1, y1 edges in pixels, half-open, the largest first.
         scores: float32 `[N]`, the mean of the score map inside each component, 0..1.
         areas: int64 `[N]`, the pixels of each component.
-        box: float32 `[4]`, the first of the boxes; the whole picture where there is none, and None
-            where the predicted class says that there is no object, see `without_background`.
+        box: float32 `[4]`, the first of the boxes; the whole picture where the mask is empty. None:
+            nothing is found, as the predicted class says (see `without_background`), or since all
+            that the mask marks is smaller than `min_picture_area`.
         class_name: the class of these objects: the predicted one, but for those in `others`.
         probability: of that class, 0..1.
         others: where all classes present were asked for, a Found for each of the others, the most
@@ -278,7 +279,12 @@ def box_of(mask: np.ndarray) -> np.ndarray:
 
 
 def components(
-    mask: np.ndarray, score_map: np.ndarray, *, min_area: float = 0.0, max_objects: int = 0
+    mask: np.ndarray,
+    score_map: np.ndarray,
+    *,
+    min_area: float = 0.0,
+    min_picture_area: float = 0.0,
+    max_objects: int = 0,
 ) -> Components:
     """Finds the 8-connected components of a mask that count as objects.
 
@@ -286,17 +292,19 @@ def components(
         mask: bool `[height, width]`.
         score_map: float `[height, width]` in 0..1.
         min_area: components with fewer pixels than this share of the largest one's are left out,
-            0..1; the largest one always stays.
+            0..1; the largest one stays.
+        min_picture_area: those with fewer pixels than this share of the picture's are left out,
+            0..1, the largest one too.
         max_objects: at most so many are kept, the largest; 0: all.
 
     Returns:
         Components: the one with the most pixels first, equal ones in the order of their first
-        pixel row by row; all three are empty where the mask is.
+        pixel row by row; all three are empty where nothing is left.
 
     Raises:
-        ValueError: `min_area` or `max_objects` is out of its range.
+        ValueError: one of the limits is out of its range.
     """
-    check_objects(min_area, max_objects)
+    check_objects(min_area, min_picture_area, max_objects)
     mask = np.ascontiguousarray(mask, bool)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S
@@ -309,7 +317,8 @@ def components(
     first[labels[::-1]] = inside[::-1]
     order = 1 + np.lexsort((first[1:], -areas[1:]))
     if len(order):
-        order = order[areas[order] >= min_area * areas[order[0]]]
+        least = max(min_area * areas[order[0]], min_picture_area * mask.size)
+        order = order[areas[order] >= least]
     order = order[: max_objects or None]
     sums = np.bincount(labels, np.ravel(score_map)[inside], minlength=count)
     left, top, width, height = (stats[order, i] for i in range(4))
@@ -317,14 +326,15 @@ def components(
     return Components(boxes, (sums[order] / areas[order]).astype(np.float32), areas[order])
 
 
-def check_objects(min_area: Any, max_objects: Any) -> None:
+def check_objects(min_area: Any, min_picture_area: Any, max_objects: Any) -> None:
     """Refuses settings that `components` can't work with.
 
     Raises:
-        ValueError: `min_area` is no number in 0..1, or `max_objects` is no whole number from 0 on.
+        ValueError: an area is no number in 0..1, or `max_objects` is no whole number from 0 on.
     """
-    if not isinstance(min_area, numbers.Real) or not 0 <= min_area <= 1:
-        raise ValueError(f"`min_area` must be a share in 0..1. Received: {min_area!r}.")
+    for name, share in (("min_area", min_area), ("min_picture_area", min_picture_area)):
+        if not isinstance(share, numbers.Real) or not 0 <= share <= 1:
+            raise ValueError(f"`{name}` must be a share in 0..1. Received: {share!r}.")
     if not isinstance(max_objects, numbers.Integral) or max_objects < 0:
         raise ValueError(
             "`max_objects` must be a whole number, at least 0 (which keeps all). "
@@ -363,6 +373,7 @@ def find(
     top_k: int = 5,
     prepare: Callable[[np.ndarray], np.ndarray] | None = None,
     min_area: float = 0.0,
+    min_picture_area: float = 0.0,
     max_objects: int = 0,
     present: float | None = None,
 ) -> Found:
@@ -379,16 +390,19 @@ def find(
         top_k: classes that "topk" averages over.
         prepare: goes from the map to the one that is used instead; not with the map "cam".
         min_area: see `components`.
+        min_picture_area: see `components`.
         max_objects: see `components`; so many of each class.
         present: classes of this probability and more are looked for as well as the predicted one,
             each in its own map, of kind "predicted" or "cam"; None: the predicted one alone.
 
     Raises:
         FloatingPointError: an output is NaN or infinite.
-        ValueError: `min_area` or `max_objects` is out of its range.
+        ValueError: a limit of the objects is out of its range.
     """
     logits = np.asarray(outputs["logits"]).astype(np.float64)
     best = int(logits.argmax())
+    limits: dict[str, Any] = {"min_area": min_area, "max_objects": max_objects}
+    limits["min_picture_area"] = min_picture_area
     maps = [np.asarray(outputs[name]) for name in ("localization_map", "score_map")]
     exponents = np.exp(logits - logits.max())
     probabilities = exponents / exponents.sum()
@@ -401,7 +415,9 @@ def find(
         if prepare and kind != "cam":
             small = prepare(small)
         score_map, mask, box = localize(small, height, width, threshold)
-        objects = components(mask, score_map, min_area=min_area, max_objects=max_objects)
+        objects = components(mask, score_map, **limits)
+        if min_picture_area and not len(objects.boxes):
+            box = None
         return Found(score_map, mask, *objects, box, classes[label], float(probabilities[label]))
 
     found = found_of(best)

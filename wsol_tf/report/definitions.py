@@ -103,6 +103,7 @@ DEFINITIONS = {
     "num_objects": "Number of true boxes in the views.",
     "num_boxes": "Number of boxes that were found.",
     "min_area": "Components with fewer pixels than this share of the largest one's are no objects.",
+    "min_picture_area": "Components with fewer pixels than this share of the view are no objects.",
     "max_objects": "Most objects of a class in a picture; 0: no limit.",
     "presence": "Probability from which on a class counts as found; the first one always does.",
     "segmentation": "Classes as pixels: each pixel has the class whose map is highest there, of "

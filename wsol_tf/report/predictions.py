@@ -81,7 +81,7 @@ def write_predictions(
                 _draw(image, found, os.path.join(output_dir, name))
                 lines.append(_line(path, image, found, name, kind=kind, threshold=threshold))
                 print(json.dumps(lines[-1], allow_nan=False), file=file, flush=True)
-                log(f"{path}: {_sentence(found, lines[-1]['box'])}")
+                log(f"{path}: {_sentence(found, lines[-1])}")
     except BaseException as error:
         if not isinstance(error, ValueError):  # which is a sentence of its own
             done = len(lines) + len(skipped)
@@ -178,8 +178,10 @@ def _caption(found):
     return ", ".join(captions)
 
 
-def _sentence(found, box):
-    what = "nothing found" if box is None else f"box {box}"
+def _sentence(found, line):
+    what = "nothing found" if line["box"] is None else f"box {line['box']}"
+    if line["box"] is None and line["objects"]:  # of the other classes that are present
+        what = files.counted(len(line["objects"]), "object")
     return ", ".join(filter(None, [_caption(found), what]))
 
 
