@@ -65,7 +65,8 @@ def files_of(folder):
 def scored_here(model_path, voc, tmp_path_factory):
     out = tmp_path_factory.mktemp("here")
     arguments = (f"--model={model_path}", "--dataset=voc_folder", f"--data_dir={voc}")
-    arguments += ("--view=whole", "--threshold=otsu", "--max_objects=2", "--min_area=0.2")
+    arguments += ("--view=whole", "--threshold=otsu")
+    arguments += ("--max_objects=2", "--min_area=0.2", "--min_picture_area=0.01")
     assert run(evaluate, *arguments, f"--output_dir={out}") == 0
     return arguments, files_of(out)
 

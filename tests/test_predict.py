@@ -186,6 +186,17 @@ def test_objects_of_all_classes_are_listed_and_drawn(tmp_path):
     assert [each["box"] for each in line["objects"]] == boxes[:1]
 
 
+def test_what_is_too_small_for_the_picture_is_nothing(tmp_path, capsys):
+    path = bright_square(tmp_path / "square.png")
+    for share, found in ((0.01, True), (0.9, False)):
+        ((line,), _) = predict.predict(
+            fake_model(), [path], str(tmp_path / "out"), min_picture_area=share
+        )
+        assert (line["box"] is not None, len(line["objects"])) == (found, int(found))
+        assert ("nothing found" in capsys.readouterr().out) != found
+        assert (np.asarray(Image.open(tmp_path / "out" / line["mask"])) > 0).any()
+
+
 def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
     paths = [bright_square(tmp_path / folder / "same.png") for folder in "abc"]
     paths.append(bright_square(tmp_path / "d" / "same_2.png"))

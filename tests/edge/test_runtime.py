@@ -139,6 +139,26 @@ def test_nothing_is_found_where_the_background_class_is_predicted(map_, asked, t
     assert found.mask.any() and len(found.boxes) and found.class_name == "red"
 
 
+def test_objects_are_limited_by_their_share_of_the_largest_and_of_the_picture(files):
+    localizer = runtime.LocalizerRuntime(files["mean"])
+    image = rectangle(200, 300, (20, 20, 150, 150)) + rectangle(200, 300, (215, 125, 280, 175))
+    large, small = localizer.localize(image).areas / image[..., 0].size
+    for limits, count in (
+        ({"min_area": small / large}, 2),
+        ({"min_area": 1.01 * small / large}, 1),
+        ({"min_picture_area": small}, 2),
+        ({"min_picture_area": (small + large) / 2}, 1),
+        ({"min_picture_area": 1.01 * large}, 0),
+        ({"max_objects": 1}, 1),
+    ):
+        found = localizer.localize(image, **limits)
+        assert len(found.boxes) == len(found.areas) == len(found.scores) == count
+        assert (found.box is None) == (count == 0) and found.mask.any()
+    for limits in ({"min_area": 2}, {"min_picture_area": -1}, {"max_objects": -1}):
+        with pytest.raises(ValueError, match="must be in 0..1, and `max_objects` at least 0"):
+            localizer.localize(image, **limits)
+
+
 def test_the_threshold_can_be_given(files):
     localizer = runtime.LocalizerRuntime(files["mean"])
     image = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2).repeat(64, axis=1)
