@@ -77,7 +77,7 @@ def define_object_flags(max_objects: int = 1) -> None:
 
 def limits_of(values: flags.FlagValues) -> dict[str, Any]:
     """Returns the flags of `define_object_flags` as arguments of `Localization.localize`."""
-    return {name: values[name].value for name in LIMITS}
+    return {name: getattr(values, name) for name in LIMITS}
 
 
 def predict(
