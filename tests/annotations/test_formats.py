@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import urllib.parse
 from xml.etree import ElementTree
 
@@ -262,6 +263,71 @@ def test_supervision_reads_them_too(tmp_path):
             found[NAMED[os.path.basename(path)]] = sorted(zip(labels, boxes, strict=True))
         expected = {name: sorted(BOXES[name]) for name in BOXES}
         assert {name: found.get(name, []) for name in BOXES} == expected
+
+
+def test_datumaro_reads_them_too(tmp_path):
+    datumaro = pytest.importorskip("datumaro", exc_type=ImportError)
+    box_type, polygon_type = (datumaro.AnnotationType[kind] for kind in ("bbox", "polygon"))
+    for format, shape in (
+        ("coco", "polygon"), ("yolo", "box"), ("cvat", "box"), ("cvat", "polygon"),
+    ):  # fmt: skip
+        out = tmp_path / f"{format}_{shape}"
+        # It looks for CVAT's pictures in a folder `images` beside the annotations.
+        pictures = out / "images" if format == "cvat" else tmp_path / "pictures"
+        target = tmp_path / "written" if format == "cvat" else out
+        write(pictures, target, format, shape=shape, images="copy")
+        if format == "cvat":
+            (target / "annotations.xml").rename(out / "annotations.xml")
+            shutil.rmtree(target)
+        dataset = datumaro.Dataset.import_from(str(out), format)
+        names = [label.name for label in dataset.categories()[datumaro.AnnotationType.label]]
+        wanted = polygon_type if (format, shape) == ("cvat", "polygon") else box_type
+        found = {}
+        for item in dataset:  # its ids have no suffix
+            name = f"{item.id}.png" if format == "cvat" else NAMED[f"{item.id}.png"]
+            found[name] = sorted(
+                (CLASSES.index(names[one.label]), corners_of(one.get_bbox()))
+                for one in item.annotations
+                if one.type == wanted
+            )
+        assert found == {name: sorted(BOXES[name]) for name in BOXES}, (format, shape)
+
+
+def corners_of(box):
+    """Corners of a box x, y, width, height, without the last digits of shares of a picture."""
+    x, y, width, height = box
+    return tuple(round(float(edge), 4) for edge in (x, y, x + width, y + height))
+
+
+def test_label_studio_takes_the_interface_and_the_predictions(written):
+    interface = pytest.importorskip("label_studio_sdk.label_interface", exc_type=ImportError)
+    for shape in ("polygon", "box"):
+        out, _ = written("labelstudio", shape)
+        control = interface.LabelInterface((out / "labelstudio.xml").read_text())
+        control.validate()
+        tasks = json.loads((out / "labelstudio.json").read_text())
+        assert len(tasks) == len(SCENES)
+        for task in tasks:
+            assert all(map(control.validate_prediction, task["predictions"]))
+        broken = dict(tasks[0]["predictions"][0], result=[{"from_name": "other"}])
+        assert not control.validate_prediction(broken)
+
+
+def test_labelme_opens_its_files_with_their_pictures(written, monkeypatch):
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    labelme = pytest.importorskip("labelme._label_file", exc_type=ImportError)
+    for shape, kind in (("polygon", "polygon"), ("box", "rectangle")):
+        out, _ = written("labelme", shape)
+        for name, expected in BOXES.items():
+            read = labelme.read_label_file(str(out / "labelme" / f"{FLAT[name][:-4]}.json"))
+            assert read.image_data == (out.parent / "pictures" / name).read_bytes()
+            assert {one["shape_type"] for one in read.shapes} <= {kind}
+            found = [
+                (CLASSES.index(one["label"]),
+                 (*np.min(one["points"], axis=0), *np.max(one["points"], axis=0)))
+                for one in read.shapes
+            ]  # fmt: skip
+            assert sorted(found) == sorted(expected)
 
 
 # --- what they share -----------------------------------------------------------------------------
