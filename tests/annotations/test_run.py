@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pathlib
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -124,6 +125,10 @@ def test_a_picture_without_finite_output_is_skipped(tmp_path):
     pictures, skipped, _ = write(tmp_path / "in", tmp_path / "out", localize=broken)
     assert len(pictures) == 0 and len(skipped) == len(SCENES)
     assert names_in(tmp_path / "out") == set()
+    write(tmp_path / "in", tmp_path / "out", "labelstudio", localize=broken)
+    assert json.loads((tmp_path / "out" / "labelstudio.json").read_text()) == []
+    write(tmp_path / "in", tmp_path / "out", "cvat", localize=broken)
+    assert not list(ElementTree.parse(tmp_path / "out" / "annotations.xml").iter("image"))
 
 
 def test_results_in_the_folder_of_pictures_are_no_pictures(tmp_path):

@@ -63,8 +63,9 @@ def write_labelstudio(
     )
     place = os.path.join(output_dir, "labelstudio.json")
     with files.replacing(place) as unfinished, open(unfinished, "w") as file:
+        file.write("[")
         for number, picture in enumerate(pictures):
-            file.write(("," if number else "[") + "\n" + json.dumps(_task(picture, options)))
+            file.write(("," if number else "") + "\n" + json.dumps(_task(picture, options)))
         file.write("\n]\n")
     return [
         "Set up Label Studio's project with labelstudio.xml, and serve the pictures where "
