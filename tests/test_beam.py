@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -317,8 +318,16 @@ def test_dask_has_done_again_what_a_dead_worker_was_at(with_a_dying_worker, tmp_
     check_all(with_a_dying_worker("dask", "--dask_npartitions=4"), 100, tmp_path / "in")
 
 
+@pytest.fixture
+def interrupts_are_ignored():
+    """As in what a script starts with `&`, and its children."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_this_machine_gives_up_with_a_dead_worker_and_goes_on_when_asked(
-    with_a_dying_worker, tmp_path
+    with_a_dying_worker, interrupts_are_ignored, tmp_path
 ):
     done = with_a_dying_worker("direct", *TWO[1:])
     assert done.returncode == 1

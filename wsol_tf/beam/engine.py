@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import logging
+import os
 import re
 import signal
 import threading
@@ -81,13 +82,21 @@ def pipeline_of(
         raise OSError(f"The workers of `runner={runner}` ended before they were done: {state}.")
 
 
+class _WorkerDied(BaseException):
+    """Comes in the middle of whatever waits for a worker, which must not take it for its own."""
+
+
 @contextlib.contextmanager
 def _dead_worker_interrupts():
     """Raises OSError when a process of Beam's local runner has died, which may wait for it forever.
 
     A process that Ctrl-C or SIGTERM ended says nothing: they end this one as well.
     """
+    if os.name != "posix" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
     died = []
+    before = threading.excepthook
 
     def hook(failed):
         text = str(failed.exc_value)
@@ -96,19 +105,21 @@ def _dead_worker_interrupts():
             before(failed)
         elif int(code[1]) not in (-2, -15, 130, 143):
             died.append(text)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # it waits in a lock
+            # It waits in a lock. Not SIGINT: what a script starts with `&` ignores that.
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
-    before = threading.excepthook
-    if threading.current_thread() is threading.main_thread():
-        threading.excepthook = hook
+    def stop(number, frame):
+        raise _WorkerDied
+
+    handler = signal.signal(signal.SIGUSR1, stop)
+    threading.excepthook = hook
     try:
         yield
-    except KeyboardInterrupt:
-        if not died:
-            raise
-        raise OSError(died[0]) from None
+    except _WorkerDied:
+        raise OSError(died[0] if died else "it was ended by SIGUSR1") from None
     finally:
         threading.excepthook = before
+        signal.signal(signal.SIGUSR1, handler)
 
 
 def _runner(name):
