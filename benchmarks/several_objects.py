@@ -50,6 +50,8 @@ def localized_pictures(model, folders, split, kind):
                     kind: LocalizedMap(pair, kind, thresholds[kind], measured) for kind in pair.maps
                 }
                 one["otsu"] = LocalizedMap(pair, kind, "otsu", measured)
+                if "cam" in pair.maps:  # of a class that is only found there is one map
+                    one["cam, Otsu"] = LocalizedMap(pair, "cam", "otsu", measured)
                 maps.append(one)
             yield f"{number}_{position}", maps
 
@@ -83,6 +85,7 @@ def main(_):
             (kind, SHARES),
             ("otsu", (0.0,)),
             ("cam", (0.0,)),
+            ("cam, Otsu", (0.0,)),
             ("center", (0.0,)),
         )
         for share in shares
@@ -113,6 +116,7 @@ def main(_):
         kind: "localizer",
         "otsu": "localizer, Otsu",
         "cam": "CAM",
+        "cam, Otsu": "CAM, Otsu",
         "center": "blob in the centre",
     }
     for (scored, share), metrics in several.items():
