@@ -98,6 +98,29 @@ def test_a_file_with_too_many_bytes_is_not_read(tmp_path):
     assert refused("/proc/self/maps", 9).startswith("the file has more than 9 bytes")
 
 
+def test_a_file_is_read_in_one_go(tmp_path, monkeypatch):
+    asked, read = [], os.read
+
+    def counting(number, count):
+        asked.append(count)
+        return read(number, count)
+
+    (tmp_path / "ten").write_bytes(bytes(10))
+    monkeypatch.setattr(os, "read", counting)
+    assert files.read_bytes(tmp_path / "ten") == bytes(10)
+    assert asked == [11]
+    # What stands in /proc says that it has no bytes, and comes in parts.
+    assert len(files.read_bytes("/proc/self/maps")) > 0
+    assert len(asked) > 2
+
+
+def test_a_file_that_comes_in_parts_is_read_whole(tmp_path, monkeypatch):
+    read = os.read
+    (tmp_path / "ten").write_bytes(bytes(range(10)))
+    monkeypatch.setattr(os, "read", lambda number, count: read(number, min(count, 4)))
+    assert files.read_bytes(tmp_path / "ten") == bytes(range(10))
+
+
 def test_a_small_file_takes_little_memory(tmp_path):
     (tmp_path / "ten").write_bytes(bytes(10))
     tracemalloc.start()

@@ -113,8 +113,12 @@ def read_bytes(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
     number, size = _opened(path, limit)  # without a file object: training reads very many files
     try:
         # As much memory as the file says, and not the limit; what is in /proc says 0 bytes.
+        # What came is all of it where it is no more than that, though a byte more was asked for.
         data = os.read(number, min(size, limit) + 1)
-        while len(data) <= limit and (more := os.read(number, max(size - len(data), MEBI))):
+        is_whole = 0 < size == len(data)
+        while not is_whole and len(data) <= limit:
+            more = os.read(number, max(size - len(data), MEBI))
+            is_whole = not more
             data += more
     except OSError as error:
         raise BadFile(path, _reason(path, error)) from None

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -155,6 +156,15 @@ def test_resize_keeps_a_picture_of_the_right_size():
     np.testing.assert_array_equal(transforms.resize_fast(image, 16), image)
 
 
+@pytest.mark.parametrize("shape", [(16, 16), (40, 10), (9, 12)])
+def test_the_fast_resize_writes_into_an_array_that_is_given(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    batch = np.zeros((3, 16, 16, 3), np.uint8)
+    transforms.resize_fast(image, 16, batch[1])
+    np.testing.assert_array_equal(batch[1], transforms.resize_fast(image, 16))
+    assert not batch[[0, 2]].any()
+
+
 def test_crop_by_hand():
     example = box_example([[10, 5, 30, 25], [0, 0, 4, 4], [60, 30, 80, 40]])
     cropped = transforms.crop(example, 10, 20, 24)
@@ -303,12 +313,11 @@ def test_min_crop_draws_sides_from_there_to_the_whole_picture(monkeypatch):
     source, _ = source_of([[0]] * 8)
     sides, places = [], []
 
-    def crop_image(image, top, left, side, resize_size, size):
-        assert (resize_size, size) == (28, 24)
+    def crop_image(image, top, left, side, resize_size, size, out):
+        assert (resize_size, size, out.shape) == (28, 24, (24, 24, 3))
         assert 0 <= top <= 28 - side and 0 <= left <= 28 - side
         sides.append(side)
         places.append((top, left))
-        return np.zeros((24, 24, 3), np.uint8)
 
     monkeypatch.setattr("wsol_tf.data.stream.crop_image", crop_image)
     stream_of(source, range(8), min_crop=0.5).samples(0, 400)
@@ -319,6 +328,34 @@ def test_min_crop_draws_sides_from_there_to_the_whole_picture(monkeypatch):
     stream_of(source, range(8), min_crop=0.5, augment=False).samples(0, 8)
     stream_of(source, range(8)).samples(0, 8)
     assert set(sides) == {24}
+
+
+@pytest.mark.parametrize("min_crop", [0.5, 1.0])
+def test_samples_are_crops_drawn_by_seed_epoch_and_place(min_crop):
+    """By another way: all of a crop's numbers drawn at once, and mirrored as an array."""
+    rng = np.random.default_rng(5)
+    pictures = [rng.integers(0, 256, (32, 28, 3), np.uint8) for _ in range(12)]
+    source, _ = source_of([[0]] * 12)
+    stream = stream_of(
+        dataclasses.replace(source, read_image=pictures.__getitem__),
+        range(12),
+        cache="none",
+        min_crop=min_crop,
+        shuffle=False,
+        seed=3,
+    )
+    images, _ = stream.samples(12, 12)
+    turns = set()
+    for place, image in enumerate(images):
+        rng = np.random.default_rng([3, 1, place])
+        side = 24
+        if min_crop < 1:
+            side = round(np.exp(rng.uniform(np.log(12), np.log(28))))
+        top, left, mirrored = rng.integers([29 - side, 29 - side, 2])
+        crop = transforms.crop_image(pictures[place], int(top), int(left), side, 28, 24)
+        np.testing.assert_array_equal(image, crop[:, ::-1] if mirrored else crop)
+        turns.add(int(mirrored))
+    assert turns == {0, 1}
 
 
 def test_crops_at_min_crop_1_are_those_of_before_it():

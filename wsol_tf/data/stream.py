@@ -115,11 +115,9 @@ class TrainingStream:
         for i, (epoch, place) in enumerate(places):
             image, position, labels[i] = self._next_readable(int(self._order(epoch)[place]))
             top, left, side, mirrored = crops[i]
-            image = crop_image(image, top, left, side, self.resize_size, self.input_size)
+            crop_image(image, top, left, side, self.resize_size, self.input_size, images[i])
             if mirrored:
-                cv2.flip(image, 1, images[i])
-            else:
-                images[i] = image
+                cv2.flip(images[i], 1, images[i])
             if allowed is not None:
                 allowed[i] = competing_classes(
                     self.source.labels[position], labels[i], allowed.shape[1]
@@ -141,7 +139,9 @@ class TrainingStream:
                 sides = self.min_crop * self.input_size, self.resize_size
                 side = max(1, round(math.exp(rng.uniform(*map(math.log, sides)))))
             places = self.resize_size - side + 1
-            top, left, mirrored = rng.integers([places, places, 2]).tolist()
+            # One by one: from a list they are the same numbers, but take three times as long.
+            top, left = int(rng.integers(places)), int(rng.integers(places))
+            mirrored = bool(rng.integers(2))
         return top, left, side, mirrored
 
     def _next_readable(self, start):

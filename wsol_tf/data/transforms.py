@@ -66,22 +66,33 @@ def _edges(side, offset, size, resize_size):
     return (float(start), float(end)) if same and own_scale == scale else None
 
 
-def resize_fast(image: np.ndarray, size: int) -> np.ndarray:
+def resize_fast(image: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
     """Resizes as `resize_image` does, several times faster, for training.
 
     Sides that shrink are smoothed first, see `antialiasing`. The result is on average within one
     gray level of `resize_image`'s: less than a random crop changes, and models score the same with
     either.
+
+    Args:
+        image: uint8 [height, width, 3].
+        size: side of the result in pixels.
+        out: uint8 [size, size, 3], contiguous: takes the result, which saves a copy.
+
+    Returns:
+        uint8 [size, size, 3]: `out` where it is given; the picture itself where it has that size.
     """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
-        return image
+        if out is None:
+            return image
+        out[...] = image
+        return out
     if height > size or width > size:
         filters = [antialiasing(side / size) for side in (width, height)]
         # OpenCV is twice as fast with three taps as with one, of which a side that grows has one.
         columns, rows = (_IDENTITY if len(taps) == 1 else taps for taps in filters)
         image = cv2.sepFilter2D(image, -1, columns, rows, borderType=cv2.BORDER_REPLICATE)
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(image, (size, size), out, interpolation=cv2.INTER_LINEAR)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -156,7 +167,13 @@ def center_crop(example: Example, size: int) -> Example:
 
 
 def crop_image(
-    image: np.ndarray, top: int, left: int, side: int, resize_size: int, size: int
+    image: np.ndarray,
+    top: int,
+    left: int,
+    side: int,
+    resize_size: int,
+    size: int,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Resizes a picture to a square and crops that, but resizes only what the crop shows.
 
@@ -170,6 +187,7 @@ def crop_image(
         side: its side in pixels of the resized picture.
         resize_size: side of the resized picture.
         size: side in pixels that the crop is resized to.
+        out: uint8 [size, size, 3], contiguous: takes the result, which saves a copy.
 
     Returns:
         uint8 [size, size, 3].
@@ -177,7 +195,7 @@ def crop_image(
     height, width = image.shape[:2]
     rows = _pixels(top, side, height / resize_size)
     columns = _pixels(left, side, width / resize_size)
-    return resize_fast(image[rows, columns], size)
+    return resize_fast(image[rows, columns], size, out)
 
 
 def _pixels(first, side, scale):
