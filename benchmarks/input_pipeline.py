@@ -3,6 +3,7 @@
     python benchmarks/input_pipeline.py
     python benchmarks/input_pipeline.py --width=320 --height=240 --quality=75
     python benchmarks/input_pipeline.py --memory_files=100000
+    python benchmarks/input_pipeline.py --parts
 
 The limit is tf.io.decode_jpeg in a parallel map over the same files. Pictures of which both sides
 are twice as long as the view is cut from, or longer, are decoded to a fraction by the reader; the
@@ -11,6 +12,8 @@ machine does meets all of them alike; medians over the rounds are printed. Pictu
 with the spectrum of photos, and shapes) at 500 x 375 and JPEG quality 90; --data_dir takes a folder
 of JPEG files instead. Training crops as it does by default (`min_crop`). --memory_files reads that
 many files, links to these pictures, in one epoch, and prints how the memory of the process grows.
+--parts prints the CPU time of the steps of one picture on one core, and of other ways to decode it:
+the least of 15 repeats, picture by picture, which what else the machine does changes little.
 """
 
 import glob
@@ -166,6 +169,101 @@ def speed_table(times, number):
     return "\n".join([*lines, f"Aim of training without a cache: {AIM}."])
 
 
+def crop_window(index, height, width):
+    """A random crop in pixels of the picture, and the window that decodes to the same pixels.
+
+    libjpeg smooths colours across the edges of blocks, so the window is larger.
+    """
+    rng = np.random.default_rng([0, 0, index])
+    side = round(np.exp(rng.uniform(np.log(0.6 * VIEW["input_size"]), np.log(VIEW["resize_size"]))))
+    top, left = rng.integers(VIEW["resize_size"] - side + 1, size=2)
+    edges = [(first, first + side) for first in (top, left)]
+    (top, bottom), (left, right) = (
+        (round(first * length / VIEW["resize_size"]), round(last * length / VIEW["resize_size"]))
+        for (first, last), length in zip(edges, (height, width), strict=True)
+    )
+    rows = max(top - 2, 0), min(bottom + 2, height)
+    columns = max(left - 16, 0) // 16 * 16, min(-(-(right + 16) // 16) * 16, width)
+    window = [rows[0], columns[0], rows[1] - rows[0], columns[1] - columns[0]]
+    return (slice(top, bottom), slice(left, right)), np.array(window, np.int32)
+
+
+def decoders():
+    """Functions that decode many files in one graph: whole, and the windows of them alone."""
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def decode_all(datas, ratio):
+        return [tf.io.decode_jpeg(data, channels=3, ratio=ratio) for data in tf.unstack(datas)]
+
+    @tf.function(autograph=False)
+    def crop_all(datas, windows):
+        pairs = zip(tf.unstack(datas), tf.unstack(windows), strict=True)
+        exact = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
+        return [tf.io.decode_and_crop_jpeg(data, window, **exact) for data, window in pairs]
+
+    return decode_all, crop_all
+
+
+def check_crops(whole, crops, parts):
+    """Fails where the window of a crop was not decoded to the pixels of the whole picture."""
+    for image, (crop, (top, left, *_)), part in zip(whole, crops, parts, strict=True):
+        rows, columns = (
+            slice(side.start - first, side.stop - first)
+            for side, first in zip(crop, (top, left), strict=True)
+        )
+        np.testing.assert_array_equal(part.numpy()[rows, columns], image[crop])
+
+
+def measure_parts(paths, repeats=15):
+    """Prints the CPU milliseconds of the steps of a picture, and of other ways to decode."""
+    import tensorflow as tf
+
+    from wsol_tf import files
+    from wsol_tf.data import jpeg
+    from wsol_tf.data.transforms import resize_fast
+
+    cv2.setNumThreads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    paths = paths[:32]
+    datas = [files.read_bytes(path) for path in paths]
+    whole = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) for data in datas]
+    crops = [crop_window(i, *image.shape[:2]) for i, image in enumerate(whole)]
+    shown = [image[crop] for image, (crop, _) in zip(whole, crops, strict=True)]
+    windows = np.stack([window for _, window in crops])
+    contents = tf.constant(datas)  # a list would be constants of the graph, decoded in advance
+
+    decode_all, crop_all = decoders()
+    check_crops(whole, crops, crop_all(contents, windows))
+    decode = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    one_by_one = {
+        "read the file": lambda i: files.read_bytes(paths[i]),
+        "read its header": lambda i: jpeg.read_header(datas[i]),
+        "decode it (OpenCV)": lambda i: cv2.imdecode(np.frombuffer(datas[i], np.uint8), decode),
+        "resize what the crop shows": lambda i: resize_fast(shown[i], VIEW["input_size"]),
+    }
+    together = {
+        "decode_jpeg": lambda: decode_all(contents, 1),
+        "decode_jpeg, 1 / 2": lambda: decode_all(contents, 2),
+        "decode_and_crop_jpeg, exact": lambda: crop_all(contents, windows),
+    }
+    least = {name: np.full(len(paths), np.inf) for name in one_by_one} | dict.fromkeys(
+        together, np.inf
+    )
+    for _ in range(repeats):
+        for name, step in one_by_one.items():
+            for i in range(len(paths)):
+                started = time.process_time()
+                step(i)
+                least[name][i] = min(least[name][i], time.process_time() - started)
+        for name, step in together.items():
+            started = time.process_time()
+            step()
+            least[name] = min(least[name], (time.process_time() - started) / len(paths))
+    for name, values in least.items():
+        print(f"{name:32}{1000 * np.mean(values):8.3f} ms")
+
+
 def memory_now():
     """Resident memory of this process in MiB."""
     with open("/proc/self/statm") as file:
@@ -206,7 +304,9 @@ def main(argv):
             f"{sorted({fraction_of(path) for path in paths})} of their sides, {values.cores} CPU "
             f"cores, view {VIEW['resize_size']} -> {VIEW['input_size']}, batch {VIEW['batch_size']}"
         )
-        if values.memory_files:
+        if values.parts:
+            measure_parts(paths)
+        elif values.memory_files:
             linked = os.path.join(folder, "linked")
             link_files(linked, paths, values.memory_files)
             measure_memory(open_dataset("image_folder", linked, "train", image_size=256))
@@ -225,5 +325,6 @@ if __name__ == "__main__":
     flags.DEFINE_integer("num_images", 512, "Pictures that a round reads.", lower_bound=32)
     flags.DEFINE_integer("repeats", 9, "Rounds.", lower_bound=1)
     flags.DEFINE_integer("cores", 2, "CPU cores that the process may use.", lower_bound=1)
+    flags.DEFINE_bool("parts", False, "Measure the steps of a picture instead.")
     flags.DEFINE_integer("memory_files", 0, "Measure memory over so many files instead.")
     app.run(main)
