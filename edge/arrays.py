@@ -8,6 +8,8 @@ import functools
 
 import numpy as np
 
+# As in `wsol_tf.model.separation`.
+GRID, STEP, STEPS, SHARE = 56, 0.03, 10, 0.25
 # As in `wsol_tf.model.refinement`.
 PIXELS = 4  # a position of the refined map is so many pixels of the network's input wide
 RADIUS = 1 / 7  # of a window, as a share of the picture's side
@@ -179,15 +181,18 @@ def localize(
     min_area: float = 0.0,
     min_picture_area: float = 0.0,
     max_objects: int = 0,
+    is_separated: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """Goes from a map [h, w] to what `Found` has of a picture: map, mask, three of objects, box.
 
     The threshold is 0..1, or "otsu" for the map's own. A constant map gives an empty mask. See
-    `components` for the other three. Where there are no objects the box is the whole picture, or
-    None with a `min_picture_area`.
+    `components` for the next three. `is_separated`: whether objects that touch are cut apart. Where
+    there are no objects the box is the whole picture, or None with a `min_picture_area`.
     """
     resized = resize_map(stretch(score_map), height, width)
-    mask = resized > np.float32(otsu(resized) if threshold == "otsu" else threshold)
+    cut = otsu(resized) if isinstance(threshold, str) else threshold
+    mask = resized > np.float32(cut)
+    mask = separate(mask, resized, cut) if is_separated else mask
     limits = {"min_area": min_area, "min_picture_area": min_picture_area}
     objects = components(mask, resized, **limits, max_objects=max_objects)
     box = None if min_picture_area else np.array([0, 0, width, height], np.float32)
@@ -261,19 +266,10 @@ def components(
     pixels. Those with fewer pixels than the share `min_area` of the largest one's, or
     `min_picture_area` of the picture's, are left out; at most `max_objects` are kept, 0: all.
     """
-    # Runs of True along the rows; a column of False between rows ends each run in its row.
-    stride = mask.shape[1] + 1
-    padded = np.pad(mask, ((0, 0), (0, 1)))
-    edges = np.flatnonzero(np.diff(padded.ravel(), prepend=False))
-    starts, ends = edges[::2], edges[1::2]
+    starts, ends, component = _runs(mask)  # the number of a component is its first run's
     if not len(starts):
         return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
-    # Runs of the row below that touch a run, corners included, stand side by side in the list.
-    touching = np.searchsorted(ends, starts + stride, "left")
-    counts = np.searchsorted(starts, ends + stride, "right") - touching
-    above = np.repeat(np.arange(len(starts)), counts)
-    below = np.arange(counts.sum()) + np.repeat(touching - np.cumsum(counts) + counts, counts)
-    component = _roots(len(starts), above, below)  # the number of a component is its first run's
+    stride = mask.shape[1] + 1
     runs = np.argsort(component, kind="stable")  # those of a component side by side, row by row
     first = np.flatnonzero(np.diff(component[runs], prepend=-1))
     lengths, rows, left = (ends - starts)[runs], starts[runs] // stride, starts[runs] % stride
@@ -288,6 +284,105 @@ def components(
     least = max(min_area * areas[order[0]], min_picture_area * mask.size)
     order = order[areas[order] >= least][: max_objects or None]
     return boxes[order].astype(np.float32), scores[order].astype(np.float32), areas[order]
+
+
+def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs of True along the rows: where each begins and ends, and its component's first run.
+
+    A column of False behind each row ends its last run, so that positions count width + 1 a row.
+    """
+    stride = mask.shape[1] + 1
+    padded = np.pad(mask, ((0, 0), (0, 1)))
+    edges = np.flatnonzero(np.diff(padded.ravel(), prepend=False))
+    starts, ends = edges[::2], edges[1::2]
+    # Runs of the row below that touch a run, corners included, stand side by side in the list.
+    touching = np.searchsorted(ends, starts + stride, "left")
+    counts = np.searchsorted(starts, ends + stride, "right") - touching
+    above = np.repeat(np.arange(len(starts)), counts)
+    below = np.arange(counts.sum()) + np.repeat(touching - np.cumsum(counts) + counts, counts)
+    return starts, ends, _roots(len(starts), above, below)
+
+
+def _labels(mask: np.ndarray) -> np.ndarray:
+    """The component of each pixel, int [height, width], from 1 on by first pixels; 0: none."""
+    starts, ends, component = _runs(mask)
+    labels = np.zeros(mask.shape, np.int64)
+    numbers = np.unique(component, return_inverse=True)[1]
+    labels[mask] = 1 + np.repeat(numbers, ends - starts)
+    return labels
+
+
+def separate(mask: np.ndarray, score_map: np.ndarray, threshold: float) -> np.ndarray:
+    """Cuts the components of a mask into objects, as `wsol_tf.model.separation.separate`.
+
+    Each is looked at on a grid; where it comes apart at a higher threshold into parts that have a
+    good share of it, each pixel is of the part that is nearest to its cell.
+
+    Args:
+        mask: bool [height, width], where the map lies above the threshold.
+        score_map: float32 [height, width] in 0..1.
+        threshold: 0..1.
+
+    Returns:
+        bool [height, width]: the mask without the pixels on one side of each cut.
+    """
+    height, width = mask.shape
+    seen = np.ix_(*(((np.arange(GRID) + 0.5) * n / GRID).astype(int) for n in mask.shape))
+    cell_of = np.ix_(np.arange(height) * GRID // height, np.arange(width) * GRID // width)
+    labels = _labels(mask)
+    values, cells = score_map[seen], labels[seen]
+    objects, count = labels.copy(), labels.max()
+    for component in np.unique(cells[cells > 0]):
+        part_of = _parts(values, cells == component, threshold)
+        if part_of.any():
+            own = labels == component
+            objects[own] = count + 1 + part_of[cell_of][own]
+            count += 1 + part_of.max()
+    return mask & (_around(objects, np.maximum) == objects)
+
+
+def _around(grid: np.ndarray, joined: np.ufunc) -> np.ndarray:
+    """What a function of two makes of each position and its eight neighbours; 0 is outside."""
+    rows = np.pad(grid, ((1, 1), (0, 0)))
+    rows = joined(joined(rows[:-2], rows[1:-1]), rows[2:])
+    columns = np.pad(rows, ((0, 0), (1, 1)))
+    return joined(joined(columns[:, :-2], columns[:, 1:-1]), columns[:, 2:])
+
+
+def _parts(values: np.ndarray, inside: np.ndarray, threshold: float) -> np.ndarray:
+    """Which part of a component each cell of the grid is nearest to, int [GRID, GRID], from 0."""
+    part_of = np.zeros(inside.shape, int)
+    waiting = [(np.ones_like(inside), 1)]  # cells of a part, and the first step that may cut it
+    count = 0
+    while waiting:
+        region, first = waiting.pop()
+        own = region & inside
+        for step in range(first, STEPS + 1):
+            seeds = _seeds(own & (values > np.float32(threshold + step * STEP)), own.sum())
+            if len(seeds) > 1:
+                nearest = np.argmin([_distances(seed) for seed in seeds], axis=0)
+                parts = [region & (nearest == number) for number in range(len(seeds))]
+                waiting += [(part, step + 1) for part in reversed(parts)]
+                break
+        else:
+            part_of[region] = count
+            count += 1
+    return part_of
+
+
+def _seeds(cells: np.ndarray, area: int) -> list[np.ndarray]:
+    """The parts of a bool grid that are thick and large enough, row by row of their first cell."""
+    opened = _around(~_around(~cells, np.logical_or), np.logical_or)  # thinner than three cells
+    labels = _labels(opened)
+    sizes = np.bincount(labels.ravel())
+    return [labels == label for label in range(1, len(sizes)) if sizes[label] >= SHARE * area]
+
+
+def _distances(seed: np.ndarray) -> np.ndarray:
+    """The squared distance of each cell to the nearest one of a part, in cells, int."""
+    away = np.arange(GRID)[:, None] - np.arange(GRID)
+    along = np.where(seed[:, None], away**2, 2 * GRID**2).min(-1)  # [row, column]: in its row
+    return (along[None] + (away**2)[..., None]).min(1)
 
 
 def _roots(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

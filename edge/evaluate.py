@@ -61,6 +61,7 @@ def method_of_file(
         thresholds={kinds[0]: localizer.threshold if stored else threshold},
         threshold_from="stored in the file" if stored else "given",
         refine=localizer.refine,
+        separate=localizer.separate,
         background_id=None if empty is None else localizer.labels.index(empty),
         presence=localizer.metadata["presence_threshold"] if map_.kind == "present" else None,
     )

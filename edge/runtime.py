@@ -79,6 +79,7 @@ class LocalizerRuntime:
         threshold: the stored score-map threshold, 0..1 or "otsu".
         input_size: (height, width) of the network's input in pixels.
         refine: "guided", where `localize` refines the map by the picture, or "none".
+        separate: whether `localize` cuts objects that touch apart.
 
     Raises:
         ValueError: the file is missing, damaged, not a .tflite, or not written by edge.export.
@@ -102,6 +103,7 @@ class LocalizerRuntime:
         self.threshold = self.metadata["threshold"]
         self.input_size = tuple(self.metadata["input_size"])
         self.refine = self.metadata.get("refine", "none")  # files of version 0.1.0 don't say it
+        self.separate = self.metadata.get("separate", False)
 
     def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the network alone on a picture of its own input size, uint8 [height, width, 3] RGB.
@@ -162,8 +164,9 @@ class LocalizerRuntime:
                 score_map = arrays.refine(score_map, small)
             height, width = image.shape[:2]
             parts = arrays.localize(
-                score_map, height, width, cut, **limits, max_objects=max_objects
-            )
+                score_map, height, width, cut, **limits, max_objects=max_objects,
+                is_separated=self.separate,
+            )  # fmt: skip
             return Found(*parts, class_name, probability)
 
         if self.metadata["map"].startswith("class:"):
@@ -279,6 +282,7 @@ def _check_metadata(path: str, known: dict[str, Any], inputs: Any, outputs: Any)
         "threshold": cut == "otsu" or _is_share(cut),
         "presence_threshold": _is_share(presence) or (presence is None and map_ != "present"),
         "refine": known.get("refine", "none") in ("none", "guided"),
+        "separate": type(known.get("separate", False)) is bool,
         "background_class": empty is None or empty in labels,
         "input_size": str(known["input_size"]) == str(image),  # whole numbers, not 32.0
         "output_size": str(known.get("output_size", mask)) == str(mask),

@@ -372,6 +372,11 @@ class Config:
         "the picture has an edge; kept with the model.",
         choices=("none", "guided"),
     )
+    separate: bool = _setting(
+        False,
+        "Cut objects that touch apart where their mask comes apart at a higher threshold; the "
+        "first box is then of the object with the most of its class; kept with the model.",
+    )
     align: bool = _setting(
         True,
         "Measure at the end by how much the localizer's maps lie beside the objects, from the "

@@ -83,34 +83,26 @@ def steps_done(log_path: str, before: int) -> float | None:
 def draw_side_by_side(model_path: str, output_path: str) -> None:
     """Draws the CAM and the localizer's mask of the same pictures, one below the other."""
     # They bring TensorFlow, which takes seconds; what the demo is about to do is said before.
-    from wsol_tf.data import transforms
     from wsol_tf.data.registry import open_dataset
-    from wsol_tf.evaluation.pairs import predict_pairs
+    from wsol_tf.evaluation.localized_map import LocalizedMap
+    from wsol_tf.evaluation.pairs import method_of
     from wsol_tf.model.build import load_model
-    from wsol_tf.model.score_maps import localize
     from wsol_tf.report import pictures
 
     model = load_model(model_path)
+    method = method_of(model)
     source = open_dataset(
         "shapes", "", "test", classes=model.classes, image_size=model.resize_size,
         num_examples=SHOWN,
     )  # fmt: skip
-    view = transforms.View(model.input_size, model.resize_size)
     tiles: dict[str, list[np.ndarray]] = {"cam": [], model.map: []}
-    for pair in predict_pairs(
-        model.predict_on_batch,
-        source,
-        range(SHOWN),
-        kinds=list(tiles),
-        view=view,
-        offset=model.offset,
-        refine=model.refine,
-    ):
+    for pair in method.pairs(source, range(SHOWN), kinds=[model.map, "cam"]):
         for kind, row in tiles.items():
-            height, width = pair.image.shape[:2]
+            separate = kind in method.separated_kinds
+            found = LocalizedMap(pair, kind, method.thresholds[kind], separate=separate)
+            parts = found.score_map, found.mask, found.box
             boxes = () if pair.boxes is None else pair.boxes
-            found = localize(pair.maps[kind], height, width, model.thresholds[kind])
-            row.append(pictures.overlay(pair.image, *found, true_boxes=boxes, side=256))
+            row.append(pictures.overlay(pair.image, *parts, true_boxes=boxes, side=256))
     sheet = pictures.contact_sheet(
         {
             "CAM: where the classifier looks": tiles["cam"],

@@ -39,6 +39,7 @@ def information_of(model: Localization, map_: ExportedMap, graph: keras.Model) -
         "top_k": min(model.top_k, len(model.classes)) if map_.kind == "topk" else None,
         "threshold": threshold_of(model, map_),
         "refine": model.refine,
+        "separate": model.separate,
         "background_class": model.background_class,
         "presence_threshold": model.presence_threshold,
         "map_offset": list(model.offset),  # the map is moved back by it already

@@ -14,7 +14,7 @@ import pytest
 
 from edge import arrays, runtime
 from edge_files import CELL, LABELS, SIDE, brightness
-from wsol_tf.model import refinement, score_maps
+from wsol_tf.model import refinement, score_maps, separation
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -29,6 +29,7 @@ def files(tmp_path_factory):
         "predicted": brightness(folder / "predicted.tflite", map_="predicted"),
         "all": brightness(folder / "all.tflite", map_="all"),
         "refined": brightness(folder / "refined.tflite", refine="guided"),
+        "separate": brightness(folder / "separate.tflite", separate=True, threshold=0.3),
         "present": brightness(folder / "present.tflite", map_="present", threshold="otsu"),
     }
 
@@ -210,6 +211,19 @@ def test_a_file_that_says_so_is_refined_by_what_the_network_saw(files):
     assert (localizer.refine, runtime.LocalizerRuntime(files["mean"]).refine) == ("guided", "none")
     plain = runtime.LocalizerRuntime(files["mean"]).localize(image)
     assert np.abs(plain.score_map - found.score_map).max() > 0.2
+
+
+def test_a_file_that_says_so_takes_objects_apart(files):
+    image = rectangle(224, 224, (0, 56, 224, 168), (128, 128, 128))  # between: half the brightness
+    image[56:168, :84] = image[56:168, 140:] = 255
+    apart = runtime.LocalizerRuntime(files["separate"])
+    assert apart.separate and not runtime.LocalizerRuntime(files["mean"]).separate
+    found = apart.localize(image)
+    whole = runtime.LocalizerRuntime(files["mean"]).localize(image, threshold=0.3)
+    assert len(found.boxes) == 2 and len(whole.boxes) == 1
+    assert (found.mask <= whole.mask).all() and found.mask.sum() == found.areas.sum()
+    expected = separation.separate(whole.mask, whole.score_map, 0.3)
+    np.testing.assert_array_equal(found.mask, expected)
 
 
 # --- bad input -----------------------------------------------------------------------------------

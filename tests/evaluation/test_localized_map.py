@@ -177,3 +177,60 @@ def scored(make_maps, threshold, source, broken_logits):
     figures, lines, _ = score(method, source)
     json.dumps([figures, lines], allow_nan=False)
     return figures, lines
+
+
+# --- objects that touch --------------------------------------------------------------------------
+
+
+def two_blocks():
+    """Two blocks of 0.9 on a grid of 56 x 56, the left one larger, with a bridge of 0.5."""
+    score_map = np.zeros((56, 56), np.float32)
+    score_map[20:35, 4:39] = 0.5
+    score_map[20:35, 4:22] = score_map[20:35, 24:39] = 0.9
+    return score_map
+
+
+def test_only_the_prediction_takes_objects_apart():
+    evidence = np.zeros((7, 7), np.float32)
+    evidence[:, 4:] = 1  # of the class is the right one
+    left, right = np.float32([4, 20, 22, 35]), np.float32([24, 20, 39, 35])
+    view = np.zeros((56, 56, 0), np.uint8)
+    pair = Pair(
+        0, view, "a", (56, 56), 0, maps={"own": two_blocks()}, activation=evidence,
+        boxes=np.stack([right]), logits=np.float32([1, 0]),
+    )  # fmt: skip
+    whole = LocalizedMap(pair, "own", 0.4)
+    apart = LocalizedMap(pair, "own", 0.4, separate=True)
+    np.testing.assert_array_equal(whole.box, [4, 20, 39, 35])
+    np.testing.assert_array_equal(apart.box, [23, 20, 39, 35])  # the bridge is shared
+    np.testing.assert_array_equal(apart.boxes, whole.boxes)
+    np.testing.assert_array_equal(apart.box_ious, whole.box_ious)
+    assert whole.iou == pytest.approx(15 / 35) and apart.iou == pytest.approx(15 / 16)
+    assert OUTCOMES[whole.outcome] == "too_big" and OUTCOMES[apart.outcome] == "right"
+    assert len(apart.objects_at(0.4).boxes) == 2 and len(whole.objects_at(0.4).boxes) == 1
+    assert whole.mask.sum() - apart.mask.sum() == 15
+    # Without evidence the larger one is the first.
+    other = LocalizedMap(dataclasses.replace(pair, activation=None), "own", 0.4, separate=True)
+    assert box_iou(other.box, np.stack([left]))[0, 0] > 0.9
+
+    metrics, before = (LocalizationMetrics([0.4, 0.6]) for _ in range(2))
+    metrics.add(dataclasses.replace(apart, thresholds=metrics.thresholds))
+    before.add(dataclasses.replace(whole, thresholds=before.thresholds))
+    figures, plain = metrics.result(0.4), before.result(0.4)
+    assert figures["gt_known_loc"] == 1 and plain["gt_known_loc"] == 0
+    assert figures["miou_box"] == pytest.approx(15 / 16)
+    assert figures["outcomes"]["right"] == 1 and plain["outcomes"]["too_big"] == 1
+    # At other thresholds, and where the best one is looked for, components are as they are.
+    assert metrics.result(0.6)["gt_known_loc"] == before.result(0.6)["gt_known_loc"]
+    assert metrics.threshold_curves() == before.threshold_curves()
+    for name in ("gt_known_loc_oracle", "oracle_threshold", "miou_box_oracle"):
+        assert figures[name] == plain[name]
+
+
+def test_what_is_unknown_stays_so_where_objects_are_taken_apart(rng):
+    apart = LocalizedMap(pair_of(rng.random((9, 7))), "own", 0.5, separate=True)
+    assert apart.iou is None and apart.outcome is None and apart.box.shape == (4,)
+    empty = LocalizedMap(pair_of(np.zeros((9, 7))), "own", 0.5, separate=True)
+    np.testing.assert_array_equal(empty.box, [0, 0, SIDE, SIDE])
+    broken = pair_of(np.full((9, 7), np.nan), boxes=np.float32([[0, 0, SIDE, SIDE]]))
+    assert LocalizedMap(broken, "own", 0.5, separate=True).iou == 0

@@ -19,7 +19,7 @@ from wsol_tf.evaluation.score import choose_thresholds, compute_figures
 from wsol_tf.evaluation.score import score as score_method
 from wsol_tf.evaluation.scores import accumulate, prediction
 from wsol_tf.model import refinement, score_maps
-from wsol_tf.model.score_maps import PLAIN, map_of
+from wsol_tf.model.score_maps import PLAIN, WHOLE, map_of
 from wsol_tf.report import contact_sheets, terminal
 
 
@@ -474,3 +474,17 @@ def test_a_model_that_refines_is_scored_beside_its_plain_maps(multi_label):
     assert PLAIN not in method_of(model, kind="cam").kinds
     model.refine = "none"
     assert PLAIN not in method_of(model).kinds
+
+
+def test_a_model_that_takes_objects_apart_is_scored_beside_its_components(multi_label):
+    model = tiny_model(multi_label.classes, separate=True, refine="guided")
+    model.thresholds[PLAIN] = 0.3
+    method = method_of(model)
+    assert method.kinds[:3] == ("mean", WHOLE, PLAIN) and method.thresholds[WHOLE] == 0.5
+    assert method.separated_kinds == ("mean", "true")
+    figures, _, _ = score_method(method, multi_label)
+    assert "the same, not separated" in terminal.figures_table(figures)
+    assert figures["other_maps"][WHOLE]["gt_known_loc_oracle"] == figures["gt_known_loc_oracle"]
+    assert WHOLE not in method_of(model, kind="cam").kinds
+    model.separate = False
+    assert WHOLE not in method_of(model).kinds and not method_of(model).separated_kinds

@@ -62,6 +62,14 @@ def test_trials_that_refined_are_read_before_and_after():
     assert other.row.label == "b" and other.differences["gt_known_loc"].mean == -1
 
 
+def test_trials_that_took_objects_apart_are_read_both_ways():
+    line = line_of("1", 0.9)
+    line["iou"]["whole"], line["mask_iou"]["whole"] = 0.4, None
+    apart, whole = table_of(finished_of("a", [line]))
+    assert whole.row.label == "a, not separated"
+    assert (apart.figures["gt_known_loc"].mean, whole.figures["gt_known_loc"].mean) == (1, 0)
+
+
 def test_an_iou_of_a_half_is_a_hit_and_what_is_cut_below_it_is_none():
     (row,) = table_of(finished_of("a", [line_of("1", 0.5), line_of("2", 0.499999)]))
     assert row.figures["gt_known_loc"].mean == 0.5

@@ -215,7 +215,12 @@ class LocalizationScores(keras.callbacks.Callback):
             top_k=model.top_k,
             background_id=model.background_id,
         )
-        scored = accumulate(pairs, [model.map], thresholds=[self.threshold])[model.map]
+        scored = accumulate(
+            pairs,
+            [model.map],
+            thresholds=[self.threshold],
+            separate_at=self.threshold if model.separate else None,
+        )[model.map]
         figures = scored.result(self.threshold) if len(scored) else {}
         for name in ("gt_known_loc", "top1_loc", "miou_box"):
             value = figures.get(name)

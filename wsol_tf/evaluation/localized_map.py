@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wsol_tf.evaluation import suggestion
 from wsol_tf.evaluation.iou import box_area, box_iou, box_overlap, boxes_at, mask_ious_at
-from wsol_tf.model import score_maps
+from wsol_tf.model import score_maps, separation
 
 if TYPE_CHECKING:
     from wsol_tf.evaluation.pairs import Pair
@@ -151,6 +151,8 @@ class LocalizedMap:
             map's own.
         thresholds: float64 `[num_thresholds]`, all that are measured, see `measured_thresholds`.
         box_iou: `iou.box_iou`, or `iou.bas_box_iou` to compare with BAS's own figures.
+        separate: whether the prediction cuts objects that touch apart, see `separation`. What is
+            measured at all thresholds takes components as they are.
     """
 
     pair: "Pair"
@@ -158,6 +160,7 @@ class LocalizedMap:
     threshold: float | str = "otsu"
     thresholds: np.ndarray = dataclasses.field(default_factory=lambda: THRESHOLDS)
     box_iou: Callable[[np.ndarray, np.ndarray], np.ndarray] = box_iou
+    separate: bool = False
 
     @property
     def view_size(self) -> tuple[int, int]:
@@ -197,7 +200,11 @@ class LocalizedMap:
     @functools.cached_property
     def mask(self) -> np.ndarray:
         """The foreground mask of the prediction, bool `[height, width]`."""
-        return score_maps.threshold_mask(self.score_map, self.cuts[self.column])
+        return self._mask_at(self.cuts[self.column])
+
+    def _mask_at(self, cut):
+        mask = score_maps.threshold_mask(self.score_map, cut)
+        return separation.separate(mask, self.score_map, cut) if self.separate else mask
 
     @functools.cached_property
     def boxes(self) -> np.ndarray:
@@ -207,9 +214,42 @@ class LocalizedMap:
     @functools.cached_property
     def box(self) -> np.ndarray:
         """The box of the prediction in pixels of the view, float32 `[4]`."""
+        if self.separate:
+            found = self.objects_at(self.cuts[self.column], max_objects=1).boxes
+            return found[0] if len(found) else score_maps.box_of(self.mask)
         if self.pair.boxes is None:  # then nothing asks for the boxes at all thresholds
             return boxes_at(self.score_map, self.cuts[[self.column]])[0]
         return self.boxes[self.column]
+
+    def objects_at(self, cut: float, **limits: Any) -> score_maps.Components:
+        """The objects that the map shows where it is cut, see `score_maps.components`.
+
+        Args:
+            cut: score-map threshold, a number.
+            **limits: some of config.LIMITS.
+        """
+        evidence = self.pair.activation if self.separate else None
+        return score_maps.components(
+            self._mask_at(cut), self.score_map, evidence=evidence, **limits
+        )
+
+    @property
+    def iou(self) -> float | None:
+        """IoU of the prediction's box, see `box_ious`."""
+        if self.box_ious is None or not self.separate:
+            return None if self.box_ious is None else float(self.box_ious[self.column])
+        assert self.pair.boxes is not None
+        ious = self.box_iou(self.box[None], self.pair.boxes)
+        return float(ious.max(initial=0) * self.is_finite)
+
+    @property
+    def outcome(self) -> int | None:
+        """What became of the pair with the prediction's box, a position in OUTCOMES, or None."""
+        if self.outcomes is None or not self.separate:
+            return None if self.outcomes is None else int(self.outcomes[self.column])
+        assert self.pair.boxes is not None
+        true_boxes = self.pair.boxes[: None if self.is_finite else 0]
+        return int(outcomes_of(self.box[None], true_boxes, not self.class_rank[0] > 0)[0])
 
     @functools.cached_property
     def box_ious(self) -> np.ndarray | None:

@@ -10,7 +10,7 @@ import numpy as np
 from wsol_tf.data.transforms import View
 from wsol_tf.evaluation.pairs import Method
 from wsol_tf.evaluation.stored_maps import StoredArrays
-from wsol_tf.model.score_maps import PLAIN
+from wsol_tf.model.score_maps import PLAIN, WHOLE
 
 if TYPE_CHECKING:
     import keras
@@ -60,7 +60,7 @@ def with_baseline(
 
     return dataclasses.replace(
         method,
-        kinds=(kind, *(other for other in method.kinds if other != PLAIN)),
+        kinds=(kind, *(other for other in method.kinds if other not in (PLAIN, WHOLE))),
         thresholds={**method.thresholds, kind: _or_otsu(threshold)},
         threshold_from=_threshold_from(threshold),
         own_maps=own_maps,

@@ -33,6 +33,8 @@ class ScoredPair:
         box_ious, outcomes, mask_ious: at each threshold and then at Otsu's, see `LocalizedMap`.
         centered_ious: IoUs of the centred boxes of CENTERED_AREAS; None without boxes.
         false_areas: see `LocalizedMap`; None where the picture may have an object.
+        separated: column of the threshold at which objects that touch were cut apart, and the IoU
+            and the outcome of the box there; None where components are as they are.
     """
 
     rank: float
@@ -46,6 +48,23 @@ class ScoredPair:
     mask_ious: np.ndarray | None
     centered_ious: np.ndarray | None
     false_areas: np.ndarray | None = None
+    separated: tuple[int, float, int] | None = None
+
+    def iou_at(self, column: int) -> float | None:
+        """The IoU of the box that is predicted at a threshold; None without boxes."""
+        if self.box_ious is None:
+            return None
+        if self.separated is not None and self.separated[0] == column:
+            return self.separated[1]
+        return float(self.box_ious[column])
+
+    def outcome_at(self, column: int) -> int | None:
+        """What became of the pair with the box that is predicted there; None without boxes."""
+        if self.outcomes is None:
+            return None
+        if self.separated is not None and self.separated[0] == column:
+            return self.separated[2]
+        return int(self.outcomes[column])
 
 
 def _scored(localized: LocalizedMap) -> ScoredPair:
@@ -54,6 +73,9 @@ def _scored(localized: LocalizedMap) -> ScoredPair:
         boxes = _centered_boxes(*localized.view_size)
         centered = localized.box_iou(boxes, true_boxes).max(1, initial=0)
     rank, finite_scores = localized.class_rank
+    separated = None
+    if localized.separate and localized.iou is not None and localized.outcome is not None:
+        separated = (localized.column, localized.iou, localized.outcome)
     return ScoredPair(
         rank=rank,
         suggested_threshold=localized.suggested_threshold,
@@ -66,6 +88,7 @@ def _scored(localized: LocalizedMap) -> ScoredPair:
         mask_ious=localized.mask_ious,
         centered_ious=centered,
         false_areas=localized.false_areas,
+        separated=separated,
     )
 
 
@@ -309,10 +332,10 @@ class LocalizationMetrics:
 
     def _count_outcomes(self, column):
         """Counts what became of the pairs that have boxes: dict outcome -> count, or None."""
-        found = self._stack("outcomes")
-        if found is None:
+        if not _have_boxes(self._pairs.values()):
             return None
-        counts = np.bincount(found[:, column], minlength=len(OUTCOMES))
+        found = [pair.outcome_at(column) for pair in self._pairs.values()]
+        counts = np.bincount([x for x in found if x is not None], minlength=len(OUTCOMES))
         return dict(zip(OUTCOMES, counts.tolist(), strict=True))
 
     def _empty_pictures(self, column):
@@ -353,12 +376,13 @@ def _columns(pairs, column):
     ranks = np.array([pair.rank for pair in pairs])
     boxed = _have_boxes(pairs)
 
-    def ious(name, column):
-        rows = [getattr(pair, name) for pair in pairs]
-        return np.array([np.nan if row is None else row[column] for row in rows])
+    def known(values):
+        return np.array([np.nan if value is None else value for value in values])
 
-    box_ious = ious("box_ious", column) if boxed else np.full(len(pairs), np.nan)
-    otsu_ious = ious("box_ious", -1) if boxed else np.full(len(pairs), np.nan)
+    box_ious, otsu_ious = (
+        known(pair.iou_at(at) if boxed else None for pair in pairs) for at in (column, -1)
+    )
+    mask_ious = (None if x.mask_ious is None else x.mask_ious[column] for x in pairs)
     top1, top5 = _where_known(ranks, ranks < 1), _where_known(ranks, ranks < 5)
     hit = _where_known(box_ious, box_ious >= LOCALIZED)
     return {
@@ -369,7 +393,7 @@ def _columns(pairs, column):
         "top5_loc": hit * top5,
         "gt_known_loc_otsu": _where_known(otsu_ious, otsu_ious >= LOCALIZED),
         "miou_box": box_ious,
-        "miou_mask": ious("mask_ious", column),
+        "miou_mask": known(mask_ious),
     }
 
 

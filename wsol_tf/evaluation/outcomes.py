@@ -40,8 +40,11 @@ def outcome_lines(
             "image_id": key[0],
             "class": class_names[key[1]],
             "class_rank": None if np.isnan(pair.rank) else int(pair.rank),
-            "iou": {kind: _at(columns[kind], own.box_ious) for kind, own in maps.items()},
-            "mask_iou": {kind: _at(columns[kind], own.mask_ious) for kind, own in maps.items()},
+            "iou": {kind: _cut(own.iou_at(columns[kind])) for kind, own in maps.items()},
+            "mask_iou": {
+                kind: None if own.mask_ious is None else _cut(own.mask_ious[columns[kind]])
+                for kind, own in maps.items()
+            },
             "centered_ious": None,
         }
         if pair.centered_ious is not None:
@@ -59,10 +62,6 @@ def parse_outcomes(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def _at(column, ious):
-    return None if ious is None else _cut(ious[column])
-
-
 def _cut(iou):
     """An IoU in 6 digits; cut, so that what is below 0.5 stays below."""
-    return int(iou * 1e6 + 1e-9) / 1e6
+    return None if iou is None else int(iou * 1e6 + 1e-9) / 1e6

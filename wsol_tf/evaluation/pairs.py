@@ -19,7 +19,7 @@ from wsol_tf.evaluation.localized_map import own_kind
 from wsol_tf.evaluation.suggestion import colours_of
 from wsol_tf.evaluation.wsolevaluation import combine_masks, resize_boxes
 from wsol_tf.model import alignment, refinement
-from wsol_tf.model.score_maps import PLAIN, map_of
+from wsol_tf.model.score_maps import PLAIN, WHOLE, map_of
 
 if TYPE_CHECKING:
     from wsol_tf.model.localization import Localization
@@ -102,6 +102,7 @@ class Method:
             have one, the others are reported at Otsu's where they have none.
         threshold_from: where the threshold of the first kind comes from, in words.
         refine: how the localizer's maps are refined by the picture.
+        separate: whether predictions cut objects that touch apart, see `separation`.
         top_k: classes that the map "topk" averages over.
         own_maps: gives maps that `predict` does not.
         ten_crop: whether the class comes from ten crops together.
@@ -120,6 +121,7 @@ class Method:
     threshold_from: str
     offset: tuple[float, float] = (0.0, 0.0)
     refine: str = "none"
+    separate: bool = False
     top_k: int = 5
     own_maps: Callable[[list[Example]], dict[str, Any]] | None = None
     ten_crop: bool = False
@@ -133,6 +135,12 @@ class Method:
     def limits(self) -> dict[str, Any]:
         """Which components of a mask are objects, as arguments of `score_maps.components`."""
         return {name: getattr(self, name) for name in LIMITS}
+
+    @property
+    def separated_kinds(self) -> tuple[str, ...]:
+        """The kinds of map whose predictions cut objects that touch apart."""
+        whole = (PLAIN, WHOLE, "cam")  # what others do, to compare with
+        return tuple(kind for kind in self.kinds if self.separate and kind not in whole)
 
     @property
     def own_threshold(self) -> float | str:
@@ -203,8 +211,8 @@ def method_of(
     beside = ["mean", "true", "cam"]
     if model.localizer.output.shape[-1] == 1:  # then all maps but CAM are the same one
         beside = ["cam"]
-    if model.refine != "none" and kind != "cam":
-        beside.insert(0, PLAIN)
+    if kind != "cam":
+        beside[:0] = [WHOLE] * model.separate + [PLAIN] * (model.refine != "none")
     thresholds: dict[str, float | str] = dict(model.thresholds)
     if threshold != "stored":
         thresholds |= {kind: threshold, "predicted": threshold}  # see Method.own_threshold
@@ -213,6 +221,7 @@ def method_of(
             f"The model stores no threshold for map '{kind}' (it has: "
             f"{', '.join(thresholds) or 'none'}). Pass `threshold=otsu` or a number in 0..1."
         )
+    thresholds[WHOLE] = thresholds[kind]
     return Method(
         predict=model.predict_on_batch,
         view=View(model.input_size, model.resize_size, view),
@@ -221,6 +230,7 @@ def method_of(
         threshold_from="stored with the model" if threshold == "stored" else "given",
         offset=model.offset,
         refine=model.refine,
+        separate=model.separate,
         top_k=top_k or model.top_k,
         ten_crop=ten_crop,
         background_id=model.background_id,
@@ -252,7 +262,8 @@ def predict_pairs(
             them there is no Top-1), `score_map` and `localization_map`, as `Localization` does.
         source: the data set.
         positions: positions in the source.
-        kinds: kinds of map, see `score_maps.map_of`; PLAIN is the first one without refinement.
+        kinds: kinds of map, see `score_maps.map_of`; WHOLE is the first one once more, and PLAIN
+            is that without refinement.
         view: what of a picture is seen.
         batch_size: pictures in a batch, see `batches.evaluation_batches`.
         offset: by which maps of the localizer are moved back, see `alignment.placed`.
@@ -331,7 +342,7 @@ def _pairs_of_picture(
         allowed = competing_classes(example.labels, label, len(source.classes))
         maps = {}
         for kind in kinds if label in present else (own_kind(kinds),):
-            picked = kinds[0] if kind == PLAIN else kind
+            picked = kinds[0] if kind in (PLAIN, WHOLE) else kind
             maps[kind] = _map_of_kind(outputs, picked, label, top_k, allowed)
             if kind in of_localizer:
                 maps[kind] = alignment.placed(maps[kind], offset)

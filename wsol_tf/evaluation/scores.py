@@ -68,6 +68,7 @@ def accumulate_scores(
         make_scores=make_scores,
         kinds=method.kinds,
         thresholds=dict(method.thresholds),
+        separated=method.separated_kinds,
         view=method.view,
         class_names=source.classes,
     )
@@ -105,7 +106,11 @@ def _make_scores(kinds, thresholds, metrics, view, make_several):
 
 
 def accumulate(
-    pairs: Iterable[Pair], kinds: Sequence[str], *, thresholds: Iterable[float | str] = ()
+    pairs: Iterable[Pair],
+    kinds: Sequence[str],
+    *,
+    thresholds: Iterable[float | str] = (),
+    separate_at: float | str | None = None,
 ) -> dict[str, LocalizationMetrics]:
     """Accumulates the maps of pairs, those of each kind apart.
 
@@ -113,6 +118,7 @@ def accumulate(
         pairs: what is scored.
         kinds: kinds of map.
         thresholds: score-map thresholds to measure besides THRESHOLDS; "otsu" always is.
+        separate_at: threshold at which objects that touch are cut apart; None: nowhere.
 
     Returns:
         dict kind -> LocalizationMetrics.
@@ -120,7 +126,11 @@ def accumulate(
     accumulators = _accumulators(kinds, thresholds)
     for pair in pairs:
         for kind, accumulator in accumulators.items():
-            accumulator.add(LocalizedMap(pair, kind, thresholds=accumulator.thresholds))
+            cut = "otsu" if separate_at is None else separate_at
+            separate = separate_at is not None
+            accumulator.add(
+                LocalizedMap(pair, kind, cut, accumulator.thresholds, separate=separate)
+            )
     return accumulators
 
 
@@ -152,11 +162,11 @@ def prediction(localized: LocalizedMap, view: View, class_names: Sequence[str]) 
     if (areas := localized.false_areas) is not None:
         line["false_area"] = float(areas[localized.column])
         line["box"] = line["box"] if line["false_area"] else None
-    boxes, ious, outcomes = pair.boxes, localized.box_ious, localized.outcomes
-    if boxes is not None and ious is not None and outcomes is not None:  # all or none are there
+    boxes, iou, outcome = pair.boxes, localized.iou, localized.outcome
+    if boxes is not None and iou is not None and outcome is not None:  # all or none are there
         line["true_boxes"] = [_rounded(view.to_picture(box, *pair.size)) for box in boxes]
-        line["iou"] = float(ious[localized.column])
-        line["outcome"] = OUTCOMES[outcomes[localized.column]]
+        line["iou"] = iou
+        line["outcome"] = OUTCOMES[outcome]
     return line
 
 
@@ -188,14 +198,18 @@ def _chunks(pairs: Iterable[Pair]) -> Iterator[list[list[Pair]]]:
         yield chunk
 
 
-def _score_chunk(chunk, *, make_scores, kinds, thresholds, view, class_names):
+def _score_chunk(chunk, *, make_scores, kinds, thresholds, separated, view, class_names):
     """Scores some pictures, apart from all others."""
     scores = make_scores()
     for picture in chunk:
         maps = [
             {
                 kind: LocalizedMap(
-                    pair, kind, thresholds.get(kind, "otsu"), scores.accumulators[kind].thresholds
+                    pair,
+                    kind,
+                    thresholds.get(kind, "otsu"),
+                    scores.accumulators[kind].thresholds,
+                    separate=kind in separated,
                 )
                 for kind in pair.maps
             }

@@ -12,6 +12,8 @@ from wsol_tf.evaluation.object_metrics import ObjectMetrics
 from wsol_tf.evaluation.segmentation import SegmentationMetrics, class_pixels
 from wsol_tf.model import score_maps
 
+NOWHERE = 1.0  # no map is above it
+
 
 class SeveralObjects:
     """Accumulates the objects and the pixels of each class that were found in pictures.
@@ -68,13 +70,11 @@ class SeveralObjects:
             in_picture = sum(len(pair.boxes) for pair in pairs if pair.boxes is not None)
             for one in present:
                 localized = one[self.scored]
-                self._add_boxes(self.given, localized, localized.mask, in_picture)
+                self._add_boxes(self.given, localized, localized.cuts[localized.column], in_picture)
             for one in maps if self.presence is not None else ():
                 localized = one[self.own]
-                mask = self._own_mask(localized)
-                if localized not in found:
-                    mask = np.zeros_like(mask)
-                self._add_boxes(self.found, localized, mask, in_picture)
+                cut = self._own_cut(localized) if localized in found else NOWHERE
+                self._add_boxes(self.found, localized, cut, in_picture)
         truth = _class_truth(pairs)
         if truth is not None:
             self._add_pixels(self.pixels_given, [one[self.own] for one in present], truth)
@@ -89,22 +89,19 @@ class SeveralObjects:
         own = probabilities[pair.label]
         return bool(first != self.background_id and (own >= self.presence or pair.label == first))
 
-    def _own_mask(self, localized):
-        """The mask of a class's own map."""
+    def _own_cut(self, localized):
+        """Where a class's own map is cut."""
         if self.own_threshold is None:
-            return localized.mask
-        cut = localized.cuts[-1] if self.own_threshold == "otsu" else self.own_threshold
-        return score_maps.threshold_mask(localized.score_map, cut)
+            return localized.cuts[localized.column]
+        return localized.cuts[-1] if self.own_threshold == "otsu" else self.own_threshold
 
-    def _add_boxes(self, metrics, localized, mask, in_picture):
+    def _add_boxes(self, metrics, localized, cut, in_picture):
         """Adds the objects of one map; each is as sure as its map is high and its class probable.
 
         A map that is broken has no objects.
         """
         pair = localized.pair
-        if not localized.is_finite:
-            mask = np.zeros_like(mask)
-        objects = score_maps.components(mask, localized.score_map, **self.limits)
+        objects = localized.objects_at(cut if localized.is_finite else NOWHERE, **self.limits)
         probabilities = pair.all_probabilities
         share = 1.0 if probabilities is None else float(probabilities[pair.label])
         scores = objects.scores.astype(np.float64) * (share if np.isfinite(share) else 0.0)
@@ -116,7 +113,10 @@ class SeveralObjects:
         if usable:
             found = class_pixels(
                 [localized.score_map for localized in usable],
-                [self._own_mask(localized) for localized in usable],
+                [
+                    score_maps.threshold_mask(localized.score_map, self._own_cut(localized))
+                    for localized in usable
+                ],
                 [localized.pair.label for localized in usable],
             )
         metrics.add(found, truth)

@@ -98,6 +98,7 @@ def _build_parts(config, classes, backbone, preprocessing):
         classes,
         map=config.map,
         refine=config.refine,
+        separate=config.separate,
         mirror=config.mirror,
         top_k=config.top_k,
         resize_size=config.crop_from,

@@ -120,12 +120,13 @@ def check_parts(
             )
 
 
-def check_placement(offset: Any, mirror: Any) -> None:
+def check_placement(offset: Any, mirror: Any, separate: Any) -> None:
     """Refuses what a Localization can't do with its maps, such as from a damaged file.
 
     Args:
         offset: (down, right) in positions.
         mirror: whether the mirror image is averaged in.
+        separate: whether objects that touch are cut apart.
 
     Raises:
         ValueError: one of them has another type, or is no finite number.
@@ -136,8 +137,9 @@ def check_placement(offset: Any, mirror: Any) -> None:
         down = right = math.nan
     if not (math.isfinite(down) and math.isfinite(right)):
         raise ValueError(f"`offset` is (down, right), two finite numbers. Received: {offset!r}.")
-    if not isinstance(mirror, bool):
-        raise ValueError(f"`mirror` must be True or False. Received: {mirror!r}.")
+    for name, value in (("mirror", mirror), ("separate", separate)):
+        if not isinstance(value, bool):
+            raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
 
 
 def _is_count(value):

@@ -51,6 +51,7 @@ class Localization(Localizing, keras.Model):
         offset: (down, right) by which F_cam lies beside the objects, in positions, see
             `alignment.measure`. Its maps are moved back by it wherever they become a mask; the
             outputs of the network itself are as they are.
+        separate: cut objects that touch apart, see `separation`, wherever a mask becomes boxes.
         mirror: average the outputs of the picture and of its mirror image: twice the network's
             time. Training does not.
 
@@ -79,6 +80,7 @@ class Localization(Localizing, keras.Model):
         resize_size: int | None = None,
         background_class: str | None = None,
         offset: Sequence[float] = (0.0, 0.0),
+        separate: bool = False,
         mirror: bool = False,
         **kwargs: Any,
     ):
@@ -91,7 +93,7 @@ class Localization(Localizing, keras.Model):
         self.background_class = background_class
         thresholds = {} if thresholds is None else thresholds
         inputs.check_parts(map, refine, top_k, thresholds, presence_threshold, resize_size)
-        inputs.check_placement(offset, mirror)
+        inputs.check_placement(offset, mirror, separate)
         if classifier.output.shape[-1] != len(self.classes):
             raise ValueError(
                 f"The classifier has {classifier.output.shape[-1]} outputs, but "
@@ -100,6 +102,7 @@ class Localization(Localizing, keras.Model):
         self.map = map
         self.refine = refine
         self.top_k = top_k
+        self.separate = separate
         self.mirror = mirror
         self.thresholds = dict(thresholds)
         self.offset = (float(offset[0]), float(offset[1]))
@@ -388,6 +391,7 @@ class Localization(Localizing, keras.Model):
             "resize_size": self.resize_size,
             "background_class": self.background_class,
             "offset": list(self.offset),
+            "separate": self.separate,
             "mirror": self.mirror,
         }
 

@@ -13,6 +13,7 @@ class Localizing:
     """The part of a Localization that its users call on their pictures."""
 
     background_class: str | None = None  # that of pictures without any object
+    separate: bool = False  # objects that touch
     _frozen: Callable[[Any], dict[str, np.ndarray]] | None = None
 
     def freeze(self) -> None:
@@ -77,7 +78,7 @@ class Localizing:
                 are no objects, 0..1.
             min_picture_area: components with fewer pixels than this share of the picture's are no
                 objects, 0..1; where none is left, `box` is None.
-            max_objects: at most so many objects of a class, the largest; 0: all.
+            max_objects: at most so many objects of a class, the first; 0: all.
 
         Returns:
             score_maps.Found: score map, mask and boxes in pixels of the picture; predicted class
@@ -202,7 +203,12 @@ class Localizing:
         """What is found in one picture, with `_settings`."""
         prepare = self._preparing(seen)
         found = score_maps.find(
-            outputs, self.classes, *image.shape[:2], prepare=prepare, **settings
+            outputs,
+            self.classes,
+            *image.shape[:2],
+            prepare=prepare,
+            separate=self.separate,
+            **settings,
         )
         return score_maps.without_background(found, self.background_class)
 

@@ -14,12 +14,15 @@ import cv2
 import numpy as np
 
 from wsol_tf.config import MAPS
+from wsol_tf.model import separation
 
-PLAIN = "plain"  # in scoring, the kind of map that is scored, before it was refined
+# In scoring, the kind of map that is scored, once more: before it was refined, with its components
+# as they are; and refined, with its components as they are.
+PLAIN, WHOLE = "plain", "whole"
 
 
 class Components(NamedTuple):
-    """The 8-connected components of a mask, the one with the most pixels first.
+    """The 8-connected components of a mask, in an order, see `components`.
 
     Attributes:
         boxes: float32 `[N, 4]`, the tight box of each: x0, y0, x1, y1 edges in pixels, half-open.
@@ -38,9 +41,11 @@ class Found:
 
     Attributes:
         score_map: float32 `[height, width]`, stretched to 0..1.
-        mask: bool `[height, width]`, all positions above the score-map threshold.
+        mask: bool `[height, width]`, all positions above the score-map threshold, but for those
+            along which objects that touch are cut apart.
         boxes: float32 `[N, 4]`, the box of every component of the mask that counts as an object,
-            see `components`: x0, y0, x1, y1 edges in pixels, half-open, the largest first.
+            see `components`: x0, y0, x1, y1 edges in pixels, half-open, the largest first, or where
+            objects that touch are cut apart, the one with the most of its class.
         scores: float32 `[N]`, the mean of the score map inside each component, 0..1.
         areas: int64 `[N]`, the pixels of each component.
         box: float32 `[4]`, the first of the boxes; the whole picture where the mask is empty. None:
@@ -285,6 +290,7 @@ def components(
     min_area: float = 0.0,
     min_picture_area: float = 0.0,
     max_objects: int = 0,
+    evidence: np.ndarray | None = None,
 ) -> Components:
     """Finds the 8-connected components of a mask that count as objects.
 
@@ -295,11 +301,14 @@ def components(
             0..1; the largest one stays.
         min_picture_area: those with fewer pixels than this share of the picture's are left out,
             0..1, the largest one too.
-        max_objects: at most so many are kept, the largest; 0: all.
+        max_objects: at most so many are kept, the first; 0: all.
+        evidence: `[h, w]`, 0 or more, such as where the classifier sees the class: the component
+            with the most of it comes first. None, or where there is none: that with the most
+            pixels.
 
     Returns:
-        Components: the one with the most pixels first, equal ones in the order of their first
-        pixel row by row; all three are empty where nothing is left.
+        Components: the one with the most evidence or pixels first, equal ones in the order of their
+        first pixel row by row; all three are empty where nothing is left.
 
     Raises:
         ValueError: one of the limits is out of its range.
@@ -315,9 +324,13 @@ def components(
     # The last position written wins: backwards, that is the first pixel of each component.
     first = np.zeros(count, np.int64)
     first[labels[::-1]] = inside[::-1]
-    order = 1 + np.lexsort((first[1:], -areas[1:]))
+    weights = areas
+    if evidence is not None and 0 < np.max(evidence) < np.inf:
+        amounts = resize(evidence, *mask.shape)[mask].astype(np.float64)
+        weights = np.bincount(labels, amounts, minlength=count)
+    order = 1 + np.lexsort((first[1:], -weights[1:]))
     if len(order):
-        least = max(min_area * areas[order[0]], min_picture_area * mask.size)
+        least = max(min_area * areas[order].max(), min_picture_area * mask.size)
         order = order[areas[order] >= least]
     order = order[: max_objects or None]
     sums = np.bincount(labels, np.ravel(score_map)[inside], minlength=count)
@@ -375,6 +388,7 @@ def find(
     min_area: float = 0.0,
     min_picture_area: float = 0.0,
     max_objects: int = 0,
+    separate: bool = False,
     present: float | None = None,
 ) -> Found:
     """Goes from what a model gives for one picture to what is in it.
@@ -392,6 +406,8 @@ def find(
         min_area: see `components`.
         min_picture_area: see `components`.
         max_objects: see `components`; so many of each class.
+        separate: cuts objects that touch apart, see `separation`; the first is then the one with
+            the most of the positive part of the class's score map; not with the map "cam".
         present: classes of this probability and more are looked for as well as the predicted one,
             each in its own map, of kind "predicted" or "cam"; None: the predicted one alone.
 
@@ -415,8 +431,15 @@ def find(
         if prepare and kind != "cam":
             small = prepare(small)
         score_map, mask, box = localize(small, height, width, threshold)
-        objects = components(mask, score_map, **limits)
-        if min_picture_area and not len(objects.boxes):
+        evidence = None
+        if separate and kind != "cam":
+            cut = otsu(score_map) if threshold == "otsu" else float(threshold)
+            mask = separation.separate(mask, score_map, cut)
+            evidence = np.maximum(maps[1][..., label], 0)
+        objects = components(mask, score_map, evidence=evidence, **limits)
+        if len(objects.boxes):
+            box = objects.boxes[0]
+        elif min_picture_area:
             box = None
         return Found(score_map, mask, *objects, box, classes[label], float(probabilities[label]))
 

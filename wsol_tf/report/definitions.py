@@ -32,6 +32,7 @@ MAP_NAMES = {
     "grad_cam": "Grad-CAM of the classifier",
     "mean": "localizer, mean of maps",
     "plain": "the same, not refined",
+    "whole": "the same, not separated",
     "true": "localizer, true class",
     "predicted": "localizer, predicted class",
     "topk": "localizer, top classes",

@@ -10,7 +10,7 @@ import numpy as np
 from wsol_tf.evaluation import paired
 from wsol_tf.evaluation.localized_map import LOCALIZED
 from wsol_tf.evaluation.metrics import CENTERED_AREAS
-from wsol_tf.model.score_maps import PLAIN
+from wsol_tf.model.score_maps import PLAIN, WHOLE
 from wsol_tf.studies import trials as trials_
 from wsol_tf.studies.grid import Row
 from wsol_tf.studies.trials import Trial
@@ -141,7 +141,8 @@ def read_finished(trials: Sequence[Trial]) -> list[Finished]:
 def results_of(trials: Sequence[Trial], finished: Sequence[Finished]) -> list[Result]:
     """Computes the table: a Result for each row with a finished trial, in the order of the trials.
 
-    Trials that refined their maps (`refine=guided`) make a second one, of the same maps before.
+    Trials that refined their maps (`refine=guided`) make a second one, of the same maps before, and
+    those that cut objects that touch apart (`separate=true`) one of the components as they are.
 
     Args:
         trials: all trials of the study.
@@ -168,9 +169,11 @@ def _ways_to_read(row, finished):
     """(row, kind of map) for each table row that a row's trials make; kind "": the scored one."""
     if not finished:
         return []
-    refined = any(PLAIN in line["iou"] for each in finished for line in each.lines)
-    plain = dataclasses.replace(row, label=f"{row.label}, not refined")
-    return [(row, ""), *([(plain, PLAIN)] if refined else [])]
+    ways = [(row, "")]
+    for kind, what in ((WHOLE, "not separated"), (PLAIN, "not refined")):
+        if any(kind in line["iou"] for each in finished for line in each.lines):
+            ways.append((dataclasses.replace(row, label=f"{row.label}, {what}"), kind))
+    return ways
 
 
 def _result_of(row, finished, number, pooled, first, images, kind):
