@@ -23,9 +23,12 @@ export function readMetadata(bytes) {
   if (metadata.sha256 !== undefined && sha256(bytes.subarray(0, modelEnd)) !== metadata.sha256) {
     throw new Error('This .tflite is damaged: its network is not the one that was exported.');
   }
-  const {refine: kind = 'none'} = metadata;  // files of version 0.1.0 don't say it
-  if (kind !== 'none' && kind !== 'guided') {
-    throw new Error(`This .tflite is of another version: its refine is ${JSON.stringify(kind)}.`);
+  const legal = {refine: ['none', 'guided'], separate: [false, true]};  // older files don't say it
+  for (const key of Object.keys(legal)) {
+    const value = JSON.stringify(metadata[key]);
+    if (key in metadata && !legal[key].includes(metadata[key])) {
+      throw new Error(`This .tflite is of another version: its ${key} is ${value}.`);
+    }
   }
   return metadata;
 }
@@ -330,7 +333,15 @@ export function otsu(values) {
  */
 export function components(
     mask, map, width, height, {minArea = 0, minPictureArea = 0, maxObjects = 0} = {}) {
-  const runs = [];  // {y, start, end, parent}; a component's number is its first run
+  const found = objectsOf(labelsOf(mask, width, height), map, width, height);
+  const sorted = found.sort((a, b) => b.area - a.area);
+  const least = Math.max(minArea * (sorted[0]?.area ?? 0), minPictureArea * mask.length);
+  return sorted.filter(({area}) => area >= least).slice(0, maxObjects || undefined);
+}
+
+/** The 8-connected component of each pixel of a mask, from 1 on by their first pixels; 0: none. */
+export function labelsOf(mask, width, height) {
+  const runs = [];  // {y, start, end, parent}; a component's number is its first run's
   const root = (i) => {
     while (runs[i].parent !== i) i = runs[i].parent = runs[runs[i].parent].parent;
     return i;
@@ -352,19 +363,30 @@ export function components(
     }
     [above, aboveEnd] = [rowStart, runs.length];
   }
-  const found = new Map();  // in the order of their first runs
+  const labels = new Int32Array(mask.length);
   runs.forEach(({y, start, end}, i) => {
-    if (root(i) === i) found.set(i, {box: [start, y, end, y + 1], sum: 0, area: 0});
-    const component = found.get(root(i)), {box} = component;
-    component.area += end - start;
-    for (let x = start; x < end; x++) component.sum += map[y * width + x];
-    box[0] = Math.min(box[0], start);
-    box[2] = Math.max(box[2], end);
-    box[3] = y + 1;
+    labels.fill(root(i) + 1, y * width + start, y * width + end);
   });
-  const sorted = [...found.values()].sort((a, b) => b.area - a.area);
-  const least = Math.max(minArea * (sorted[0]?.area ?? 0), minPictureArea * mask.length);
-  const objects = sorted.filter(({area}) => area >= least);
-  return objects.slice(0, maxObjects || undefined).map(
+  return labels;
+}
+
+/** {box, score, area} of each label above 0, in the order of their first pixels. */
+function objectsOf(labels, map, width, height) {
+  const found = new Map();
+  for (let y = 0; y < height; y++) {
+    for (let start = 0, end = 0; start < width; start = end) {
+      const row = y * width, label = labels[row + start];
+      while (end < width && labels[row + end] === label) end++;
+      if (!label) continue;
+      if (!found.has(label)) found.set(label, {box: [start, y, end, y + 1], sum: 0, area: 0});
+      const object = found.get(label), {box} = object;
+      object.area += end - start;
+      for (let x = start; x < end; x++) object.sum += map[row + x];
+      box[0] = Math.min(box[0], start);
+      box[2] = Math.max(box[2], end);
+      box[3] = y + 1;
+    }
+  }
+  return [...found.values()].map(
       ({box, sum, area}) => ({box, score: Math.fround(sum / area), area}));
 }

@@ -5,6 +5,7 @@ import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
 import {
   components, otsu, presentClasses, readMetadata, refine, resizeImage, resizeMap, softmax, stretch,
 } from './arrays.js';
+import {separate} from './separation.js';
 
 let runtime;
 
@@ -67,7 +68,7 @@ export class Localizer {
     const [first, ...others] = this.classify(outputs.class_scores, className).map((known) => {
       let map = this.chooseMap(outputs.foreground_mask, known.channel);
       if (this.metadata.refine === 'guided') map = refine(map, pixels, width, height);
-      return find(map, image, threshold, limits, known);
+      return find(map, image, threshold, limits, known, this.metadata.separate);
     });
     return {
       ...first, others,
@@ -132,12 +133,13 @@ export class Localizer {
 }
 
 /** What the map of a class says of a picture; nothing where `isEmpty`. */
-function find(map, image, threshold, limits, {className, probability, isEmpty}) {
+function find(map, image, threshold, limits, {className, probability, isEmpty}, isSeparated) {
   map.values = stretch(map.values);
   const full = resizeMap(map.values, map.width, map.height, image.width, image.height);
-  const cut = Math.fround(threshold === 'otsu' ? otsu(full) : threshold);
-  const mask = new Uint8Array(full.length);
+  const exact = threshold === 'otsu' ? otsu(full) : threshold, cut = Math.fround(exact);
+  let mask = new Uint8Array(full.length);
   for (let i = 0; i < full.length; i++) mask[i] = full[i] > cut ? 1 : 0;
+  if (isSeparated) mask = separate(mask, full, image.width, image.height, exact);
   let objects = components(mask, full, image.width, image.height, limits);
   if (isEmpty) {  // of pictures without any object
     map.values.fill(0);

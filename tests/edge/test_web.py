@@ -142,9 +142,13 @@ def test_arrays_equal_those_of_python(tmp_path):
 
 
 @pytest.mark.skipif(not NODE, reason="needs node")
-@pytest.mark.parametrize("refine", [None, "Guided", True, ["guided"]])
-def test_another_way_to_refine_is_refused(refine, tmp_path):
-    model = brightness(tmp_path / "mean.tflite", refine=refine)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("refine", None), ("refine", "Guided"), ("refine", True), ("refine", ["guided"]),
+     ("separate", None), ("separate", "true"), ("separate", 1)],
+)  # fmt: skip
+def test_what_another_version_does_to_maps_is_refused(key, value, tmp_path):
+    model = brightness(tmp_path / "mean.tflite", **{key: value})
     (tmp_path / "script.mjs").write_text("""
         import {readFileSync} from 'node:fs';
         const {readMetadata} = await import(process.argv[2]);
@@ -157,7 +161,7 @@ def test_another_way_to_refine_is_refused(refine, tmp_path):
     said = subprocess.run(
         [NODE, tmp_path / "script.mjs", WEB / "arrays.js", model], capture_output=True, text=True
     ).stdout
-    assert said == f"This .tflite is of another version: its refine is {json.dumps(refine)}.\n"
+    assert said == f"This .tflite is of another version: its {key} is {json.dumps(value)}.\n"
 
 
 @pytest.mark.skipif(not NODE, reason="needs node")
@@ -186,7 +190,7 @@ def test_outputs_that_are_no_numbers_are_refused(tmp_path):
 @pytest.mark.parametrize("map_", ["mean", "topk", "predicted", "class:cat", "all", "present"])
 def test_a_class_is_chosen_where_the_file_has_its_map_alone(map_, tmp_path):
     """As `LocalizerRuntime.check_class`: the mask of another class would get its name."""
-    for name in ("localizer.js", "arrays.js"):
+    for name in ("localizer.js", "arrays.js", "separation.js"):
         shutil.copy(WEB / name, tmp_path)
     core = tmp_path / "node_modules" / "@litertjs" / "core"
     core.mkdir(parents=True)
