@@ -15,11 +15,16 @@ class Metadata(file: ByteArray) {
     val labels = json.getJSONArray("labels").let { names -> List(names.length()) { names.getString(it) } }
     val height = json.getJSONArray("input_size").getInt(0)
     val width = json.getJSONArray("input_size").getInt(1)
-    val threshold = (json.get("threshold") as? Number)?.toFloat()
+    val threshold = (json.get("threshold") as? Number)?.toDouble()
     private val background = (json.opt("background_class") as? String)?.let { labels.indexOf(it) }
     private val presence = (json.opt("presence_threshold") as? Number)?.toDouble()
     private val refine = json.optString("refine", "none").also {  // files of version 0.1.0 don't say it
         require(it == "none" || it == "guided") { "The file is of another version: its refine is '$it'." }
+    }
+
+    /** Whether objects that touch are cut apart; older files don't say it. */
+    val isSeparated = (json.opt("separate") ?: false).let {
+        requireNotNull(it as? Boolean) { "The file is of another version: its separate is '$it'." }
     }
 
     /** The map as it is cut: refined by the bytes that the network saw, where the file says so. */
@@ -66,8 +71,9 @@ class Localizer(file: ByteArray, numThreads: Int = 2) : AutoCloseable {
         val values = outputs.getValue("foreground_mask")
         fun found(channel: Int): Found {
             val map = ScoreMap(FloatArray(height * width) { values[it * channels + channel] }, width, height)
-            return metadata.refined(map, rgb)
-                .localize(picture.width, picture.height, metadata.threshold, minArea, minPictureArea, maxObjects)
+            return metadata.refined(map, rgb).localize(
+                picture.width, picture.height, metadata.threshold, minArea, minPictureArea, maxObjects,
+                metadata.isSeparated)
         }
         val asked = className ?: metadata.map.substringAfter("class:", "").ifEmpty { null }
         val several = metadata.map == "present" && className == null

@@ -39,8 +39,9 @@ class MediaPipeLocalizer(context: Context, asset: String) : AutoCloseable {
         val mask = masks[metadata.channelOf(className)]
         val values = FloatArray(mask.width * mask.height)
         ByteBufferExtractor.extract(mask).order(ByteOrder.nativeOrder()).asFloatBuffer().get(values)
-        return metadata.refined(ScoreMap(values, mask.width, mask.height), rgb)
-            .localize(picture.width, picture.height, metadata.threshold, minArea, minPictureArea, maxObjects)
+        return metadata.refined(ScoreMap(values, mask.width, mask.height), rgb).localize(
+            picture.width, picture.height, metadata.threshold, minArea, minPictureArea, maxObjects,
+            metadata.isSeparated)
     }
 
     override fun close() = segmenter.close()

@@ -26,16 +26,18 @@ class Found(
 
 class ScoreMap(val values: FloatArray, val width: Int, val height: Int) {
     /**
-     * threshold: 0..1 after the stretch, or null for the map's own (Otsu); the others: see components. With a
-     * minPictureArea that leaves no object, there is no box.
+     * threshold: 0..1 after the stretch, or null for the map's own (Otsu); isSeparated: whether objects that touch
+     * are cut apart; the others: see components. With a minPictureArea that leaves no object, there is no box.
      */
     fun localize(
-        toWidth: Int, toHeight: Int, threshold: Float?, minArea: Double = 0.0, minPictureArea: Double = 0.0,
-        maxObjects: Int = 0,
+        toWidth: Int, toHeight: Int, threshold: Double?, minArea: Double = 0.0, minPictureArea: Double = 0.0,
+        maxObjects: Int = 0, isSeparated: Boolean = false,
     ): Found {
         val map = stretched().resized(toWidth, toHeight)
-        val cut = threshold ?: map.otsu()
-        val mask = BooleanArray(map.values.size) { map.values[it] > cut }
+        val exact = threshold ?: map.otsu().toDouble()
+        val cut = exact.toFloat()
+        var mask = BooleanArray(map.values.size) { map.values[it] > cut }
+        if (isSeparated) mask = separate(mask, map.values, toWidth, toHeight, exact)
         val objects = components(mask, map.values, toWidth, toHeight, minArea, minPictureArea, maxObjects)
         return Found(toWidth, toHeight, mask, objects, hasObject = minPictureArea == 0.0)
     }
@@ -125,31 +127,51 @@ fun components(
     mask: BooleanArray, map: FloatArray, width: Int, height: Int, minArea: Double = 0.0,
     minPictureArea: Double = 0.0, maxObjects: Int = 0,
 ): List<FoundObject> {
-    val seen = BooleanArray(mask.size)
-    val queue = IntArray(mask.size)
-    val found = mutableListOf<FoundObject>()
-    for (start in mask.indices) {
-        if (!mask[start] || seen[start]) continue
-        var end = 1
-        var next = 0
-        var sum = 0.0
-        queue[0] = start
-        seen[start] = true
-        val own = intArrayOf(width, height, 0, 0)
-        while (next < end) {
-            sum += map[queue[next]]
-            val x = queue[next] % width
-            val y = queue[next++] / width
-            own[0] = minOf(own[0], x); own[1] = minOf(own[1], y)
-            own[2] = maxOf(own[2], x + 1); own[3] = maxOf(own[3], y + 1)
-            for (v in max(y - 1, 0)..minOf(y + 1, height - 1)) for (u in max(x - 1, 0)..minOf(x + 1, width - 1)) {
-                val i = v * width + u
-                if (mask[i] && !seen[i]) { seen[i] = true; queue[end++] = i }
-            }
-        }
-        found.add(FoundObject(own, (sum / end).toFloat(), end))
-    }
-    val sorted = found.sortedByDescending { it.area }  // stable
+    val sorted = objectsOf(labelsOf(mask, width, height), map, width).sortedByDescending { it.area }  // stable
     val objects = sorted.filter { it.area >= max(minArea * sorted[0].area, minPictureArea * mask.size) }
     return if (maxObjects == 0) objects else objects.take(maxObjects)
+}
+
+/** The 8-connected component of each pixel of a mask, from 1 on by their first pixels; 0: none. */
+fun labelsOf(mask: BooleanArray, width: Int, height: Int): IntArray {
+    val labels = IntArray(mask.size)
+    val queue = IntArray(mask.size)
+    var count = 0
+    for (start in mask.indices) {
+        if (!mask[start] || labels[start] != 0) continue
+        count++
+        var end = 1
+        var next = 0
+        queue[0] = start
+        labels[start] = count
+        while (next < end) {
+            val x = queue[next] % width
+            val y = queue[next++] / width
+            for (v in max(y - 1, 0)..minOf(y + 1, height - 1)) for (u in max(x - 1, 0)..minOf(x + 1, width - 1)) {
+                val i = v * width + u
+                if (mask[i] && labels[i] == 0) { labels[i] = count; queue[end++] = i }
+            }
+        }
+    }
+    return labels
+}
+
+/** What has each label, from 1 on. */
+private fun objectsOf(labels: IntArray, map: FloatArray, width: Int): List<FoundObject> {
+    val count = labels.max()
+    val boxes = List(count) { intArrayOf(Int.MAX_VALUE, Int.MAX_VALUE, 0, 0) }
+    val sums = DoubleArray(count)
+    val areas = IntArray(count)
+    for (i in labels.indices) {
+        val own = labels[i] - 1
+        if (own < 0) continue
+        val x = i % width
+        val y = i / width
+        val box = boxes[own]
+        box[0] = minOf(box[0], x); box[1] = minOf(box[1], y)
+        box[2] = maxOf(box[2], x + 1); box[3] = maxOf(box[3], y + 1)
+        sums[own] += map[i].toDouble()
+        areas[own]++
+    }
+    return List(count) { FoundObject(boxes[it], (sums[it] / areas[it]).toFloat(), areas[it]) }
 }
