@@ -27,6 +27,7 @@ An uncompressed zip follows the flatbuffer; `zipfile.ZipFile(path)` reads it:
          the trained model stores none,
      "refine": "guided" where a map is refined by the picture before the threshold cuts it, else
          "none", as in files that lack the key,
+     "separate": whether objects that touch are cut apart in the mask; false in files that lack it,
      "background_class": the class of pictures without any object, or null: where it has the highest
          of the class scores, nothing is found: an empty mask, no boxes, and no box,
      "presence_threshold": with map "present", the class with the highest of the class scores is in
@@ -50,7 +51,8 @@ From the map to mask and boxes: with "refine": "guided" first as `wsol_tf.model.
 (a guided filter; its guide are the bytes that the network saw), then as
 `wsol_tf.model.score_maps.localize` and `components` (min-max to 0..1, bilinear to the
 picture's size, `> threshold`, the tight box of each 8-connected component, the largest first). The
-threshold is that of the refined map: without refinement it gives another mask.
+threshold is that of the refined map: without refinement it gives another mask. With "separate":
+true, `wsol_tf.model.separation.separate` cuts the mask before its components are taken.
 
 The flatbuffer itself carries the metadata of MediaPipe's image segmenter, which takes models with
 one output: maps "mean", "class:NAME" and "all".

@@ -5,7 +5,8 @@ import TensorFlowLite
 
 /// What stands in the file behind the network; threshold: 0..1, or nil for each map's own (Otsu).
 struct Metadata {
-  let map: String, labels: [String], width: Int, height: Int, threshold: Float?
+  let map: String, labels: [String], width: Int, height: Int, threshold: Double?
+  let isSeparated: Bool  // whether objects that touch are cut apart
   private let background: Int?, presence: Double?, refine: String
 
   init(_ path: String) throws {
@@ -14,7 +15,7 @@ struct Metadata {
       let size = json["input_size"] as? [Int]
     else { throw LocalizerError(message: "The metadata is of another version: export again.") }
     (self.map, self.labels, height, width) = (map, labels, size[0], size[1])
-    threshold = (json["threshold"] as? NSNumber)?.floatValue
+    threshold = (json["threshold"] as? NSNumber)?.doubleValue
     background = (json["background_class"] as? String).flatMap { labels.firstIndex(of: $0) }
     presence = (json["presence_threshold"] as? NSNumber)?.doubleValue
     let given: Any = json["refine"] ?? "none"  // files of version 0.1.0 don't say it
@@ -22,6 +23,11 @@ struct Metadata {
       throw LocalizerError(message: "The file is of another version: its refine is \(given).")
     }
     self.refine = refine
+    let separate: Any = json["separate"] ?? false  // older files don't say it
+    guard let isSeparated = separate as? Bool else {
+      throw LocalizerError(message: "The file is of another version: its separate is \(separate).")
+    }
+    self.isSeparated = isSeparated
   }
 
   /// The map as it is cut: refined by the bytes that the network saw, where the file says so.
@@ -91,7 +97,7 @@ final class Localizer {
       return try metadata.refined(ScoreMap(values: map, width: size[2], height: size[1]), by: small)
         .localize(
           picture.width, picture.height, threshold: metadata.threshold, minArea: minArea,
-          minPictureArea: minPictureArea, maxObjects: maxObjects)
+          minPictureArea: minPictureArea, maxObjects: maxObjects, isSeparated: metadata.isSeparated)
     }
     let asked = className ?? (metadata.map.hasPrefix("class:") ? String(metadata.map.dropFirst(6)) : nil)
     let several = metadata.map == "present" && className == nil

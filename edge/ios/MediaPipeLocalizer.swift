@@ -33,7 +33,7 @@ final class MediaPipeLocalizer {
     return try metadata.refined(ScoreMap(values: values, width: mask.width, height: mask.height), by: rgb)
       .localize(
         picture.width, picture.height, threshold: metadata.threshold, minArea: minArea,
-        minPictureArea: minPictureArea, maxObjects: maxObjects)
+        minPictureArea: minPictureArea, maxObjects: maxObjects, isSeparated: metadata.isSeparated)
   }
 
   private func image(of rgb: [UInt8]) throws -> CGImage {

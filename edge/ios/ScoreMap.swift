@@ -24,15 +24,17 @@ struct Found {
 struct ScoreMap {
   let values: [Float], width: Int, height: Int
 
-  /// threshold: 0..1 after the stretch, or nil for the map's own (Otsu); the others: see components.
-  /// With a minPictureArea that leaves no object, there is no box.
+  /// threshold: 0..1 after the stretch, or nil for the map's own (Otsu); isSeparated: whether objects
+  /// that touch are cut apart; the others: see components. With a minPictureArea that leaves no object,
+  /// there is no box.
   func localize(
-    _ toWidth: Int, _ toHeight: Int, threshold: Float?, minArea: Double = 0, minPictureArea: Double = 0,
-    maxObjects: Int = 0
+    _ toWidth: Int, _ toHeight: Int, threshold: Double?, minArea: Double = 0, minPictureArea: Double = 0,
+    maxObjects: Int = 0, isSeparated: Bool = false
   ) throws -> Found {
     let map = try stretched().resized(toWidth, toHeight)
-    let cut = threshold ?? map.otsu()
-    let mask = map.values.map { $0 > cut }
+    let exact = threshold ?? Double(map.otsu()), cut = Float(exact)
+    var mask = map.values.map { $0 > cut }
+    if isSeparated { mask = separate(mask, map.values, toWidth, toHeight, threshold: exact) }
     let objects = components(
       mask, map.values, toWidth, toHeight, minArea: minArea, minPictureArea: minPictureArea,
       maxObjects: maxObjects)
@@ -119,31 +121,55 @@ func components(
   _ mask: [Bool], _ map: [Float], _ width: Int, _ height: Int, minArea: Double = 0,
   minPictureArea: Double = 0, maxObjects: Int = 0
 ) -> [FoundObject] {
-  var seen = [Bool](repeating: false, count: mask.count), queue = [Int]()
-  var found = [(first: Int, object: FoundObject)]()
-  for start in mask.indices where mask[start] && !seen[start] {
-    var own = [width, height, 0, 0], next = 0, sum = 0.0
-    queue.removeAll(keepingCapacity: true)
-    queue.append(start)
-    seen[start] = true
-    while next < queue.count {
-      sum += Double(map[queue[next]])
-      let x = queue[next] % width, y = queue[next] / width
-      next += 1
-      own = [min(own[0], x), min(own[1], y), max(own[2], x + 1), max(own[3], y + 1)]
-      for v in max(y - 1, 0)...min(y + 1, height - 1) {
-        for u in max(x - 1, 0)...min(x + 1, width - 1) where mask[v * width + u] && !seen[v * width + u] {
-          seen[v * width + u] = true
-          queue.append(v * width + u)
-        }
-      }
-    }
-    let score = Float(sum / Double(queue.count))
-    found.append((start, FoundObject(box: own, score: score, area: queue.count)))
-  }
   // Swift does not promise a stable sort.
-  let sorted = found.sorted { ($1.object.area, $0.first) < ($0.object.area, $1.first) }.map { $0.object }
+  let found = objectsOf(labelsOf(mask, width, height), map, width).enumerated()
+  let sorted = found.sorted { ($1.element.area, $0.offset) < ($0.element.area, $1.offset) }.map { $0.element }
   let least = max(minArea * Double(sorted.first?.area ?? 0), minPictureArea * Double(mask.count))
   let objects = sorted.filter { Double($0.area) >= least }
   return maxObjects == 0 ? objects : Array(objects.prefix(maxObjects))
+}
+
+/// The 8-connected component of each pixel of a mask, from 1 on by their first pixels; 0: none.
+func labelsOf(_ mask: [Bool], _ width: Int, _ height: Int) -> [Int] {
+  var labels = [Int](repeating: 0, count: mask.count), queue = [Int](), count = 0
+  for start in mask.indices where mask[start] && labels[start] == 0 {
+    count += 1
+    var next = 0
+    queue.removeAll(keepingCapacity: true)
+    queue.append(start)
+    labels[start] = count
+    while next < queue.count {
+      let x = queue[next] % width, y = queue[next] / width
+      next += 1
+      for v in max(y - 1, 0)...min(y + 1, height - 1) {
+        for u in max(x - 1, 0)...min(x + 1, width - 1) {
+          let i = v * width + u
+          if mask[i] && labels[i] == 0 {
+            labels[i] = count
+            queue.append(i)
+          }
+        }
+      }
+    }
+  }
+  return labels
+}
+
+/// What has each label, from 1 on.
+private func objectsOf(_ labels: [Int], _ map: [Float], _ width: Int) -> [FoundObject] {
+  let count = labels.max()!
+  var boxes = [[Int]](repeating: [Int.max, Int.max, 0, 0], count: count)
+  var sums = [Double](repeating: 0, count: count), areas = [Int](repeating: 0, count: count)
+  for (i, label) in labels.enumerated() where label > 0 {
+    let x = i % width, y = i / width, own = label - 1
+    boxes[own][0] = min(boxes[own][0], x)
+    boxes[own][1] = min(boxes[own][1], y)
+    boxes[own][2] = max(boxes[own][2], x + 1)
+    boxes[own][3] = max(boxes[own][3], y + 1)
+    sums[own] += Double(map[i])
+    areas[own] += 1
+  }
+  return (0..<count).map {
+    FoundObject(box: boxes[$0], score: Float(sums[$0] / Double(areas[$0])), area: areas[$0])
+  }
 }
