@@ -14,6 +14,7 @@ from wsol_tf import signals, training
 from wsol_tf.config import Config
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import subset
+from wsol_tf.evaluation.outcomes import LINES, parse_outcomes
 from wsol_tf.model.localization import Localization
 from wsol_tf.training import callbacks, run
 
@@ -62,6 +63,19 @@ def test_own_pictures_can_be_scored(tmp_path, pictures, quick, never_opened):
     _, figures = training.train(settings(tmp_path), pictures, scored, log=lambda line: None)
     assert (figures["scored_on"], figures["num_images"]) == ("my pictures", 5)
     assert not figures["threshold_chosen_on_scored"]
+
+
+def test_what_becomes_of_each_picture_is_told_at_the_threshold_of_the_table(
+    tmp_path, pictures, quick
+):
+    """Of the map once more with its components as they are, too."""
+    config = settings(tmp_path, separate=True, localizer="agnostic")
+    _, figures = training.train(config, pictures, log=lambda line: None)
+    lines = parse_outcomes((tmp_path / LINES).read_text())
+    for kind, scored in (("mean", figures), ("whole", figures["other_maps"]["whole"])):
+        assert scored["threshold"] == figures["thresholds"]["mean"]
+        ious = [line["iou"][kind] for line in lines]
+        assert np.mean(ious) == pytest.approx(scored["miou_box"], abs=1e-6)
 
 
 def test_progress_is_printed_without_flags(tmp_path, quick, capsys):

@@ -26,6 +26,7 @@ from wsol_tf.evaluation.score import score
 from wsol_tf.model import alignment
 from wsol_tf.model.build import build_model, load_model
 from wsol_tf.model.localization import Localization
+from wsol_tf.model.score_maps import WHOLE
 from wsol_tf.report import contact_sheets, definitions, terminal
 from wsol_tf.training import (
     bookkeeping,
@@ -411,7 +412,9 @@ class Run:
     def _score_and_show(self, source, positions, label_only):
         """Scores the model on pictures; shows the figures as a table and a contact sheet.
 
-        outcomes.jsonl is of the thresholds `label_only`, that were chosen without boxes.
+        outcomes.jsonl is of the thresholds `label_only`, that were chosen without boxes. Objects
+        that touch are cut apart at the model's own threshold alone, which is the same one but for
+        `threshold_from=boxes`.
         """
         method = method_of(self.model)
         bar = progress.Progress(len(source if positions is None else positions), log=self.log)
@@ -421,6 +424,7 @@ class Run:
         if self.restore_folder():
             callbacks.save_model(self.model, self.path("model.keras"))
             write_curves(self.path("curves.png"), self.state.history, self.model.loss_weights)
+        label_only = {**label_only, WHOLE: label_only[self.config.map]}
         lines = outcomes.outcome_lines(accumulators, label_only, source.classes)
         files.write(self.path(outcomes.LINES), lines)
         self.log(terminal.figures_table(figures))
