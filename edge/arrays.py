@@ -338,6 +338,8 @@ def separate(mask: np.ndarray, score_map: np.ndarray, threshold: float) -> np.nd
             own = labels == component
             objects[own] = count + 1 + part_of[cell_of][own]
             count += 1 + part_of.max()
+    if count == labels.max():  # nothing is cut
+        return mask
     return mask & (_around(objects, np.maximum) == objects)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 GRID = 56  # positions along each side at which a map is looked at, whatever the picture's size
 STEP = 0.03  # between two thresholds
-RISE = 0.3  # of the threshold, at most
+STEPS = 10  # above that of the mask
 SHARE = 0.25  # of the cells of an object that a part must have
 THICK = 3  # cells: what is thinner connects nothing
 
@@ -43,6 +43,8 @@ def separate(mask: np.ndarray, score_map: np.ndarray, threshold: float) -> np.nd
             own = labels == component
             objects[own] = count + 1 + part_of[cell_of][own]
             count += 1 + part_of.max()
+    if count == labels.max():  # nothing is cut
+        return mask
     return mask & (_highest_around(objects) == objects)
 
 
@@ -58,20 +60,17 @@ def _parts(values, inside, threshold):
     """Which part of a component each cell of the grid is nearest to, int [GRID, GRID], from 0."""
     part_of = np.zeros(inside.shape, np.int32)
     waiting = [(np.ones_like(inside), 1)]  # cells of a part, and the first step that may cut it
-    steps = int(RISE / STEP + 0.5)
     count = 0
     while waiting:
         region, first = waiting.pop()
         own = region & inside
-        seeds = []
-        for step in range(first, steps + 1):
+        for step in range(first, STEPS + 1):
             seeds = _seeds(own & (values > np.float32(threshold + step * STEP)), own.sum())
             if len(seeds) > 1:
+                nearest = np.argmin([_distances(seed) for seed in seeds], axis=0)
+                parts = [region & (nearest == number) for number in range(len(seeds))]
+                waiting += [(part, step + 1) for part in reversed(parts)]
                 break
-        if len(seeds) > 1:
-            nearest = np.argmin([_distances(seed) for seed in seeds], axis=0)
-            for number in range(len(seeds) - 1, -1, -1):
-                waiting.append((region & (nearest == number), step + 1))
         else:
             part_of[region] = count
             count += 1
