@@ -28,6 +28,7 @@ from wsol_tf.evaluation.paired import bootstrap_mean
 from wsol_tf.evaluation.pairs import method_of
 from wsol_tf.evaluation.several_objects import SeveralObjects
 from wsol_tf.model.build import load_model
+from wsol_tf.model.score_maps import WHOLE
 
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2)  # min_area
 CENTRED = (0.25, 0.5, 1.0)  # areas of centred boxes, shares of the view
@@ -46,10 +47,14 @@ def localized_pictures(model, folders, split, kind):
             maps = []
             for pair in picture:
                 pair.maps["center"] = center
+                apart = method.separated_kinds
                 one = {
-                    kind: LocalizedMap(pair, kind, thresholds[kind], measured) for kind in pair.maps
+                    kind: LocalizedMap(
+                        pair, kind, thresholds[kind], measured, separate=kind in apart
+                    )
+                    for kind in pair.maps
                 }
-                one["otsu"] = LocalizedMap(pair, kind, "otsu", measured)
+                one["otsu"] = LocalizedMap(pair, kind, "otsu", measured, separate=kind in apart)
                 if "cam" in pair.maps:  # of a class that is only found there is one map
                     one["cam, Otsu"] = LocalizedMap(pair, "cam", "otsu", measured)
                 maps.append(one)
@@ -83,6 +88,7 @@ def main(_):
         )
         for scored, shares in (
             (kind, SHARES),
+            *([(WHOLE, (0.0, 0.1))] if model.separate else []),
             ("otsu", (0.0,)),
             ("cam", (0.0,)),
             ("cam, Otsu", (0.0,)),
@@ -114,6 +120,7 @@ def main(_):
     ) + f"{'boxes':>8}")  # fmt: skip
     names = {
         kind: "localizer",
+        WHOLE: "the same, not separated",
         "otsu": "localizer, Otsu",
         "cam": "CAM",
         "cam, Otsu": "CAM, Otsu",
