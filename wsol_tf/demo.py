@@ -117,17 +117,23 @@ def draw_side_by_side(model_path: str, output_path: str) -> None:
 
 def verdict(metrics: dict[str, Any], quick: bool) -> str:
     """Says in plain words what the figures of metrics.json mean."""
+
+    def shown(share):  # 0.995 is not all of them
+        return f"{share:.1%}".replace(".0%", "%")
+
     cam = metrics["other_maps"]["cam"]
     centred = metrics["baselines"]["centered_box_oracle"]
+    found, named = shown(metrics["gt_known_loc"]), shown(metrics["top1_cls"])
     text = (
         f"On {metrics['num_images']} drawn pictures that it never saw, the model, which was told "
         "nothing but one class per\npicture, puts its box around the object (IoU at least 0.5) in "
-        f"{metrics['gt_known_loc']:.0%} of them. Its masks overlap the\ntrue ones with a mean IoU "
-        f"of {metrics['miou_mask']:.2f}. It names the right class in {metrics['top1_cls']:.0%}.\n"
+        f"{found} of them. Its masks overlap the\ntrue ones with a mean IoU "
+        f"of {metrics['miou_mask']:.2f}. It names the right class in {named}.\n"
         f"The usual explanation map (CAM) of the very same network reaches "
-        f"{cam['gt_known_loc']:.0%} and {cam['miou_mask']:.2f}\n(boxes: "
-        f"{cam['gt_known_loc_oracle']:.0%} at the threshold that is best for it, which takes boxes "
-        f"to know); a centred box\nthat ignores the picture, {centred['gt_known_loc']:.0%}."
+        f"{shown(cam['gt_known_loc'])} and {cam['miou_mask']:.2f}\n(boxes: "
+        f"{shown(cam['gt_known_loc_oracle'])} at the threshold that is best for it, which takes "
+        "boxes to know); a centred box\nthat ignores the picture, "
+        f"{shown(centred['gt_known_loc'])}."
     )
     if quick:
         text += "\nThis was the quick demo: three short epochs teach a model next to nothing."

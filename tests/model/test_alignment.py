@@ -139,6 +139,21 @@ def test_nearer_than_half_a_pixel_a_map_stays_where_it_is():
     assert right * 8 == pytest.approx(0, abs=0.2)
 
 
+@pytest.mark.parametrize(("down", "is_moved"), [(14, True), (18, False)])
+def test_what_no_stride_can_explain_is_no_offset(down, is_moved):
+    pictures = list(drawn_objects(0)[0])
+    found = alignment.measure(displaced_network(8, down, 2), pictures)
+    assert any(found) is is_moved
+    if is_moved:
+        np.testing.assert_allclose(np.multiply(found, 8), (down, 2), atol=1)
+
+
+def test_a_map_that_is_bright_below_whatever_it_sees_is_not_moved():
+    always = np.repeat(np.arange(16)[:, None] >= 12, 16, axis=1).astype(np.float32)
+    found = alignment.measure(lambda images: np.stack([always] * len(images)), list(blobs()))
+    assert found == (0, 0)
+
+
 def test_what_can_not_be_measured_is_no_offset():
     predict = network([[0, 1, 0], [0, 0, 0], [0, 0, 0]])
     assert alignment.measure(predict, list(blobs(7))) == (0, 0)  # too few

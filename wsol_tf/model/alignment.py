@@ -16,6 +16,10 @@ from wsol_tf.model.score_maps import resize
 PLACES = 4  # positions of a placed map to each of the map itself
 LEAST_IMAGES = 8  # with fewer maps nothing is measured
 LARGEST_ERROR = 0.15  # positions; a less certain offset is taken for none
+# Half of a position of 32 pixels, the largest that a backbone has with all its strides: what lies
+# further beside the objects lies there for another reason, such as that the bright part of a map
+# is always at the bottom, whatever the picture shows.
+MOST_PIXELS = 16
 LEAST_PIXELS = 0.5  # of the picture; nearer than this in both directions, a map stays as it is
 
 
@@ -36,7 +40,7 @@ def measure(
     Returns:
         (down, right), in positions of the map; the median over the pictures. 0 where the pictures
         don't agree, or fewer than 8 have a map with a bright part, and 0 in both where neither is
-        half a pixel of the picture.
+        half a pixel of the picture, or one is more than 16.
     """
     if len(images) < LEAST_IMAGES:
         return 0.0, 0.0
@@ -53,8 +57,8 @@ def measure(
     down = straight[:, 0] - (sides[0] - 1 - centres(pictures[:, ::-1])[0][:, 0])
     right = straight[:, 1] - (sides[1] - 1 - centres(pictures[:, :, ::-1])[0][:, 1])
     offset = _offset(down / PLACES), _offset(right / PLACES)
-    pixels = PLACES * np.array(pictures.shape[1:3]) / sides
-    return offset if (np.abs(offset) * pixels).max() >= LEAST_PIXELS else (0.0, 0.0)
+    pixels = (np.abs(offset) * PLACES * np.array(pictures.shape[1:3]) / sides).max()
+    return offset if LEAST_PIXELS <= pixels <= MOST_PIXELS else (0.0, 0.0)
 
 
 def _centres(maps):

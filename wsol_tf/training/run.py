@@ -349,10 +349,13 @@ class Run:
         )
         pixels = self.model.input_size / self.model.localizer.output.shape[1]
         down, right = (distance * pixels for distance in self.model.offset)
-        self.log(
+        sentence = (
             f"The localizer's maps lay {down:+.1f} pixels down and {right:+.1f} right of what they "
             "show; they are moved back by that."
         )
+        if not any(self.model.offset):
+            sentence = "The localizer's maps stay as they are: no offset was found, or no sure one."
+        self.log(sentence)
 
     def _choose_thresholds(self):
         """Stores thresholds with the model; returns the rule that gave them, and all rules'."""
