@@ -315,16 +315,9 @@ def _labels(mask: np.ndarray) -> np.ndarray:
 def separate(mask: np.ndarray, score_map: np.ndarray, threshold: float) -> np.ndarray:
     """Cuts the components of a mask into objects, as `wsol_tf.model.separation.separate`.
 
-    Each is looked at on a grid; where it comes apart at a higher threshold into parts that have a
-    good share of it, each pixel is of the part that is nearest to its cell.
-
-    Args:
-        mask: bool [height, width], where the map lies above the threshold.
-        score_map: float32 [height, width] in 0..1.
-        threshold: 0..1.
-
-    Returns:
-        bool [height, width]: the mask without the pixels on one side of each cut.
+    The mask is bool [height, width], where the float32 map lies above the threshold; it is returned
+    without the pixels on one side of each cut. A component is looked at on a grid; where it comes
+    apart at a higher threshold, each pixel is of the part that is nearest to its cell.
     """
     height, width = mask.shape
     seen = np.ix_(*(((np.arange(GRID) + 0.5) * n / GRID).astype(int) for n in mask.shape))

@@ -1,10 +1,13 @@
-"""Makes small .tflite files whose output can be worked out by hand."""
+"""Small .tflite files whose output can be worked out by hand, and what runs them in node."""
+
+import shutil
 
 import keras
 import numpy as np
 from keras import ops
 
 from edge.export import convert, metadata
+from helpers import ROOT
 
 SIDE, CELL = 32, 4  # sides in pixels of the input, and of a position of the map
 LABELS = ("red", "green", "blue")
@@ -35,3 +38,14 @@ def brightness(path, *, map_="mean", format_="float32", threshold=0.5, **changes
     } | changes  # fmt: skip
     path.write_bytes(metadata.add(model_bytes, information))
     return str(path)
+
+
+def copy_localizer(folder):
+    """Copies the browser's localizer to where node can import it, without LiteRT.js."""
+    for name in ("localizer.js", "arrays.js", "separation.js"):
+        shutil.copy(ROOT / "edge" / "web" / name, folder)
+    core = folder / "node_modules" / "@litertjs" / "core"
+    core.mkdir(parents=True)
+    for each in (folder, core):
+        (each / "package.json").write_text('{"type": "module", "main": "index.js"}')
+    (core / "index.js").write_text("export let loadAndCompile, loadLiteRt, Tensor;")

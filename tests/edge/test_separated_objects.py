@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import separated_objects
-from edge_files import brightness
+from edge_files import brightness, copy_localizer
 
 WEB = pathlib.Path(__file__).parents[2] / "edge" / "web"
 NODE = shutil.which("node")
@@ -93,13 +93,7 @@ console.log(JSON.stringify({boxes, size: mask.reduce((a, b) => a + b)}));
 @pytest.mark.skipif(not NODE, reason="needs node")
 @pytest.mark.parametrize("said", [{"separate": True}, {"separate": False}, {}])
 def test_the_browser_cuts_where_the_file_says_so(said, tmp_path):
-    for name in ("localizer.js", "arrays.js", "separation.js"):
-        shutil.copy(WEB / name, tmp_path)
-    core = tmp_path / "node_modules" / "@litertjs" / "core"
-    core.mkdir(parents=True)
-    for folder in (tmp_path, core):
-        (folder / "package.json").write_text('{"type": "module", "main": "index.js"}')
-    (core / "index.js").write_text("export let loadAndCompile, loadLiteRt, Tensor;")
+    copy_localizer(tmp_path)
     (tmp_path / "script.js").write_text(LOCALIZE)
     blocks = separated_objects.by_hand()["blocks"] / np.float32(0.9)
     model = brightness(tmp_path / "mean.tflite", threshold=0.35, **said)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import present_classes
 from edge import build_web, golden, runtime
-from edge_files import LABELS, brightness
+from edge_files import LABELS, brightness, copy_localizer
 from helpers import run
 from wsol_tf.data.transforms import resize_image
 from wsol_tf.model import refinement, score_maps
@@ -190,13 +190,7 @@ def test_outputs_that_are_no_numbers_are_refused(tmp_path):
 @pytest.mark.parametrize("map_", ["mean", "topk", "predicted", "class:cat", "all", "present"])
 def test_a_class_is_chosen_where_the_file_has_its_map_alone(map_, tmp_path):
     """As `LocalizerRuntime.check_class`: the mask of another class would get its name."""
-    for name in ("localizer.js", "arrays.js", "separation.js"):
-        shutil.copy(WEB / name, tmp_path)
-    core = tmp_path / "node_modules" / "@litertjs" / "core"
-    core.mkdir(parents=True)
-    for folder in (tmp_path, core):
-        (folder / "package.json").write_text('{"type": "module", "main": "index.js"}')
-    (core / "index.js").write_text("export let loadAndCompile, loadLiteRt, Tensor;")
+    copy_localizer(tmp_path)
     (tmp_path / "script.js").write_text("""
         const {Localizer} = await import('./localizer.js');
         const localizer = new Localizer();

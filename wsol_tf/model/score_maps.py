@@ -430,17 +430,15 @@ def find(
             raise FloatingPointError("the model's output is no finite number. Train it again.")
         if prepare and kind != "cam":
             small = prepare(small)
-        score_map, mask, box = localize(small, height, width, threshold)
-        evidence = None
+        score_map = resize(normalize(small), height, width)
+        cut = otsu(score_map) if threshold == "otsu" else float(threshold)
+        mask, evidence = threshold_mask(score_map, cut), None
         if separate and kind != "cam":
-            cut = otsu(score_map) if threshold == "otsu" else float(threshold)
             mask = separation.separate(mask, score_map, cut)
             evidence = np.maximum(maps[1][..., label], 0)
         objects = components(mask, score_map, evidence=evidence, **limits)
-        if len(objects.boxes):
-            box = objects.boxes[0]
-        elif min_picture_area:
-            box = None
+        box = None if min_picture_area else np.array([0, 0, width, height], np.float32)
+        box = objects.boxes[0] if len(objects.boxes) else box
         return Found(score_map, mask, *objects, box, classes[label], float(probabilities[label]))
 
     found = found_of(best)
