@@ -1,7 +1,7 @@
 // The page: pictures and camera frames in, mask and box drawn over them.
 
 import {resizeMap} from './arrays.js';
-import {Localizer} from './localizer.js';
+import {Localizer, maskOf} from './localizer.js';
 
 const $ = (id) => document.getElementById(id);
 const canvas = $('canvas'), video = $('video');
@@ -124,13 +124,14 @@ function draw(image, found) {
   context.drawImage(shown, 0, 0, width, height);
 
   const parts = [found, ...found.others];  // one for each class that is present
-  const maps = parts.map(({map, threshold}) =>
-      ({values: resizeMap(map.values, map.width, map.height, width, height), threshold}));
+  const masks = parts.map(({map, threshold}) => maskOf(
+      resizeMap(map.values, map.width, map.height, width, height), width, height, threshold,
+      localizer.metadata.separate));
   const pixels = context.getImageData(0, 0, width, height);
   const onScreen = Math.min(canvas.clientWidth / width, canvas.clientHeight / height) || 1;
   const line = Math.max(1, Math.round(1.8 / onScreen));
   const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height &&
-      maps.some(({values, threshold}) => values[y * width + x] > threshold);
+      masks.some((mask) => mask[y * width + x]);
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++, i++) {
       const at = i * 4;

@@ -132,14 +132,27 @@ export class Localizer {
   }
 }
 
+/**
+ * Where a map of any size lies above the threshold, as a mask of 0 and 1.
+ * @param {Float32Array} map in 0..1, row by row
+ * @param {number} width
+ * @param {number} height
+ * @param {number} threshold not rounded to a float32
+ * @param {boolean} isSeparated whether objects that touch are cut apart
+ * @return {Uint8Array}
+ */
+export function maskOf(map, width, height, threshold, isSeparated) {
+  const cut = Math.fround(threshold);
+  const mask = Uint8Array.from(map, (value) => value > cut ? 1 : 0);
+  return isSeparated ? separate(mask, map, width, height, threshold) : mask;
+}
+
 /** What the map of a class says of a picture; nothing where `isEmpty`. */
 function find(map, image, threshold, limits, {className, probability, isEmpty}, isSeparated) {
   map.values = stretch(map.values);
   const full = resizeMap(map.values, map.width, map.height, image.width, image.height);
-  const exact = threshold === 'otsu' ? otsu(full) : threshold, cut = Math.fround(exact);
-  let mask = new Uint8Array(full.length);
-  for (let i = 0; i < full.length; i++) mask[i] = full[i] > cut ? 1 : 0;
-  if (isSeparated) mask = separate(mask, full, image.width, image.height, exact);
+  const exact = threshold === 'otsu' ? otsu(full) : threshold;
+  const mask = maskOf(full, image.width, image.height, exact, isSeparated);
   let objects = components(mask, full, image.width, image.height, limits);
   if (isEmpty) {  // of pictures without any object
     map.values.fill(0);
@@ -148,7 +161,7 @@ function find(map, image, threshold, limits, {className, probability, isEmpty}, 
   }
   const whole = isEmpty || limits.minPictureArea > 0 ? null : [0, 0, image.width, image.height];
   return {
-    map, mask, threshold: cut,
+    map, mask, threshold: exact,
     boxes: objects.map(({box}) => box), scores: objects.map(({score}) => score),
     areas: objects.map(({area}) => area),
     box: objects[0]?.box ?? whole, className, probability,

@@ -274,6 +274,7 @@ def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
             tmp_path / "refined.tflite", map_="all", threshold=0.4, refine="guided"
         ),
         "present.tflite": brightness(tmp_path / "present.tflite", map_="present"),
+        "separate.tflite": brightness(tmp_path / "separate.tflite", separate=True, threshold=0.3),
     }
     site = tmp_path / "site"
     arguments = f"--model={files['localizer.tflite']}", f"--output_dir={site}"
