@@ -1,6 +1,8 @@
 """The direction of imports, wing by wing, and what may not be imported at all."""
 
 import ast
+import importlib
+import importlib.util
 import pathlib
 
 import pytest
@@ -155,3 +157,20 @@ def test_flags_are_read_in_programs_only(path):
 def test_programs_share_flags_and_never_read_single_ones():
     source = (ROOT / "wsol_tf" / "programs.py").read_text(encoding="utf-8")
     assert not {name for name in attributes(ast.parse(source)) if name.startswith("flags.FLAGS.")}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("benchmarks/**/*.py")), ids=lambda path: path.stem
+)
+def test_what_benchmarks_import_is_there(path):
+    """Some run in environments of their own, where no other test would see that a name is gone."""
+    wanted = {
+        (node.module, alias.name)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").split(".")[0] in ("wsol_tf", "edge")
+        for alias in node.names
+    }
+    for module, name in sorted(wanted):
+        found = importlib.import_module(module)
+        assert hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}"), name

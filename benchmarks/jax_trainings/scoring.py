@@ -12,7 +12,7 @@ from wsol_tf.data.source import Report, Source
 from wsol_tf.data.transforms import View
 from wsol_tf.evaluation.outcomes import outcome_lines, parse_outcomes
 from wsol_tf.evaluation.pairs import predict_pairs
-from wsol_tf.evaluation.score import accumulate
+from wsol_tf.evaluation.scores import accumulate
 from wsol_tf.model.score_maps import PLAIN
 
 
