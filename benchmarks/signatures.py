@@ -37,7 +37,7 @@ BASE = {
 # The default recipe that the page's figures were made with; the published one has its own.
 RECIPE = {
     "min_crop": 1.0, "ae_threshold": 0.7, "ae_weight": 0.1, "pseudo_target": "mask",
-    "pseudo_weight": 1.0, "pseudo_low": 0.1,
+    "pseudo_balance": False, "pseudo_weight": 1.0, "pseudo_low": 0.1,
 }  # fmt: skip
 AT_ONCE = {"localization_start": 0.0, "erasing_start": 0.0, "pseudo_start": 0.0, "warmup": 0.0}
 PSEUDO_AT_ONCE = {**AT_ONCE, "pseudo_weight": 30.0}

@@ -277,6 +277,11 @@ class Config:
         "t3 and t4 are compared with; or the 'mask' itself: take t4 = 0.1 and weight 1 with it.",
         choices=("mask", "guided"),
     )
+    pseudo_balance: bool = _setting(
+        True,
+        "Foreground pseudo labels of a picture weigh no more, all together, than its background "
+        "ones, so that they never enlarge the mask.",
+    )
     absolute_thresholds: bool = _setting(
         False, "t2..t4 are values of the mask instead of shares of each picture's maximum."
     )
@@ -513,6 +518,7 @@ RECIPES = {
         ae_weight=0.1,
         ae_threshold=0.7,
         pseudo_target="mask",
+        pseudo_balance=False,
         pseudo_weight=1.0,
         pseudo_high=0.7,
         pseudo_low=0.2,

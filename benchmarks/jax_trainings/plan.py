@@ -15,6 +15,7 @@ from wsol_tf.studies.grid import Row, make_rows, parse_grid, row_config
 VARIED = (
     *("cls_fg_weight", "ae_weight", "ae_fg_weight", "pseudo_weight", "bas_weight", "ac_weight"),
     *("ae_threshold", "ae_fg_threshold", "pseudo_high", "pseudo_low", "pseudo_target"),
+    "pseudo_balance",
     *("localization_start", "erasing_start", "pseudo_start", "warmup", "min_crop"),
     "activation_form",
     *("learning_rate", "lr_drops", "bias_multiplier", "head_multiplier", "localizer_multiplier"),
@@ -147,6 +148,7 @@ def numbers_of(config: Config, own: Mapping[str, float]) -> dict[str, float]:
     )
     numbers = {name: float(getattr(config, name)) for name in names}
     numbers["guided"] = float(config.pseudo_target == "guided")
+    numbers["pseudo_balance"] = float(config.pseudo_balance)
     numbers["relu_of_mean"] = float(config.activation_form == "relu_of_mean")
     return numbers | dict(own)
 

@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 
@@ -139,6 +140,46 @@ def test_pseudo_label_by_hand():
     np.testing.assert_allclose(value(losses.pseudo_label(mask, 0.7, 0.2)), [expected], rtol=1e-6)
     absolute = value(losses.pseudo_label(mask, 0.7, 0.2, absolute=True))
     np.testing.assert_allclose(absolute, [(0.2 + 0.1) / 2], rtol=1e-6)
+
+
+def test_foreground_pseudo_labels_weigh_no_more_than_background_ones():
+    mask = np.array(
+        [
+            [[0.9, 0.8, 0.6], [0.7, 0.1, 0.3]],  # four say foreground, one background
+            [[0.9, 0.2, 0.2], [0.1, 0.1, 0.3]],  # one, and four
+            [[0.9, 0.9, 0.9], [0.9, 0.9, 0.9]],  # all
+        ],
+        np.float32,
+    )
+    got = value(losses.pseudo_label(mask, 0.5, 0.25, True, None, balance=True))
+    expected = [((0.1 + 0.2 + 0.4 + 0.3) / 4 + 0.1) / 5, (0.1 + 0.2 + 0.2 + 0.1 + 0.1) / 5, 0]
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    plain = value(losses.pseudo_label(mask, 0.5, 0.25, absolute=True))
+    np.testing.assert_allclose(plain, [1.1 / 5, got[1], 0.1], rtol=1e-6)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1), bright=st.floats(-0.7, 0.7), run=st.sampled_from([True, False])
+)
+@settings(max_examples=50, deadline=None)
+def test_balanced_pseudo_labels_push_up_no_more_than_down(seed, bright, run):
+    """Whatever the labels say, a step against the gradient adds nothing to the mask's sum."""
+    rng = np.random.default_rng(seed)
+    mask = rng.uniform(0.01, 0.99, (3, 4, 4)).astype(np.float32)
+    refined = np.clip(rng.random((3, 4, 4)) + bright, 0, 1).astype(np.float32)
+
+    def pushed(balance):
+        loss = functools.partial(losses.pseudo_label, refined_mask=refined, balance=balance)
+        (got,) = gradient(lambda m: (tf.function(loss) if run else loss)(m, 0.5, 0.3), mask)
+        return got.sum((1, 2))
+
+    assert (pushed(True) > -1e-6).all()
+    above, below = (refined > 0.5).sum((1, 2)), (refined < 0.3).sum((1, 2))
+    expected = (below - np.minimum(above, below)) / np.maximum(above + below, 1)
+    np.testing.assert_allclose(pushed(True), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        pushed(False), (below - above.astype(float)) / np.maximum(above + below, 1), atol=1e-6
+    )
 
 
 def test_pseudo_label_divides_by_no_less_than_one():

@@ -30,7 +30,7 @@ def test_weights_and_settings_are_the_defaults_of_config():
     assert set(LOSS_SETTINGS) == {
         "ae_threshold", "ae_fg_threshold", "pseudo_high", "pseudo_low", "absolute_thresholds",
         "localization_start", "erasing_start", "pseudo_start", "warmup", "erased_statistics",
-        "erased_share", "pseudo_target", "activation_form",
+        "erased_share", "pseudo_target", "pseudo_balance", "activation_form",
     }  # fmt: skip
 
 
@@ -45,6 +45,7 @@ def test_arguments_are_given_in_the_order_of_the_function(term):
             "absolute_thresholds": ("absolute",),
             "pseudo_high": ("high",),
             "pseudo_low": ("low",),
+            "pseudo_balance": ("balance",),
             "ae_threshold": ("threshold",),
             "ae_fg_threshold": ("threshold",),
         }.get(given, (given,))
@@ -133,16 +134,25 @@ def test_pseudo_labels_come_from_the_mask_or_from_what_the_picture_makes_of_it()
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
     labels = np.array([0, 1, 2])
     thresholds = {"pseudo_high": 0.5, "pseudo_low": 0.3}
+    plain = {"pseudo_balance": False, **thresholds}
     features = model.feature_extractor(images, training=False)
     mask = losses.of_class(model.localizer(features), labels)
     refined = np.asarray(refine_batch(mask, images))
-    own = Objective(settings={"pseudo_target": "guided", **thresholds})
+    own = Objective(settings={"pseudo_target": "guided", **plain})
     values, _, observed = own.terms(model, images, labels, training=False)
     target, weight = refined > 0.5, (refined > 0.5) | (refined < 0.3)
     expected = (weight * np.abs(mask - target)).sum((1, 2)) / weight.sum((1, 2))
     np.testing.assert_allclose(values["pseudo"], expected, rtol=1e-5)
+    foreground, background = target.sum((1, 2)), (refined < 0.3).sum((1, 2))
+    share = np.minimum(1, background / foreground)[:, None, None]
+    assert (share < 1).any()
+    own = Objective(settings={"pseudo_target": "guided", **thresholds})
+    balanced, _, _ = own.terms(model, images, labels, training=False)
+    expected = (np.where(target, share, weight) * np.abs(mask - target)).sum((1, 2))
+    expected /= weight.sum((1, 2))
+    np.testing.assert_allclose(balanced["pseudo"], expected, rtol=1e-5)
     np.testing.assert_allclose(observed["pseudo_coverage"], weight.mean((1, 2)), rtol=1e-6)
-    own = Objective(settings={"pseudo_target": "mask", **thresholds})
+    own = Objective(settings={"pseudo_target": "mask", **plain})
     plain, _, _ = own.terms(model, images, labels, training=False)
     foreground = target.sum((1, 2)) / weight.sum((1, 2))
     np.testing.assert_allclose(observed["pseudo_foreground"], foreground, rtol=1e-6)

@@ -220,7 +220,8 @@ class Localization(Localizing, keras.Model):
         """Compiles as the model was that a file was written of."""
         config = keras.saving.deserialize_keras_object(config)
         first = config.pop("first_step", None)  # files of before the span was saved have none
-        config.setdefault("pseudo_target", "mask")  # files of before there was another have none
+        # What files of before there were these settings did.
+        config = {"pseudo_target": "mask", "pseudo_balance": False} | config
         self.compile(**config)
         if first is not None:
             self.objective.span.first, self.objective.span.fixed = first, False

@@ -99,6 +99,7 @@ def pseudo_label(
     low: float,
     absolute: bool = False,
     refined_mask: Tensor | None = None,
+    balance: Tensor | bool = False,
 ) -> Tensor:
     """`pseudo`: L1 distance to the mask's own confident positions, not those between (equation 5).
 
@@ -109,12 +110,16 @@ def pseudo_label(
         absolute: thresholds are values of the mask instead of shares of its maximum.
         refined_mask: F_fg refined by the picture, `[batch, height, width]` in 0..1; the pseudo
             label then comes from it instead, and the thresholds are its values (our choice).
+        balance: whether the foreground positions of a picture weigh no more, all together, than
+            its background positions (our choice): the term then never enlarges the mask.
     """
     mask = _float(foreground_mask)
     target, background = _labelled(mask, high, low, absolute, refined_mask)
-    weight = target + background
+    above, below = (ops.sum(x, axis=(1, 2), keepdims=True) for x in (target, background))
+    share = ops.where(balance, ops.minimum(1.0, below / ops.maximum(above, 1.0)), 1.0)
+    weight = share * target + background
     distance = ops.sum(weight * ops.abs(mask - target), axis=(1, 2))
-    return distance / ops.maximum(ops.sum(weight, axis=(1, 2)), 1.0)
+    return distance / ops.maximum(above + below, 1.0)[:, 0, 0]
 
 
 def class_activation(score_map: Tensor, labels: Tensor, form: str = "mean_of_relu") -> Tensor:

@@ -70,7 +70,7 @@ LOSS_TERMS = (
     Term(
         "pseudo",
         losses.pseudo_label,
-        "mask pseudo_high pseudo_low absolute_thresholds refined_mask",
+        "mask pseudo_high pseudo_low absolute_thresholds refined_mask pseudo_balance",
         start="pseudo_start",
         ramp="warmup",
     ),

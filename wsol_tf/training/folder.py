@@ -24,7 +24,7 @@ FILES = (
 )
 
 # Settings that run.flags of version 0.1.0 lack, and what runs did before there were any.
-OF_BEFORE = {"min_crop": 1.0, "pseudo_target": "mask"}
+OF_BEFORE = {"min_crop": 1.0, "pseudo_target": "mask", "pseudo_balance": False}
 
 
 def finished_figures(config: Config) -> dict[str, Any] | None:

@@ -79,6 +79,7 @@ class Watch(keras.callbacks.Callback):
         area, localizes = logs["ac"], on["ac"] or on["cls_fg"]
         spreads = logs["pseudo_foreground"] > 0.95 and area > 0.6
         spreads = spreads and _weight(logs, "pseudo") > _weight(logs, "ac")
+        spreads = spreads and not self.config.pseudo_balance  # then they push no more up than down
         empty, full = localizes and area < 0.02, localizes and area > 0.9
         say = functools.partial(advice, self.config)
         return {
@@ -99,6 +100,7 @@ class Watch(keras.callbacks.Callback):
                 spreads,
                 f"pseudo weighs more than ac, and {logs['pseudo_foreground']:.0%} of its labels "
                 f"say foreground: it spreads the mask ({area:.0%} of the picture) over everything. "
+                + "Set `pseudo_balance=true`. "
                 + say("-pseudo_weight", "+ac_weight", "+pseudo_start", "+pseudo_high"),
             ),
             "ae": (
