@@ -24,8 +24,9 @@ help:
 	@echo 'make clean   remove the environment, the caches, build/ and demo/'
 	@echo 'make help    print these lines; PYTHON=... chooses the Python of the environment'
 
+# Files in their own order: sorted by their numbers of tests, the slowest would be the last.
 test: setup
-	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
+	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 # Apache Beam needs older packages than all else, so it has an environment of its own.
 test-beam: setup
