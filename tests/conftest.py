@@ -1,5 +1,6 @@
 """Fixtures that several test files use."""
 
+import gc
 import os
 import pathlib
 
@@ -9,6 +10,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
+
+
+def pytest_collection_finish():
+    """Spares the garbage collector TensorFlow and all else that was imported and will stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
