@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 PYTHONPATH = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 LITTLE = ("--width=0.25", "--input_size=64", "--head_width=8", "--extractor_weights=none",
-          "--epochs=1", "--validate_every=0")  # fmt: skip
+          "--epochs=1", "--min_steps=0", "--validate_every=0")  # fmt: skip
 
 
 def run(name, *arguments):
