@@ -35,22 +35,6 @@ def rng():
 @pytest.fixture
 def quick(monkeypatch):
     """Trains a network of a few layers without tracing a graph: small steps are faster so."""
+    from helpers import make_quick
+
     make_quick(monkeypatch.setattr)
-
-
-def make_quick(set_attribute):
-    """Does what the fixture `quick` does, with a function that sets an attribute."""
-    from helpers import toy_parts
-    from wsol_tf.model import build as building
-
-    def build(*_, input_size, **__):
-        return *toy_parts(input_size), "toy: random weights"
-
-    compile_model = building.compile_model
-
-    def compile_eagerly(built, *arguments):
-        compile_model(built, *arguments)
-        built.run_eagerly = True
-
-    set_attribute(building.backbones, "build_extractor", build)
-    set_attribute(building, "compile_model", compile_eagerly)

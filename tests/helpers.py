@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from unittest import mock
 
 import keras
 import numpy as np
@@ -19,8 +20,8 @@ from wsol_tf import programs
 from wsol_tf.config import MAPS, Config
 from wsol_tf.evaluation.localized_map import LocalizedMap
 from wsol_tf.evaluation.pairs import Pair
-from wsol_tf.model import heads
-from wsol_tf.model.build import build_model
+from wsol_tf.model import backbones, heads
+from wsol_tf.model import build as building
 from wsol_tf.model.localization import Localization
 
 CLASSES = ("cat", "dog", "emu")
@@ -78,11 +79,23 @@ def metrics_of(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-def tiny_model(classes, **settings):
-    """An untrained model with a threshold for every kind of map."""
+def _toy_extractor(*_, input_size, **__):
+    return *toy_parts(input_size, stride=8), "toy: random weights"
+
+
+def tiny_model(classes, *, whole=False, **settings):
+    """An untrained model with a threshold for every kind of map.
+
+    Its features are those of `toy_parts` at stride 8, which are built and converted in a sixth of
+    the time of the narrowest real network; `whole` builds that one.
+    """
     keras.utils.set_random_seed(0)  # the same weights whatever ran before
     settings = {"width": 0.25, "input_size": 64, "head_width": 8} | settings
-    built = build_model(Config.recipe(extractor_weights="none", **settings), classes)
+    config = Config.recipe(extractor_weights="none", **settings)
+    with contextlib.ExitStack() as stack:
+        if not whole:
+            stack.enter_context(mock.patch.object(backbones, "build_extractor", _toy_extractor))
+        built = building.build_model(config, classes)
     built.thresholds = dict.fromkeys(MAPS, 0.5)
     return built
 
@@ -141,17 +154,39 @@ def toy(channels=3, seed=0, **keywords):
     )
 
 
-def toy_parts(size=32):
-    """A feature extractor and its rest, for pictures of this side in pixels."""
+def toy_parts(size=32, stride=4):
+    """A feature extractor of stride 4 or 8 and its rest, for pictures of this side in pixels."""
     image = keras.Input((size, size, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, -1.0, name="rescaling")(image)
     x = keras.layers.Conv2D(8, 3, strides=4, padding="same", use_bias=False, name="conv1")(x)
     x = _norm("conv1_bn")(x)
     x = keras.layers.ReLU(6.0, name="conv1_relu")(x)
+    if stride == 8:  # a block of MobileNetV1
+        x = keras.layers.DepthwiseConv2D(
+            3, strides=2, padding="same", use_bias=False, name="conv_dw_1"
+        )(x)
+        x = keras.layers.ReLU(6.0, name="conv_dw_1_relu")(_norm("conv_dw_1_bn")(x))
+        x = keras.layers.Conv2D(16, 1, use_bias=False, name="conv_pw_1")(x)
+        x = keras.layers.ReLU(6.0, name="conv_pw_1_relu")(_norm("conv_pw_1_bn")(x))
     features = keras.Input(x.shape[1:], name="features")
     y = keras.layers.DepthwiseConv2D(3, strides=2, padding="same", name="conv_dw_2")(features)
     y = _norm("conv_dw_2_bn")(y)
     return keras.Model(image, x, name="feature_extractor"), keras.Model(features, y, name="rest")
+
+
+def make_quick(set_attribute):
+    """Does what the fixture `quick` does, with a function that sets an attribute."""
+    compile_model = building.compile_model
+
+    def build(*_, input_size, **__):
+        return *toy_parts(input_size), "toy: random weights"
+
+    def compile_eagerly(built, *arguments):
+        compile_model(built, *arguments)
+        built.run_eagerly = True
+
+    set_attribute(backbones, "build_extractor", build)
+    set_attribute(building, "compile_model", compile_eagerly)
 
 
 def _norm(name):

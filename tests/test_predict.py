@@ -88,11 +88,15 @@ def test_few_pictures_trace_no_graph_many_freeze_the_weights_and_all_give_the_sa
     assert [model.run_eagerly for model in models] == [True, False, False]
     # The last one has the graph of its frozen weights, and no other.
     assert [model.predict_function is None for model in models] == [False, False, True]
-    few = lines_of(tmp_path / "few")[0]
-    probability, mask = few.pop("probability"), Image.open(tmp_path / "few" / "a_mask.png")
-    for out in ("some", "many"):
+
+    def parted(out):
         line = lines_of(tmp_path / out)[0]
-        assert line.pop("probability") == pytest.approx(probability, abs=1e-6)
+        return [part.pop("probability") for part in (line, *line["objects"])], line
+
+    (probabilities, few), mask = parted("few"), Image.open(tmp_path / "few" / "a_mask.png")
+    for out in ("some", "many"):
+        found, line = parted(out)
+        assert found == pytest.approx(probabilities, abs=1e-6)
         assert line == few
         np.testing.assert_array_equal(Image.open(tmp_path / out / "a_mask.png"), mask)
 
