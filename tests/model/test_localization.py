@@ -430,13 +430,14 @@ def schedule_of(model, epochs, **keywords):
 
 
 def with_drops(**settings):
-    """A toy compiled by a Config that does not say how long the training is."""
+    """A toy compiled by a Config that does not say how long the training is; it trains eagerly."""
     model = toy()
     config = wsol_tf.Config.recipe(
         **{"learning_rate": 0.01, "lr_drops": "0.5,0.9", "localization_start": 0.2,
            "pseudo_start": 0.5, "warmup": 0.5, **settings}
     )  # fmt: skip
     compile_model(model, config)
+    model.run_eagerly = True
     return model
 
 
@@ -491,6 +492,7 @@ def test_a_saved_span_goes_on_where_it_was(tmp_path):
     schedule_of(model, 2)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded.run_eagerly = True
     assert vars(loaded.objective.span) == {"steps": 4, "first": 2, "fixed": False}
     assert weights_now(loaded) == weights_now(model)
     assert float(loaded.optimizer.learning_rate) == float(model.optimizer.learning_rate)
@@ -502,6 +504,7 @@ def test_total_steps_hold_for_every_fit():
     model = toy()
     config = wsol_tf.Config.recipe(learning_rate=0.01, lr_drops="0.5", epochs=4)
     compile_model(model, config, steps_per_epoch=2)
+    model.run_eagerly = True
     assert model.total_steps == 8
     rates = [schedule_of(model, 2)[0], schedule_of(model, 2)[0]]
     assert rates == [[0.01] * 4, [0.001] * 4]
