@@ -16,6 +16,7 @@ from helpers import (
     RUN_FILES,
     TINY,
     history_of,
+    make_quick,
     metrics_of,
     run,
     start,
@@ -35,9 +36,11 @@ KEYS = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls", "miou_bo
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run on drawn pictures."""
+    """A run on drawn pictures, of a network of a few layers."""
     folder = tmp_path_factory.mktemp("run") / "new" / "run"
-    assert run(train, *SHAPES, f"--output_dir={folder}") == 0
+    with pytest.MonkeyPatch.context() as patched:
+        make_quick(patched.setattr)
+        assert run(train, *SHAPES, f"--output_dir={folder}") == 0
     return folder
 
 
@@ -109,7 +112,10 @@ def test_run_flags_hold_every_setting(finished):
 
 
 def test_run_flags_repeat_the_run_to_the_digit(finished, tmp_path):
-    again = start(f"--flagfile={finished / 'run.flags'}", f"--output_dir={tmp_path / 'again'}")
+    again = start(
+        f"--flagfile={finished / 'run.flags'}", f"--output_dir={tmp_path / 'again'}",
+        command=(ROOT / "tests" / "studies" / "toy_train.py",),
+    )  # fmt: skip
     output, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors
     assert (tmp_path / "again" / "history.csv").read_text() == (
@@ -300,8 +306,11 @@ def test_refusals_as_a_user_sees_them(tmp_path):
 
 WITHOUT_BOXES = """
 import json, sys, numpy as np, tensorflow as tf
+sys.path.insert(0, "tests")
+from helpers import make_quick
 from wsol_tf import programs
 from wsol_tf.training.run import train
+make_quick(setattr)
 tf.config.experimental.enable_op_determinism()
 runs = []
 for data_dir in sys.argv[1:3]:
@@ -329,7 +338,7 @@ def test_training_without_boxes_gives_the_same_weights_and_threshold(voc, tmp_pa
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
     found = json.loads(ended.stdout.splitlines()[-1])
-    assert len(found["same"]) > 50 and all(found["same"])
+    assert len(found["same"]) > 15 and all(found["same"])
     assert found["thresholds"][0] == found["thresholds"][1]
     assert found["gt_known_loc"][0] is not None and found["gt_known_loc"][1] is None
 
