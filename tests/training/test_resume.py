@@ -70,7 +70,7 @@ def test_keyboard_interrupt_while_scoring_ends_without_a_traceback(
 def test_sigint_leaves_a_usable_run(tmp_path):
     folder = tmp_path / "run"
     arguments = ("--num_examples=24", "--epochs=100000", "--batch_size=8")
-    training = start(*TINY, *arguments, f"--output_dir={folder}")
+    training = start_toy(*TINY, *arguments, f"--output_dir={folder}")
     deadline = time.monotonic() + 240
     while not (folder / "model.keras").exists() and training.poll() is None:
         assert time.monotonic() < deadline
