@@ -1,5 +1,6 @@
 """BAS's own network and training step, against the values that its code gave."""
 
+import contextlib
 import json
 
 import keras
@@ -166,12 +167,26 @@ def test_bas_forward(bas, mode):
         np.testing.assert_allclose(terms[term], bas.arrays[f"{mode}_{name}"], rtol=1e-4)
 
 
-@pytest.fixture
-def bas_in_float64(shared_dir):
+@contextlib.contextmanager
+def float64():
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
-    yield Bas(shared_dir / "vectors")
-    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="module")
+def built_in_float64(shared_dir):
+    with float64():
+        return Bas(shared_dir / "vectors")
+
+
+@pytest.fixture
+def bas_in_float64(built_in_float64):
+    with float64():
+        yield built_in_float64
 
 
 @pytest.mark.realdata
