@@ -9,7 +9,7 @@ import functools
 import numpy as np
 
 # As in `wsol_tf.model.separation`.
-GRID, STEP, STEPS, SHARE = 56, 0.03, 10, 0.25
+GRID, STEP, STEPS, SHARE = 56, 0.03, 8, 0.25
 # As in `wsol_tf.model.refinement`.
 PIXELS = 4  # a position of the refined map is so many pixels of the network's input wide
 RADIUS = 1 / 7  # of a window, as a share of the picture's side

@@ -6,7 +6,7 @@ import kotlin.math.min
 
 private const val GRID = 56  // positions along each side at which a map is looked at, whatever its size
 private const val STEP = 0.03  // between two thresholds
-private const val STEPS = 10
+private const val STEPS = 8
 private const val SHARE = 0.25  // of the cells of an object that a part must have
 
 /**

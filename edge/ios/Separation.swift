@@ -3,7 +3,7 @@
 
 private let grid = 56  // positions along each side at which a map is looked at, whatever its size
 private let between = 0.03  // two thresholds
-private let steps = 10
+private let steps = 8
 private let share = 0.25  // of the cells of an object that a part must have
 
 /// Cuts the components of a mask into objects: the mask without the pixels on one side of each cut, so

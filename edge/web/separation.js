@@ -5,7 +5,7 @@ import {labelsOf} from './arrays.js';
 
 const GRID = 56;  // positions along each side at which a map is looked at, whatever its size
 const STEP = 0.03;  // between two thresholds
-const STEPS = 10;
+const STEPS = 8;
 const SHARE = 0.25;  // of the cells of an object that a part must have
 
 /**

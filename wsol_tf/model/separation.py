@@ -12,7 +12,7 @@ import numpy as np
 
 GRID = 56  # positions along each side at which a map is looked at, whatever the picture's size
 STEP = 0.03  # between two thresholds
-STEPS = 10  # above that of the mask
+STEPS = 8  # above that of the mask
 SHARE = 0.25  # of the cells of an object that a part must have
 THICK = 3  # cells: what is thinner connects nothing
 
