@@ -280,7 +280,7 @@ class Config:
     pseudo_balance: bool = _setting(
         True,
         "Foreground pseudo labels of a picture weigh no more, all together, than its background "
-        "ones, so that they never enlarge the mask.",
+        "ones: they push its mask up no more than down.",
     )
     absolute_thresholds: bool = _setting(
         False, "t2..t4 are values of the mask instead of shares of each picture's maximum."

@@ -111,7 +111,7 @@ def pseudo_label(
         refined_mask: F_fg refined by the picture, `[batch, height, width]` in 0..1; the pseudo
             label then comes from it instead, and the thresholds are its values (our choice).
         balance: whether the foreground positions of a picture weigh no more, all together, than
-            its background positions (our choice): the term then never enlarges the mask.
+            its background positions, so that they push up no more than down (our choice).
     """
     mask = _float(foreground_mask)
     target, background = _labelled(mask, high, low, absolute, refined_mask)
