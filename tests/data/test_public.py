@@ -4,12 +4,14 @@ import logging
 import multiprocessing
 import os
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 import tfds_archives as archives
+from wsol_tf.data import archives as own_archives
 from wsol_tf.data import public, public_kinds, tfrecords
 from wsol_tf.data.batches import training_batches
 from wsol_tf.data.images import BadImage
@@ -201,6 +203,24 @@ def test_imagenet_takes_boxes_from_the_archive_or_its_folder(prepared, tmp_path,
         example.image_id: example.boxes.tolist() for example in boxed if len(example.boxes)
     } == {"n01440764_1.JPEG": [[2, 3, 20, 25]]}
     assert len(train) == 6 and train.has_boxes
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Pythons that ask for a filter
+@pytest.mark.parametrize("has_filters", [True, False], ids=["Python", "Python before 3.11.4"])
+def test_an_archive_of_boxes_leaves_nothing_outside_of_its_folder(
+    tmp_path, monkeypatch, has_filters
+):
+    if not has_filters:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    good = archives.write_tar(tmp_path / "good.tgz", {"val/1.xml": b"<a/>"}, "w:gz")
+    (tmp_path / "good").mkdir()
+    own_archives._unpack(good, tmp_path / "good")
+    assert (tmp_path / "good" / "val" / "1.xml").read_bytes() == b"<a/>"
+    bad = archives.write_tar(tmp_path / "bad.tgz", {"../outside.xml": b"<a/>"}, "w:gz")
+    (tmp_path / "bad").mkdir()
+    with pytest.raises(tarfile.TarError, match="outside"):
+        own_archives._unpack(bad, tmp_path / "bad")
+    assert not (tmp_path / "outside.xml").exists()
 
 
 def test_imagenet_without_boxes_is_classified_only(prepared):

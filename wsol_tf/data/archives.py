@@ -174,6 +174,19 @@ def imagenet_annotations(
     return annotate
 
 
+def _unpack(archive, folder):
+    """Unpacks an archive of which nothing may come to lie outside of the folder."""
+    with tarfile.open(archive) as tar:
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(folder, filter="data")
+            return
+        for member in tar:  # Python 3.11.0 to 3.11.3, Debian 12's, have no filters
+            inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+            if not inside or not (member.isfile() or member.isdir()):
+                raise tarfile.TarError(f"'{member.name}' is no file inside of the folder")
+            tar.extract(member, folder)
+
+
 def _imagenet_boxes(data_dir, archive):
     """The folder of XML files: beside the archives, under the archive's name or unpacked now."""
     stem = archive.split(".")[0]
@@ -187,8 +200,7 @@ def _imagenet_boxes(data_dir, archive):
             unpacked.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(dir=unpacked.parent))
             try:
-                with tarfile.open(place / archive) as tar:
-                    tar.extractall(partial, filter="data")
+                _unpack(place / archive, partial)
             except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
                 shutil.rmtree(partial)
                 raise ValueError(f"{place / archive} cannot be unpacked: {error}.") from error
