@@ -306,11 +306,8 @@ def test_refusals_as_a_user_sees_them(tmp_path):
 
 WITHOUT_BOXES = """
 import json, sys, numpy as np, tensorflow as tf
-sys.path.insert(0, "tests")
-from helpers import make_quick
 from wsol_tf import programs
 from wsol_tf.training.run import train
-make_quick(setattr)
 tf.config.experimental.enable_op_determinism()
 runs = []
 for data_dir in sys.argv[1:3]:
@@ -338,7 +335,7 @@ def test_training_without_boxes_gives_the_same_weights_and_threshold(voc, tmp_pa
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
     found = json.loads(ended.stdout.splitlines()[-1])
-    assert len(found["same"]) > 15 and all(found["same"])
+    assert len(found["same"]) > 50 and all(found["same"])
     assert found["thresholds"][0] == found["thresholds"][1]
     assert found["gt_known_loc"][0] is not None and found["gt_known_loc"][1] is None
 

@@ -54,14 +54,8 @@ def model():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "labels, low, high, eagerly",
-    [([0, 1, 2, 0, 1, 3], 0, 3, False), ([0, 1, -1] * 2, -1, 1, True)],
-)
-def test_labels_that_are_no_classes_are_refused_with_the_range(
-    kind, labels, low, high, eagerly, monkeypatch, model
-):
-    monkeypatch.setattr(model, "run_eagerly", eagerly)
+@pytest.mark.parametrize("labels, low, high", [([0, 1, 2, 0, 1, 3], 0, 3), ([0, 1, -1] * 2, -1, 1)])
+def test_labels_that_are_no_classes_are_refused_with_the_range(kind, labels, low, high, model):
     with pytest.raises(ValueError) as refused:
         model.fit(**KINDS[kind](IMAGES, np.array(labels)), verbose=0)
     part = labels[3:] if kind != "arrays" and 3 in labels else labels
@@ -89,8 +83,7 @@ def test_a_step_by_itself_looks_at_its_labels(model):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_that_are_divided_by_255_are_warned_of_once(kind, monkeypatch, model):
-    monkeypatch.setattr(model, "run_eagerly", True)  # batches are looked at on the way to the step
+def test_pictures_that_are_divided_by_255_are_warned_of_once(kind, model):
     labels = np.array([0, 1, 2] * 2)
     with pytest.warns(UserWarning, match=r"lie in 0\.\d+\.\.1\..* raw, in 0..255") as warned:
         model.fit(**KINDS[kind](np.clip(IMAGES / 255, 0.01, 1), labels), verbose=0)
