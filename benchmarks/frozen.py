@@ -20,12 +20,12 @@ import numpy as np
 from absl import app, flags
 
 from machine import Others, processor
-from wsol_tf import programs
+from wsol_tf import importing
 
 
 def main(argv):
     values = flags.FLAGS
-    programs.import_keras()
+    importing.import_keras()
     import wsol_tf
     from wsol_tf.model import frozen
 

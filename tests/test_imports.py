@@ -22,6 +22,7 @@ GROUND = (
 ROOMS = {
     "wsol_tf.config": ("wsol_tf.files",),
     "wsol_tf.files": (),
+    "wsol_tf.importing": (),
     "wsol_tf.keras_settings": (),
     "wsol_tf.lazy": (),
     "wsol_tf.progress": ("wsol_tf.files",),

@@ -144,9 +144,9 @@ def test_ctrl_c_ends_the_program_and_the_reader_with_it():
 def test_a_program_says_nothing_of_tensorflow_unless_it_is_asked_to(tmp_path):
     # --verbosity=0 in the same way shows what there was to leave out.
     code = (
-        "from wsol_tf import programs\n"
+        "from wsol_tf import importing, programs\n"
         "def run(values):\n"
-        "    programs.import_keras()\n"
+        "    importing.import_keras()\n"
         "    import tensorflow\n"
         "    print(tensorflow.zeros(3).numpy().sum())\n"
         "programs.main(lambda: None, run)\n"

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import ROOT, add_picture
+from helpers import ROOT, add_picture, tiny_model
 from wsol_tf.evaluation import workers
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "tensorflow_datasets", "torch")
@@ -79,8 +79,8 @@ def test_what_is_found_is_drawn_without_matplotlib():
 
 def test_keras_is_imported_without_matplotlib_which_can_be_imported_afterwards():
     code = (
-        "from wsol_tf import programs\n"
-        "programs.import_keras()\n"
+        "from wsol_tf import importing\n"
+        "importing.import_keras()\n"
         "import gc, sys\n"
         "assert 'keras' in sys.modules and gc.isenabled()\n"
         "assert not {'matplotlib', 'pandas', 'scipy', 'IPython'} & set(sys.modules)\n"
@@ -88,3 +88,49 @@ def test_keras_is_imported_without_matplotlib_which_can_be_imported_afterwards()
         "assert charts.training_curves({'loss': [1.0, 0.5]}, {}).shape[-1] == 3"
     )
     assert imported(code, "matplotlib.figure") == "['matplotlib.figure']"
+
+
+ALL_NAMES = """
+import types
+import tensorflow as tf
+
+
+def walk(namespace, path):
+    for name in dir(namespace):
+        value = getattr(namespace, name)
+        if name.startswith("_") or name == "keras":
+            continue
+        is_module = isinstance(value, types.ModuleType)
+        print(f"{path}.{name}", "module" if is_module else type(value).__name__)
+        if is_module and len(path.split(".")) < 3:
+            walk(value, f"{path}.{name}")
+
+
+assert not tf.distribute.has_strategy()
+walk(tf, "tf")
+"""
+
+
+def test_a_program_that_needs_few_names_of_tensorflow_still_has_all():
+    few = "from wsol_tf import importing\nimporting.import_keras(few_names=True)\n"
+    said = []
+    for code in (few + ALL_NAMES, ALL_NAMES):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.splitlines())
+    assert len(said[0]) > 4000
+    assert set(said[0]) ^ set(said[1]) == set()
+
+
+def test_prediction_of_one_picture_fills_no_namespace_that_it_does_not_use(tmp_path):
+    tiny_model(("cat", "dog")).save(tmp_path / "model.keras")
+    add_picture(tmp_path / "pictures", "p", [("cat", (4, 4, 20, 20))])
+    code = run_program(
+        "wsol_tf.predict", f"--model={tmp_path / 'model.keras'}", "--threshold=0.5",
+        f"--output_dir={tmp_path / 'out'}", tmp_path / "pictures" / "JPEGImages" / "p.png",
+    )  # fmt: skip
+    unused = ("tensorflow.python.feature_column.feature_column", "tensorflow.lite.python.lite")
+    assert imported(code, "tensorflow", *unused) == "['tensorflow']"
+    assert (tmp_path / "out" / "p_mask.png").is_file()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
-from wsol_tf import files, predict, programs, runners
+from wsol_tf import files, importing, predict, programs, runners
 from wsol_tf.annotations.formats import IMAGES, SHAPES, Options
 from wsol_tf.annotations.look import Localize, Looking
 from wsol_tf.annotations.names import root_of
@@ -201,7 +201,7 @@ def _check_flags(values):
 
 def open_localizer(values: flags.FlagValues) -> tuple[Localize, Sequence[str]]:
     """Makes of parsed flags what localizes a picture, and the names of its classes."""
-    programs.import_keras()
+    importing.import_keras()
     from wsol_tf.model.build import load_model
 
     model = load_model(values.model, to_train=False)

@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import flags
 
-from wsol_tf import files, programs, runners
+from wsol_tf import files, importing, programs, runners
 from wsol_tf.config import MAPS, resize_side
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import Source
@@ -282,7 +282,7 @@ def _named(values):
 
 def _scored_model(values, threshold):
     """A trained model of ours."""
-    programs.import_keras()
+    importing.import_keras()
     from wsol_tf.model.build import load_model
 
     model = load_model(values.model, to_train=False)
@@ -306,7 +306,7 @@ def _scored_model(values, threshold):
 
 def _scored_classifier(values, threshold):
     """A classifier of keras.applications as it was trained on ImageNet."""
-    programs.import_keras()
+    importing.import_keras()
     from wsol_tf.evaluation import baselines
 
     resize_size = resize_side(values.input_size, values.resize_size)

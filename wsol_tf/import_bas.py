@@ -11,7 +11,7 @@ import os
 
 from absl import flags
 
-from wsol_tf import files, programs
+from wsol_tf import files, importing, programs
 
 
 def define_flags() -> None:
@@ -41,7 +41,7 @@ def run(values: flags.FlagValues, *paths: str) -> None:
     from wsol_tf.model import torch_file
 
     tensors = torch_file.read_tensors(paths[0])
-    programs.import_keras()
+    importing.import_keras()
     from wsol_tf.model import bas
 
     try:

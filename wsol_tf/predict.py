@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from wsol_tf import programs
+from wsol_tf import importing, programs
 from wsol_tf.config import LIMITS, MAPS
 from wsol_tf.data.images import find_images
 from wsol_tf.report.predictions import summary, to_stderr, write_predictions
@@ -154,7 +154,7 @@ def run(values: flags.FlagValues, *names: str) -> int:
     """Localizes the pictures and folders that are named; returns the exit status."""
     threshold = programs.parse_threshold(values.threshold)
     paths = find_images(names, warn=to_stderr, log=print)
-    programs.import_keras()
+    importing.import_keras(few_names=len(paths) <= FEW)
     from wsol_tf.model.build import load_model
 
     model = load_model(values.model, to_train=False)

@@ -9,7 +9,7 @@ bit, on one machine with the same versions.
 
 from absl import flags
 
-from wsol_tf import programs
+from wsol_tf import importing, programs
 
 
 def define_flags() -> None:
@@ -25,7 +25,7 @@ def define_flags() -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Draws, trains and writes the file."""
-    programs.import_keras()
+    importing.import_keras()
     from wsol_tf.training.drawn_features import pretrain
 
     pretrain(

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import gc
-import importlib
 import inspect
 import io
 import os
@@ -116,29 +114,6 @@ def _sentence(error):
     return f"'{os.fsdecode(error.filename)}' can't be read or written: {error.strerror}."
 
 
-def import_keras() -> None:
-    """Imports Keras and with it TensorFlow, in half of the time that `import keras` takes.
-
-    A program calls it before it imports what needs them, and not before it has read its flags.
-    None of the million objects that they make is garbage: Python is kept from looking for some
-    among them, now and when the program ends. Keras and TensorFlow would import all of OPTIONAL for
-    functions that are not used here, and do without where that isn't to be had.
-    """
-    if "keras" in sys.modules:
-        return
-    gc.disable()
-    own = {name: sys.modules[name] for name in OPTIONAL if name in sys.modules}
-    sys.modules.update(dict.fromkeys(OPTIONAL))  # type: ignore[arg-type]  # as what isn't there
-    try:
-        importlib.import_module("keras")
-    finally:
-        for name in OPTIONAL:
-            del sys.modules[name]
-        sys.modules.update(own)
-        gc.freeze()
-        gc.enable()
-
-
 # --- what programs print and take ----------------------------------------------------------------
 
 
@@ -242,7 +217,6 @@ def parse_threshold(text: str) -> float | str:
 # --- files of settings ---------------------------------------------------------------------------
 
 CONFIGS = os.path.join(os.path.dirname(__file__), "configs")
-OPTIONAL = ("matplotlib", "pandas", "scipy", "IPython")  # what import_keras does without
 
 
 def find_config(path: str) -> str:

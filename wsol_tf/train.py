@@ -13,12 +13,12 @@ import signal
 
 from absl import flags
 
-from wsol_tf import programs, signals
+from wsol_tf import importing, programs, signals
 
 
 def run(values: flags.FlagValues) -> int:
     """Trains with the settings of the command line; returns the exit status."""
-    programs.import_keras()
+    importing.import_keras()
     from wsol_tf.training.run import train
 
     before = signal.signal(signal.SIGTERM, signals.preempt)

@@ -14,7 +14,7 @@ from absl import flags
 from edge.export import calibration, exported_map
 from edge.export.exported_map import ExportedMap
 from edge.export.formats import FORMATS
-from wsol_tf import programs
+from wsol_tf import importing, programs
 
 
 def define_flags() -> None:
@@ -78,7 +78,7 @@ def run(values: flags.FlagValues) -> None:
     Raises:
         ValueError: bad settings or data, or a file that differs too much.
     """
-    programs.import_keras()
+    importing.import_keras()
     from edge.export import convert, graphs, metadata, parity, steps
     from wsol_tf.model.build import load_model
     from wsol_tf.report.run_page import add_files_to_card

@@ -1,10 +1,12 @@
 """From a Config to a compiled model, and from a file to a model."""
 
+import contextlib
 import logging
 import math
 import os
+import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 
@@ -20,6 +22,8 @@ from wsol_tf.model.schedule import RateDrops
 MOST_WEIGHTS = 2**31  # of the classifier: 8 GiB in float32, and as much again for each moment
 MOST_EXPANDED = 100  # times the size of a .keras file that its parts may have
 MOST_PIXELS = 8192  # side of a picture as it is resized for the network
+
+_LOADING = threading.Lock()
 
 
 def build_model(
@@ -187,6 +191,28 @@ def _check_members(path):
             raise ValueError(f"its part {files.printable(damaged)} is damaged")
 
 
+@contextlib.contextmanager
+def _not_drawing() -> Iterator[None]:
+    """Starts kernels as zeros that a file's weights replace at once; drawing them takes as long.
+
+    Kernels that other threads make meanwhile are drawn.
+    """
+    drawing, thread = keras.initializers.VarianceScaling, threading.get_ident()
+    with _LOADING:
+        draw = drawing.__call__
+
+        def start(initializer, shape, dtype=None):
+            if threading.get_ident() == thread:
+                return keras.ops.zeros(shape, dtype)
+            return draw(initializer, shape, dtype)
+
+        drawing.__call__ = start
+        try:
+            yield
+        finally:
+            drawing.__call__ = draw
+
+
 def load_model(path: str | os.PathLike, *, to_train: bool = True) -> Localization:
     """Loads a model that this project trained, from any version of it.
 
@@ -212,7 +238,8 @@ def load_model(path: str | os.PathLike, *, to_train: bool = True) -> Localizatio
         )
     try:
         _check_members(path)
-        model = keras.saving.load_model(path, compile=to_train)
+        with _not_drawing():
+            model = keras.saving.load_model(path, compile=to_train)
     except Exception as error:  # what damage does to Keras has no end of kinds
         # Keras wraps our own sentence in several lines of its own.
         reason = str(error).rpartition("Exception encountered: ")[2].partition("\n")[0].rstrip(".")
