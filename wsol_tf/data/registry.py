@@ -81,7 +81,6 @@ def open_dataset(
         ValueError: nothing can be read; the sentence says what to do about it.
     """
     _check(kind, num_examples)
-    data_dir = files.expanded(data_dir)
     options: dict[str, Any] = {
         "classes": None if classes is None else tuple(classes),
         "image_size": image_size,
@@ -91,7 +90,7 @@ def open_dataset(
     if kind == "shapes":
         options |= {"seed": seed, "num_examples": num_examples}
     whole, fold = parse_split(split)
-    source = _open_whole(kind, data_dir, whole, download, options)
+    source = _open_whole(kind, files.expanded(data_dir), whole, download, options)
     source = _chosen(source, single_class, num_examples, seed)
     return take_fold(source, fold) if fold else source
 

@@ -262,8 +262,7 @@ def predict_pairs(
             them there is no Top-1), `score_map` and `localization_map`, as `Localization` does.
         source: the data set.
         positions: positions in the source.
-        kinds: kinds of map, see `score_maps.map_of`; WHOLE is the first one once more, and PLAIN
-            is that without refinement.
+        kinds: of map, see `score_maps.map_of`; WHOLE: the first once more, PLAIN: it, not refined.
         view: what of a picture is seen.
         batch_size: pictures in a batch, see `batches.evaluation_batches`.
         offset: by which maps of the localizer are moved back, see `alignment.placed`.
@@ -285,8 +284,8 @@ def predict_pairs(
     options |= {"presence": presence, "background_id": background_id}
     done = 0
     for batch in evaluation_batches(source, positions, view, batch_size):
-        images = np.stack([example.image for example in batch])
-        outputs = {name: np.asarray(value) for name, value in predict(images).items()}
+        outputs = predict(np.stack([example.image for example in batch]))
+        outputs = {name: np.asarray(value) for name, value in outputs.items()}
         outputs |= own_maps(batch) if own_maps else {}
         at = [position_of[example.image_id] for example in batch]
         logits = outputs.get("logits")

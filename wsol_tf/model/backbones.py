@@ -153,19 +153,22 @@ def build_extractor(
     backbone = _check(name, width, input_size, output_stride)
     network = _application(name, width, input_size, weights)
     graph = graph_of(network, core=True, trim=backbone.trim)
-    if weights == "imagenet":
-        loaded = f"{name}: ImageNet weights of keras.applications, all layers"
-    elif weights == "none":
-        loaded = f"{name}: random weights"
-    else:
-        path = DRAWN_WEIGHTS if weights == "drawn" else weights
-        matched = load_weights(_kept(network, backbone.trim), path)
-        loaded = f"{name}: {weights}, {matched} of {matched} layers matched"
+    loaded = f"{name}: {_loaded(weights, _kept(network, backbone.trim))}"
     parts = _cut(
         graph, input_size, backbone.scaling, output_stride, dilation, levels, bn_momentum,
         backbone.dilate_pools,
     )  # fmt: skip
     return *parts, loaded
+
+
+def _loaded(weights, layers):
+    """Loads a file of weights, if it is one, and says which the layers have."""
+    if weights == "imagenet":
+        return "ImageNet weights of keras.applications, all layers"
+    if weights == "none":
+        return "random weights"
+    matched = load_weights(layers, DRAWN_WEIGHTS if weights == "drawn" else weights)
+    return f"{weights}, {matched} of {matched} layers matched"
 
 
 def cut_model(

@@ -375,6 +375,17 @@ def localize(
     return resized, mask, box_of(largest_component(mask))
 
 
+def _finite(values):
+    if not np.isfinite(values).all():
+        raise FloatingPointError("the model's output is no finite number. Train it again.")
+    return values
+
+
+def _softmax(logits):
+    exponents = np.exp(logits - logits.max())
+    return exponents / exponents.sum()
+
+
 def find(
     outputs: Mapping[str, Any],
     classes: Sequence[str],
@@ -415,19 +426,15 @@ def find(
         FloatingPointError: an output is NaN or infinite.
         ValueError: a limit of the objects is out of its range.
     """
-    logits = np.asarray(outputs["logits"]).astype(np.float64)
-    best = int(logits.argmax())
-    limits: dict[str, Any] = {"min_area": min_area, "max_objects": max_objects}
-    limits["min_picture_area"] = min_picture_area
+    logits = _finite(np.asarray(outputs["logits"]).astype(np.float64))
+    best, probabilities = int(logits.argmax()), _softmax(logits)
+    limits: dict[str, Any] = {"min_area": min_area, "min_picture_area": min_picture_area}
+    limits["max_objects"] = max_objects
     maps = [np.asarray(outputs[name]) for name in ("localization_map", "score_map")]
-    exponents = np.exp(logits - logits.max())
-    probabilities = exponents / exponents.sum()
 
     def found_of(label: int) -> Found:
         own = "true" if label != best and kind == "predicted" else kind
-        small = map_of(own, *maps, logits, label, top_k=top_k)
-        if not (np.isfinite(logits).all() and np.isfinite(small).all()):
-            raise FloatingPointError("the model's output is no finite number. Train it again.")
+        small = _finite(map_of(own, *maps, logits, label, top_k=top_k))
         if prepare and kind != "cam":
             small = prepare(small)
         score_map = resize(normalize(small), height, width)
