@@ -177,9 +177,11 @@ def run(step):
 
 def measure_memory(config, num_classes, eager, part, steps=3):
     """Takes a few steps of one kind; returns peak memory of this process, before and after."""
-    model = make_model(config, num_classes, eager)
-    batch = make_batch(config, num_classes)
-    step = make_steps(model, batch, [part], eager)[part]
+    if part == FULL and not eager:
+        step, _ = make_variant(config, num_classes)
+    else:
+        model = make_model(config, num_classes, eager)
+        step = make_steps(model, make_batch(config, num_classes), [part], eager)[part]
     gc.collect()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(steps):
