@@ -8,7 +8,8 @@ docs/backbones.md. Each is trained as `wsol_tf.train` does it, on drawn pictures
 each, from random weights (ImageNet's are not at hand for all), scored on others, and its files are
 compared with Keras on these. With `--steps=0` none is trained: batch normalization gets the
 statistics of drawn pictures and the localizer is fitted to their masks, so that there is something
-to compare. Times are CPU time of one process, and count as ratios.
+to compare. With `--steps=0 --num_pictures=0` only training steps are timed. Times are CPU time of
+one process, and count as ratios.
 """
 
 import dataclasses
@@ -39,6 +40,8 @@ from wsol_tf.model import backbones
 from wsol_tf.model.build import build_model
 from wsol_tf.model.localization import Localization
 
+FORMATS = ("float32", "dynamic", "int8")  # of the files that are made
+
 
 def define_flags() -> None:
     """Defines the flags of the program."""
@@ -46,10 +49,12 @@ def define_flags() -> None:
     flags.DEFINE_integer("input_size", 224, "Side of the pictures in pixels.")
     flags.DEFINE_integer("output_stride", 8, "Pixels per position of the features.")
     flags.DEFINE_integer("steps", 200, "Steps of training with all losses; 0: none.")
-    flags.DEFINE_integer("speed_steps", 5, "Steps of training that are timed.")
+    flags.DEFINE_integer("speed_steps", 5, "Steps of training that are timed; 0: none.")
     flags.DEFINE_integer("num_examples", 200, "Drawn pictures to train on, and others to score.")
     flags.DEFINE_integer("batch_size", 8, "Pictures per step.")
-    flags.DEFINE_integer("num_pictures", 24, "Pictures to fit or calibrate on, and to compare.")
+    flags.DEFINE_integer(
+        "num_pictures", 24, "Pictures to fit or calibrate on, and to compare; 0: no file is made."
+    )
     flags.DEFINE_string("output", "", "File that a line is added to for each backbone.")
     flags.DEFINE_string("table", "", "Prints the lines of this file as tables, and measures none.")
 
@@ -154,8 +159,11 @@ def measure(name: str, values: flags.FlagValues) -> dict:
     }
     source = open_dataset("shapes", "", "train", image_size=size)
     drawn = [shapes.draw(i, size=size, split="train") for i in range(values.num_pictures)]
-    if values.steps:
+    if values.speed_steps:
         row["images_per_cpu_second"] = training_speed(model, values, source)
+    if not values.num_pictures:
+        return row
+    if values.steps:
         model, figures = trained(config, values)
         row |= {key: figures[key] for key in ("gt_known_loc", "miou_mask")}
         row["cam_gt_known_loc"] = figures["other_maps"]["cam"]["gt_known_loc"]
@@ -168,10 +176,10 @@ def measure(name: str, values: flags.FlagValues) -> dict:
 
 
 def exported(model: Localization, pictures: np.ndarray, source: Source) -> dict:
-    """Size, time, and agreement with Keras of the float32 and the int8 file."""
+    """Size, time, and agreement with Keras of the files."""
     map_ = ExportedMap.parse("mean")
     made = steps.make_files(
-        model, map_, graphs.export_graph(model, map_), pictures, ("float32", "int8"),
+        model, map_, graphs.export_graph(model, map_), pictures, FORMATS,
         log=lambda _: None,
     )  # fmt: skip
     runners = {kind: tflite_runner(data) for kind, data in made.items()}
@@ -194,12 +202,25 @@ def exported(model: Localization, pictures: np.ndarray, source: Source) -> dict:
 
 
 def print_tables(rows: list[dict]) -> None:
-    """Prints what docs/backbones.md shows: sizes and times, then what a short training gave."""
-    measured = [row for row in rows if "failed" not in row]
-    base = next((row for row in measured if row["backbone"] == "mobilenet_v1"), measured[0])
+    """Prints what docs/backbones.md shows, of what was measured."""
     for row in rows:
         if "failed" in row:
             print(f"{row['backbone']}: {row['failed']}\n")
+    for key, print_table in (
+        ("float32", print_files), ("images_per_cpu_second", print_speed),
+        ("gt_known_loc", print_trained),
+    ):  # fmt: skip
+        measured = [row for row in rows if key in row]
+        if measured:
+            first = measured[0]
+            print_table(
+                measured, next((r for r in measured if r["backbone"] == "mobilenet_v1"), first)
+            )
+            print()
+
+
+def print_files(measured: list[dict], base: dict) -> None:
+    """Prints sizes and times of the files, these as multiples of a row's."""
     _print_row(
         ["backbone", "pixels", "parameters", "channels of F_f", "MMAC at 224", "MB float / int8",
          "time float / int8", "int8 against its float", "mask IoU float / int8",
@@ -215,20 +236,30 @@ def print_tables(rows: list[dict]) -> None:
              f"{f['mask_iou']:.3f} / {i['mask_iou']:.3f}",
              f"{', '.join(f['gpu_fallbacks'])} / {', '.join(i['gpu_fallbacks']) or 'nothing'}"]
         )  # fmt: skip
-    if "gt_known_loc" not in base:
-        return
-    print()
+
+
+def print_speed(measured: list[dict], base: dict) -> None:
+    """Prints what a picture of training costs, as a multiple of a row's."""
+    _print_row(["backbone", "time of training a picture"], head=True)
+    for row in measured:
+        ratio = base["images_per_cpu_second"] / row["images_per_cpu_second"]
+        _print_row([row["backbone"], f"{ratio:.1f}"])
+
+
+def print_trained(measured: list[dict], base: dict) -> None:
+    """Prints what a short training gave."""
+    del base
     _print_row(
-        ["backbone", "training, images/s", "GT-known Loc", "CAM's", "mask IoU",
-         "int8 file's masks with Keras's: mean, worst"], head=True,
+        ["backbone", "GT-known Loc", "CAM's", "mask IoU",
+         *(f"{kind} file's masks with Keras's: mean, worst" for kind in FORMATS[1:])], head=True,
     )  # fmt: skip
     for row in measured:
-        int8 = row["int8"]
-        speed = row["images_per_cpu_second"] / base["images_per_cpu_second"]
+        agreement = [
+            f"{row[kind]['mask_iou']:.3f}, {row[kind]['mask_iou_min']:.2f}" for kind in FORMATS[1:]
+        ]
         _print_row(
-            [row["backbone"], f"{speed:.2f}", f"{row['gt_known_loc']:.3f}",
-             f"{row['cam_gt_known_loc']:.3f}", f"{row['miou_mask']:.3f}",
-             f"{int8['mask_iou']:.3f}, {int8['mask_iou_min']:.2f}"]
+            [row["backbone"], f"{row['gt_known_loc']:.3f}", f"{row['cam_gt_known_loc']:.3f}",
+             f"{row['miou_mask']:.3f}", *agreement]
         )  # fmt: skip
 
 
