@@ -176,7 +176,8 @@ export class Localizer {
  */
 export function maskOf(map, width, height, threshold, isSeparated) {
   const cut = Math.fround(threshold);
-  const mask = Uint8Array.from(map, (value) => value > cut ? 1 : 0);
+  const mask = new Uint8Array(map.length);
+  for (let i = 0; i < mask.length; i++) mask[i] = map[i] > cut ? 1 : 0;  // from() is far slower
   return isSeparated ? separate(mask, map, width, height, threshold) : mask;
 }
 
