@@ -48,4 +48,5 @@ def copy_localizer(folder):
     core.mkdir(parents=True)
     for each in (folder, core):
         (each / "package.json").write_text('{"type": "module", "main": "index.js"}')
-    (core / "index.js").write_text("export let loadAndCompile, loadLiteRt, Tensor;")
+    names = "getWebGpuDevice, loadAndCompile, loadLiteRt, Tensor"
+    (core / "index.js").write_text(f"export let {names};")

@@ -9,24 +9,37 @@ const reader = document.createElement('canvas'), shown = document.createElement(
 const LONGER_SIDE = [800, 1280];  // of what is drawn; masks and boxes have the picture's own size
 const MIN_AREA = 0.05;  // of the largest object's pixels: smaller parts of the mask get no box
 
-let localizer, described, picture;  // described: a line about the model; picture: ImageData
+let bytes, localizer, described, picture;  // described: a line about it; picture: ImageData
+const localizers = {};  // accelerator -> promise of a localizer
 let running = false, again = false;
 
 async function start() {
   if (await serviceWorkerTakesOver()) return;
-  const file = new URLSearchParams(location.search).get('model') ?? 'localizer.tflite';
+  const asked = new URLSearchParams(location.search);
+  const file = asked.get('model') ?? 'localizer.tflite';
   const response = await fetch(file);
   if (!response.ok) throw new Error(`There is no ${file} beside this page.`);
-  const bytes = new Uint8Array(await response.arrayBuffer());
-  localizer = await Localizer.load(bytes, new URL('litert/wasm/', document.baseURI).pathname);
-  const {metadata, numThreads} = localizer;
+  bytes = new Uint8Array(await response.arrayBuffer());
+  await runOn(asked.get('accelerator') ?? 'wasm');
+  setUpControls(localizer.metadata);
+  $('gpu').hidden = !await navigator.gpu?.requestAdapter();
+  await show(await fetchPicture('golden.png'));
+}
+
+/** Takes the localizer for an accelerator, 'wasm' or 'webgpu'; it is made the first time. */
+async function runOn(accelerator) {
+  const wasmFolder = new URL('litert/wasm/', document.baseURI).pathname;
+  localizers[accelerator] ??= Localizer.load(bytes, wasmFolder, {accelerator});
+  localizer = await localizers[accelerator];
+  const {metadata, numThreads, note} = localizer;
+  const onGpu = localizer.accelerator === 'webgpu';
   described = [
     metadata.format, `map: ${metadata.map}`, `${(bytes.length / 1e6).toFixed(1)} MB`,
-    `${metadata.labels.length} classes`, numThreads > 1 ? `${numThreads} threads` : '1 thread',
+    `${metadata.labels.length} classes`,
+    onGpu ? 'GPU' : numThreads > 1 ? `${numThreads} threads` : '1 thread', ...(note ? [note] : []),
   ].join(' · ');
+  $('gpu').setAttribute('aria-pressed', String(onGpu));
   say(described);
-  setUpControls(metadata);
-  await show(await fetchPicture('golden.png'));
 }
 
 /** Starts service_worker.js where browsers allow it; true where the page is loaded once more. */
@@ -47,6 +60,10 @@ function setUpControls({map, labels, threshold}) {
     $('class').onchange = () => update();
   }
   $('every').onchange = () => update();
+  $('gpu').onclick = () => {
+    const other = localizer.accelerator === 'webgpu' ? 'wasm' : 'webgpu';
+    runOn(other).then(update).catch(fail);
+  };
   const stored = typeof threshold === 'number';
   $('threshold').value = stored ? threshold : 0.5;
   $('value').textContent = stored ? threshold.toFixed(2) : 'otsu';
@@ -95,7 +112,7 @@ async function update() {
   try {
     do {
       again = false;
-      const image = picture;
+      const image = picture, {accelerator} = localizer;
       const found = await localizer.localize(image, {
         className: localizer.metadata.map === 'all' ? $('class').value : null,
         threshold: $('value').textContent === 'otsu' ? 'otsu' : Number($('threshold').value),
@@ -104,7 +121,8 @@ async function update() {
       });
       draw(image, found);
       showFigures(found);
-      window.localized = {...found, width: image.width, height: image.height};  // for tests
+      const {width, height} = image;
+      window.localized = {...found, width, height, accelerator};  // for tests
     } while (again);
   } finally {
     running = false;

@@ -146,7 +146,9 @@ function resample(source, lines, lineStep, step, {first, weights}, target, toLin
     for (let i = 0; i < first.length; i++) {
       let from = line * lineStep + first[i] * step;
       let red = 1 << 21, green = red, blue = red;  // one half, for rounding
-      for (const weight of weights[i]) {
+      const row = weights[i];
+      for (let k = 0; k < row.length; k++) {  // a third faster than over the row itself
+        const weight = row[k];
         red += source[from] * weight;
         green += source[from + 1] * weight;
         blue += source[from + 2] * weight;

@@ -1,7 +1,7 @@
 // From a picture to a mask and boxes in the browser, as edge/runtime.py does it, on LiteRT.js.
 // It knows nothing of the page: app.js draws, and any other page can import this file as it is.
 
-import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
+import {getWebGpuDevice, loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
 import {
   components, otsu, presentClasses, readMetadata, refine, resizeImage, resizeMap, softmax, stretch,
 } from './arrays.js';
@@ -30,15 +30,48 @@ export class Localizer {
    * Makes a localizer of the bytes of a .tflite file that edge.export wrote.
    * @param {Uint8Array} bytes
    * @param {string} wasmFolder where LiteRT's wasm files are, with a slash at the end
+   * @param {{accelerator?: string, numThreads?: number}} options accelerator: 'wasm', or 'webgpu'
+   *     for the GPU; numThreads: of wasm, where the page is cross-origin isolated
+   * @return {Promise<Localizer>} its accelerator is the one that it runs on: wasm, too, where the
+   *     browser has no WebGPU or the file does not run there; note then says so
    */
-  static async load(bytes, wasmFolder) {
+  static async load(bytes, wasmFolder, {
+    accelerator = 'wasm', numThreads = Math.min(4, navigator.hardwareConcurrency || 1),
+  } = {}) {
+    if (accelerator !== 'wasm' && accelerator !== 'webgpu') {
+      throw new Error(`The accelerator must be wasm or webgpu. Received: ${accelerator}.`);
+    }
     const localizer = new Localizer();
     localizer.metadata = readMetadata(bytes);
     const threads = await loadRuntime(wasmFolder);
-    localizer.numThreads = threads ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+    localizer.numThreads = threads ? numThreads : 1;
+    localizer.accelerator = accelerator;
+    if (accelerator === 'webgpu') {
+      try {
+        await localizer.compileForGpu(bytes);
+        return localizer;
+      } catch (error) {
+        localizer.note = `CPU, not GPU: ${error.message}`;
+        localizer.accelerator = 'wasm';
+      }
+    }
     localizer.model = await loadAndCompile(
         bytes, {accelerator: 'wasm', cpuOptions: {numThreads: localizer.numThreads}});
     return localizer;
+  }
+
+  /** Compiles for WebGPU. A file may be taken and still fail when it runs, so it runs once. */
+  async compileForGpu(bytes) {
+    if (!getWebGpuDevice()) throw new Error('the browser offers no WebGPU.');
+    const [height, width] = this.metadata.input_size;
+    try {
+      this.model = await loadAndCompile(
+          bytes, {accelerator: 'webgpu', gpuOptions: {precision: 'fp32'}});
+      if (!this.model.isFullyAccelerated) throw new Error('some operations are missing there');
+      await this.run(new Uint8Array(height * width * 3));
+    } catch (error) {
+      throw new Error(`WebGPU does not run this file (${error.message}).`);
+    }
   }
 
   /**
@@ -87,7 +120,7 @@ export class Localizer {
       const outputs = {};
       for (const [name, tensor] of Object.entries(tensors)) {
         const shape = [...tensor.type.layout.dimensions];
-        outputs[name] = {values: tensor.toTypedArray().slice(), shape};
+        outputs[name] = {values: await tensor.data(), shape};  // a copy
       }
       return outputs;
     } finally {
@@ -143,7 +176,8 @@ export class Localizer {
  */
 export function maskOf(map, width, height, threshold, isSeparated) {
   const cut = Math.fround(threshold);
-  const mask = Uint8Array.from(map, (value) => value > cut ? 1 : 0);
+  const mask = new Uint8Array(map.length);
+  for (let i = 0; i < mask.length; i++) mask[i] = map[i] > cut ? 1 : 0;  // from() is far slower
   return isSeparated ? separate(mask, map, width, height, threshold) : mask;
 }
 

@@ -1,19 +1,18 @@
-import functools
-import http.server
 import json
 import pathlib
-import queue
 import shutil
 import subprocess
-import threading
+import urllib.parse
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import headless
 import present_classes
 from edge import build_web, golden, runtime
 from edge_files import LABELS, brightness, copy_localizer
+from headless import CHROMIUM
 from helpers import run
 from wsol_tf.data.transforms import resize_image
 from wsol_tf.model import refinement, score_maps
@@ -21,8 +20,6 @@ from wsol_tf.model import refinement, score_maps
 HERE = pathlib.Path(__file__).parent
 WEB = HERE.parents[1] / "edge" / "web"
 NODE = shutil.which("node")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome",
-                                                "google-chrome-stable"))), None)  # fmt: skip
 
 
 # --- the arrays, in node -------------------------------------------------------------------------
@@ -214,87 +211,94 @@ def test_a_class_is_chosen_where_the_file_has_its_map_alone(map_, tmp_path):
         assert dog == f"The file holds map '{map_}': no class can be chosen. Received: dog."
 
 
+@pytest.mark.skipif(not NODE, reason="needs node")
+@pytest.mark.parametrize(
+    ("device", "accelerated", "run", "note"),
+    [
+        ("null", "true", "{}", "CPU, not GPU: the browser offers no WebGPU."),
+        ("{}", "false", "{}",
+         "CPU, not GPU: WebGPU does not run this file (some operations are missing there)."),
+        ("{}", "true", "{throw new Error('lost')}",
+         "CPU, not GPU: WebGPU does not run this file (lost)."),
+        ("{}", "true", "{return {}}", None),
+    ],
+)  # fmt: skip
+def test_what_the_gpu_cannot_run_goes_to_the_cpu(device, accelerated, run, note, tmp_path):
+    model = brightness(tmp_path / "mean.tflite")
+    copy_localizer(tmp_path)
+    (tmp_path / "node_modules" / "@litertjs" / "core" / "index.js").write_text(f"""
+        export const loadLiteRt = async () => {{}};
+        export const getWebGpuDevice = () => ({device});
+        export class Tensor {{ delete() {{}} }}
+        export const loadAndCompile = async (bytes, options) =>
+            ({{options, isFullyAccelerated: {accelerated}, async run() {run}}});
+    """)
+    (tmp_path / "script.js").write_text("""
+        import {readFileSync} from 'node:fs';
+        const {Localizer} = await import('./localizer.js');
+        const bytes = readFileSync(process.argv[2]);
+        const {accelerator, note = null, model} =
+            await Localizer.load(bytes, '', {accelerator: 'webgpu', numThreads: 1});
+        console.log(JSON.stringify([accelerator, note, model.options.accelerator]));
+    """)
+    done = subprocess.run([NODE, tmp_path / "script.js", model], capture_output=True, text=True)
+    assert not done.stderr
+    taken = "wasm" if note else "webgpu"
+    assert json.loads(done.stdout) == [taken, note, taken]
+
+
 # --- the page, in a browser ----------------------------------------------------------------------
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a site until it is told to be offline; results go to the server's queue."""
-
-    def do_GET(self):
-        if not self.server.offline:  # else the connection ends without an answer
-            super().do_GET()
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(204)
-        self.end_headers()
-        if self.path == "/offline":
-            self.server.offline = True
-        else:
-            self.server.results.put(json.loads(body))
-
-    def log_message(self, *_):
-        pass
+FILES = {
+    "localizer.tflite": {},
+    "int8.tflite": {"map_": "predicted", "format_": "int8"},
+    "predicted.tflite": {"map_": "predicted"},
+    "all.tflite": {"map_": "all", "threshold": "otsu"},
+    "refined.tflite": {"map_": "all", "threshold": 0.4, "refine": "guided"},
+    "present.tflite": {"map_": "present"},
+    "separate.tflite": {"separate": True, "threshold": 0.3},
+}
 
 
-def browse(site, models, profile):
-    """Opens the page with each model in a headless browser that reaches localhost alone."""
-    server = http.server.ThreadingHTTPServer(
-        ("localhost", 0), functools.partial(Handler, directory=str(site))
-    )
-    server.results, server.offline = queue.Queue(), False
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    query = "&".join(f"model={model}" for model in models)
-    browser = subprocess.Popen(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
-         "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost",
-         "--remote-debugging-port=0",
-         f"http://localhost:{server.server_address[1]}/web_page.html?{query}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The page with each of FILES beside it, and the test's own page."""
+    folder = tmp_path_factory.mktemp("web") / "site"
+    for name, settings in FILES.items():
+        brightness(folder.parent / name, **settings)
     try:
-        return server.results.get(timeout=120)
-    finally:
-        browser.terminate()
-        browser.wait()
-        server.shutdown()
-        server.server_close()
+        build_web.build_site(str(folder.parent / "localizer.tflite"), str(folder))
+    except ValueError as error:
+        if "npm could not download" in str(error):
+            pytest.skip(str(error))
+        raise
+    for name in FILES:
+        shutil.copy(folder.parent / name, folder)
+    shutil.copy(HERE / "web_page.html", folder)
+    return folder
+
+
+def open_each(site, models, profile, **options):
+    """Opens the page with each model: what follows `model=` in its address."""
+    query = "&".join(f"model={urllib.parse.quote(model)}" for model in models)
+    return headless.browse(site, f"web_page.html?{query}", profile, **options)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
 @pytest.mark.skipif(not shutil.which("npm"), reason="needs npm")
-def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
-    files = {
-        "localizer.tflite": brightness(tmp_path / "mean.tflite"),
-        "int8.tflite": brightness(tmp_path / "int8.tflite", map_="predicted", format_="int8"),
-        "predicted.tflite": brightness(tmp_path / "predicted.tflite", map_="predicted"),
-        "all.tflite": brightness(tmp_path / "all.tflite", map_="all", threshold="otsu"),
-        "refined.tflite": brightness(
-            tmp_path / "refined.tflite", map_="all", threshold=0.4, refine="guided"
-        ),
-        "present.tflite": brightness(tmp_path / "present.tflite", map_="present"),
-        "separate.tflite": brightness(tmp_path / "separate.tflite", separate=True, threshold=0.3),
-    }
-    site = tmp_path / "site"
-    arguments = f"--model={files['localizer.tflite']}", f"--output_dir={site}"
-    if run(build_web, *arguments):
-        error = capsys.readouterr().err
-        if "npm could not download" in error:
-            pytest.skip(error)
-        raise AssertionError(error)
-    for name, path in files.items():
-        shutil.copy(path, site / name)
+def test_the_page_shows_what_the_runtime_finds(site, tmp_path):
     whole = (site / "int8.tflite").read_bytes()
     (site / "cut.tflite").write_bytes(whole[: len(whole) // 2])
-    shutil.copy(HERE / "web_page.html", site)
-    names = [*files, "cut.tflite", "gone.tflite"]
-    results = browse(site, names, tmp_path / "profile")
+    on_gpu, on_npu = (f"predicted.tflite&accelerator={name}" for name in ("webgpu", "npu"))
+    names = [*FILES, "cut.tflite", "gone.tflite", on_gpu, on_npu]
+    results = open_each(site, names, tmp_path / "profile")
 
     image = np.asarray(Image.open(site / "golden.png"))
     np.testing.assert_array_equal(image, golden.picture())
-    for name, path in files.items():
-        localizer = runtime.LocalizerRuntime(path)
+    for name in FILES:
+        localizer = runtime.LocalizerRuntime(site / name)
         asked = LABELS[0] if localizer.metadata["map"] == "all" else None
         found = localizer.localize(image, class_name=asked)
         result = results[name]
@@ -321,7 +325,7 @@ def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
     several = results["present.tflite"]
     assert several["others"] and several["shown"].count("%") == 1 + len(several["others"])
     for name, tolerance in (("predicted.tflite", 1e-4), ("int8.tflite", 0.05)):
-        expected = runtime.LocalizerRuntime(files[name]).localize(image)
+        expected = runtime.LocalizerRuntime(site / name).localize(image)
         probability = results[name]["probability"]
         assert probability == pytest.approx(expected.probability, abs=tolerance)
         assert results[name]["shown"] == f"{expected.class_name} {round(100 * probability)} %"
@@ -330,6 +334,37 @@ def test_the_page_shows_what_the_runtime_finds(tmp_path, capsys):
     ]  # fmt: skip
     assert "cut off" in results["cut.tflite"]["error"]
     assert "There is no gone.tflite" in results["gone.tflite"]["error"]
+    assert results[on_npu]["error"] == "The accelerator must be wasm or webgpu. Received: npu."
+    assert results[on_gpu]["mask"] == results["predicted.tflite"]["mask"]
+    assert results[on_gpu]["accelerator"] == "wasm" and "switched" not in results[on_gpu]
+    assert results[on_gpu]["line"].endswith("· CPU, not GPU: the browser offers no WebGPU.")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
+@pytest.mark.skipif(not shutil.which("npm"), reason="needs npm")
+def test_a_gpu_gives_the_masks_of_the_cpu(site, tmp_path):
+    names = ["localizer.tflite", *(f"{name}&accelerator=webgpu" for name in FILES)]
+    results = open_each(site, names, tmp_path / "profile", options=headless.SOFTWARE_GPU)
+    if not results["adapter"]:
+        pytest.skip("this browser has no WebGPU by software")
+    image = golden.picture()
+    for name in names:
+        result = results[name]
+        assert result["error"] is None, result["error"]
+        on_gpu = "webgpu" in name and "int8" not in name
+        assert result["accelerator"] == ("webgpu" if on_gpu else "wasm")
+        switched = "wasm" if on_gpu or "int8" in name else "webgpu"
+        assert result["switched"]["accelerator"] == switched
+        localizer = runtime.LocalizerRuntime(site / name.partition("&")[0])
+        asked = LABELS[0] if localizer.metadata["map"] == "all" else None
+        mask = localizer.localize(image, class_name=asked).mask
+        for shown in (result, result["switched"]):
+            differ = np.reshape(shown["mask"], mask.shape).astype(bool) != mask
+            assert np.mean(differ) < (0.02 if "int8" in name else 1e-3)
+    assert results["localizer.tflite"]["switched"]["line"].endswith("· GPU")
+    line = results["int8.tflite&accelerator=webgpu"]["line"]
+    assert "CPU, not GPU: WebGPU does not run this file (" in line
 
 
 # --- the folder ----------------------------------------------------------------------------------
