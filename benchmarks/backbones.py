@@ -212,15 +212,18 @@ def print_tables(rows: list[dict]) -> None:
     ):  # fmt: skip
         measured = [row for row in rows if key in row]
         if measured:
-            first = measured[0]
-            print_table(
-                measured, next((r for r in measured if r["backbone"] == "mobilenet_v1"), first)
-            )
+            print_table(measured)
             print()
 
 
-def print_files(measured: list[dict], base: dict) -> None:
-    """Prints sizes and times of the files, these as multiples of a row's."""
+def _base(measured):
+    """The row whose times the others' are multiples of."""
+    return next((row for row in measured if row["backbone"] == "mobilenet_v1"), measured[0])
+
+
+def print_files(measured: list[dict]) -> None:
+    """Prints sizes and times of the files."""
+    base = _base(measured)
     _print_row(
         ["backbone", "pixels", "parameters", "channels of F_f", "MMAC at 224", "MB float / int8",
          "time float / int8", "int8 against its float", "mask IoU float / int8",
@@ -238,17 +241,17 @@ def print_files(measured: list[dict], base: dict) -> None:
         )  # fmt: skip
 
 
-def print_speed(measured: list[dict], base: dict) -> None:
-    """Prints what a picture of training costs, as a multiple of a row's."""
+def print_speed(measured: list[dict]) -> None:
+    """Prints what a picture of training costs."""
+    base = _base(measured)
     _print_row(["backbone", "time of training a picture"], head=True)
     for row in measured:
         ratio = base["images_per_cpu_second"] / row["images_per_cpu_second"]
         _print_row([row["backbone"], f"{ratio:.1f}"])
 
 
-def print_trained(measured: list[dict], base: dict) -> None:
+def print_trained(measured: list[dict]) -> None:
     """Prints what a short training gave."""
-    del base
     _print_row(
         ["backbone", "GT-known Loc", "CAM's", "mask IoU",
          *(f"{kind} file's masks with Keras's: mean, worst" for kind in FORMATS[1:])], head=True,

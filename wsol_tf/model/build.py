@@ -193,9 +193,10 @@ def _check_members(path):
 
 @contextlib.contextmanager
 def _not_drawing() -> Iterator[None]:
-    """Starts kernels as zeros that a file's weights replace at once; drawing them takes as long.
+    """Makes kernels of zeros, since a file's weights replace them at once.
 
-    Kernels that other threads make meanwhile are drawn.
+    Drawing them takes up to a fifth of the time of loading. Those that other threads make meanwhile
+    are drawn.
     """
     drawing, thread = keras.initializers.VarianceScaling, threading.get_ident()
     with _LOADING:
