@@ -75,6 +75,34 @@ def test_an_iou_of_a_half_is_a_hit_and_what_is_cut_below_it_is_none():
     assert row.figures["gt_known_loc"].mean == 0.5
 
 
+def test_rows_are_compared_with_the_seeds_that_both_have():
+    # With seed 0 both hit one of two. Seed 1 of the first row, which hits none, plays no part; nor
+    # does the second picture of seed 2, which the second row has not scored.
+    first, second = table_of(
+        finished_of("a", [line_of("1", 0.9), line_of("2", 0.1)], seed=0),
+        finished_of("a", [line_of("1", 0.0), line_of("2", 0.0)], seed=1),
+        finished_of("a", [line_of("1", 0.8), line_of("2", 0.8)], seed=2),
+        finished_of("b", [line_of("1", 0.4), line_of("2", 0.7)], seed=0),
+        finished_of("b", [line_of("1", 0.8)], seed=2),
+    )
+    assert first.figures["gt_known_loc"].mean == 0.5  # of all its seeds
+    # Picture 1: means of 0.85 and 0.6; picture 2, of seed 0 alone: 0.1 and 0.7.
+    difference = second.differences["miou_box"]
+    assert difference.mean == pytest.approx((-0.25 + 0.6) / 2)
+    assert difference.by_seed == pytest.approx(((-0.5 + 0.6) / 2, 0.0))
+    hits = second.differences["gt_known_loc"]
+    assert hits.mean == pytest.approx((-0.5 + 1) / 2)
+    assert (hits.gained, hits.lost) == (1, 1)
+
+
+def test_rows_without_a_common_seed_are_compared_as_they_are():
+    _, second = table_of(
+        finished_of("a", [line_of("1", 0.9)], seed=0), finished_of("b", [line_of("1", 0.5)], seed=1)
+    )
+    assert second.differences["miou_box"].mean == pytest.approx(-0.4)
+    assert second.differences["miou_box"].by_seed == ()
+
+
 def test_the_spread_is_that_of_the_seeds_pooled_figures():
     both = [
         finished_of("a", [line_of("1", hit_1), line_of("2", hit_2)], seed=seed)

@@ -315,12 +315,18 @@ def _fold_figures(finished):
 
 
 def compare(first: Pooled, second: Pooled, name: str, images: np.ndarray) -> Difference | None:
-    """Compares a figure of two rows on the pictures that both have scored.
+    """Compares a figure of two rows on the pictures that both have scored, with the same seeds.
+
+    Where the rows have no seed in common, each has all of its own.
 
     Returns:
         The Difference; None where there is no such picture.
     """
     a, b = first.values[name], second.values[name]
+    common = [seed for seed in first.seeds if seed in second.seeds]
+    if common:
+        a, b = a[[*map(first.seeds.index, common)]], b[[*map(second.seeds.index, common)]]
+        a, b = np.where(np.isnan(b), b, a), np.where(np.isnan(a), a, b)
     mean, low, high = paired.bootstrap_difference(a, b, images)
     if np.isnan(mean):
         return None
@@ -328,13 +334,9 @@ def compare(first: Pooled, second: Pooled, name: str, images: np.ndarray) -> Dif
     if name not in ("miou_box", "miou_mask"):
         gained, lost = paired.gained_and_lost(a, b, images)
         p = paired.exact_mcnemar(gained, lost)
-    by_seed = []
-    for seed in first.seeds:
-        if seed in second.seeds:
-            change = b[second.seeds.index(seed)] - a[first.seeds.index(seed)]
-            if not np.isnan(change).all():
-                by_seed.append(float(change[~np.isnan(change)].mean()))
-    return Difference(mean, low, high, gained, lost, p, tuple(by_seed))
+    changes = [change[~np.isnan(change)] for change in b - a] if common else []
+    by_seed = tuple(float(change.mean()) for change in changes if len(change))
+    return Difference(mean, low, high, gained, lost, p, by_seed)
 
 
 @dataclasses.dataclass(frozen=True)
