@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -82,11 +83,6 @@ def work(step):
         print(json.dumps([*seconds, peak]), flush=True)
 
 
-def median(values):
-    """The middle one; of an even number, the upper of the two."""
-    return sorted(values)[len(values) // 2]
-
-
 def compare(options):
     """Has both take their steps in turn, and prints how they compare."""
     command = [sys.executable, os.path.abspath(__file__), *sys.argv[1:]]
@@ -111,11 +107,12 @@ def compare(options):
     bas, own = taken
     print(machine.processor())
     for name, rows in (("BAS in PyTorch", bas), ("wsol_tf, seven losses", own)):
-        speed = STEPS * options.batch_size / median([wall for wall, _, _ in rows])
+        speed = STEPS * options.batch_size / statistics.median(wall for wall, _, _ in rows)
         print(f"{name}: {speed:.2f} images/s, peak of memory {rows[-1][2]:.0f} MiB")
     for at, of in enumerate(("images/s", "images per CPU second")):
         ratios = [a[at] / b[at] for a, b in zip(bas, own, strict=True)]
-        print(f"{of}, wsol_tf / BAS: {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
+        print(f"{of}, wsol_tf / BAS: {middle:.2f} ({low:.2f} to {high:.2f})")
     print(others.line(), "The two themselves count among them.")
 
 

@@ -17,7 +17,7 @@ def kernel():
 
 
 @pytest.mark.parametrize("to_train", [True, False])
-def test_what_is_loaded_and_saved_again_draws_its_weights_as_before(tmp_path, to_train):
+def test_a_loaded_model_has_the_weights_and_the_description_of_the_file(tmp_path, to_train):
     first = tiny_model(("cat", "dog"))
     first.save(tmp_path / "first.keras")
     loaded = build.load_model(tmp_path / "first.keras", to_train=to_train)
@@ -28,7 +28,7 @@ def test_what_is_loaded_and_saved_again_draws_its_weights_as_before(tmp_path, to
     assert np.any(kernel())
 
 
-def test_only_the_thread_that_loads_draws_nothing(tmp_path):
+def test_only_the_thread_that_loads_draws_nothing():
     drawn = []
     with build._not_drawing():
         thread = threading.Thread(target=lambda: drawn.append(kernel()))

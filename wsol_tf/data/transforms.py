@@ -242,10 +242,15 @@ def ten_crop_probabilities(
     """
     total = np.zeros(())
     for crops in ten_crops(images, size):
-        logits = np.asarray(classify(crops), np.float64)
-        exponents = np.exp(logits - logits.max(-1, keepdims=True))
-        total = total + exponents / exponents.sum(-1, keepdims=True)
+        total = total + softmax(np.asarray(classify(crops), np.float64))
     return total / 10
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Computes probabilities from logits `[..., classes]`, in their dtype; NaN where one is NaN."""
+    with np.errstate(invalid="ignore"):
+        exponents = np.exp(logits - logits.max(-1, keepdims=True))
+        return exponents / exponents.sum(-1, keepdims=True)
 
 
 @dataclasses.dataclass(frozen=True)

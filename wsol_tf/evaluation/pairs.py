@@ -76,18 +76,12 @@ class Pair:
         """Softmax of the logits over the allowed classes, `[classes]`; None without logits."""
         if self.logits is None or self.allowed is None:
             return self.all_probabilities
-        return _softmax(np.where(self.allowed, self.logits, -np.inf))
+        return transforms.softmax(np.where(self.allowed, self.logits, -np.inf))
 
     @property
     def all_probabilities(self) -> np.ndarray | None:
         """Softmax of the logits over all classes, `[classes]`; None without logits."""
-        return None if self.logits is None else _softmax(self.logits)
-
-
-def _softmax(logits):
-    with np.errstate(invalid="ignore"):  # NaN logits give NaN, and are reported as such
-        exponents = np.exp(logits - logits.max())
-        return exponents / exponents.sum()
+        return None if self.logits is None else transforms.softmax(self.logits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -385,7 +379,7 @@ def _only_found(present, logits, presence):
     """The classes that are not in a picture and are found there, the most probable first."""
     if presence is None or logits is None:
         return []
-    probabilities = _softmax(logits)
+    probabilities = transforms.softmax(logits)
     ranked = np.argsort(-probabilities, kind="stable").tolist()
     found = [ranked[0], *(label for label in ranked[1:] if probabilities[label] >= presence)]
     return [label for label in found if label not in present]

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from wsol_tf.config import MAPS
+from wsol_tf.data import transforms
 from wsol_tf.model import separation
 
 # In scoring, the kind of map that is scored, once more: before it was refined, with its components
@@ -381,11 +382,6 @@ def _finite(values):
     return values
 
 
-def _softmax(logits):
-    exponents = np.exp(logits - logits.max())
-    return exponents / exponents.sum()
-
-
 def find(
     outputs: Mapping[str, Any],
     classes: Sequence[str],
@@ -427,7 +423,7 @@ def find(
         ValueError: a limit of the objects is out of its range.
     """
     logits = _finite(np.asarray(outputs["logits"]).astype(np.float64))
-    best, probabilities = int(logits.argmax()), _softmax(logits)
+    best, probabilities = int(logits.argmax()), transforms.softmax(logits)
     limits: dict[str, Any] = {"min_area": min_area, "min_picture_area": min_picture_area}
     limits["max_objects"] = max_objects
     maps = [np.asarray(outputs[name]) for name in ("localization_map", "score_map")]

@@ -151,8 +151,7 @@ def choose_presence_threshold(logits: np.ndarray, present: np.ndarray) -> float:
     logits, present = logits[finite], present[finite]
     if not len(logits):
         return 1.0
-    exponents = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
-    probabilities = exponents / exponents.sum(1, keepdims=True)
+    probabilities = transforms.softmax(logits.astype(np.float64))
     first = np.zeros(present.shape, bool)
     first[np.arange(len(first)), probabilities.argmax(1)] = True
     values, right = probabilities[~first], present[~first]
