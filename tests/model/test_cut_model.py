@@ -69,6 +69,48 @@ def test_finer_features_hold_the_model_s(stride):
     assert min(errors) < 1e-4 * np.abs(expected).max(), errors
 
 
+def grouped(groups, filters):
+    """A network with one convolution of so many groups on six channels."""
+    keras.utils.set_random_seed(1)
+    image = x = keras.Input((64, 64, 3))
+    for stride in (2, 4, 8):
+        x = LAYERS.Conv2D(6, 3, 2, padding="same", activation="elu", name=f"conv{stride}")(x)
+    x = LAYERS.Conv2D(
+        filters, 3, 2, padding="same", groups=groups, activation="elu", name="grouped",
+        kernel_regularizer=keras.regularizers.L2(0.1), bias_initializer="random_normal",
+    )(x)  # fmt: skip
+    return keras.Model(image, LAYERS.Conv2D(6, 3, 2, padding="same", name="last")(x))
+
+
+@pytest.mark.parametrize("groups, filters, kind", [
+    (6, 6, LAYERS.DepthwiseConv2D), (6, 12, LAYERS.DepthwiseConv2D), (3, 6, LAYERS.Conv2D),
+])  # fmt: skip
+def test_a_group_for_each_channel_becomes_a_depthwise_convolution(groups, filters, kind, tmp_path):
+    model = grouped(groups, filters)
+    features, rest = backbones.cut_model(model, input_size=64, output_stride=16)
+    layer = features.get_layer("grouped")
+    assert type(layer) is kind
+    assert layer.count_params() == model.get_layer("grouped").count_params()
+    np.testing.assert_allclose(sum(features.losses), sum(model.losses), rtol=1e-5)
+    expected = model.predict_on_batch(pictures().astype("float32"))
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(
+        rest.predict_on_batch(features.predict_on_batch(pictures())), expected,
+        rtol=1e-4, atol=1e-4 * np.abs(expected).max(),
+    )  # fmt: skip
+    features.save(tmp_path / "features.keras")
+    loaded = keras.saving.load_model(tmp_path / "features.keras")
+    np.testing.assert_array_equal(
+        loaded.predict_on_batch(pictures()), features.predict_on_batch(pictures())
+    )
+    fine, _ = backbones.cut_model(model, input_size=64, output_stride=8)
+    assert fine.get_layer("grouped").strides == (1, 1)
+    np.testing.assert_allclose(
+        fine.predict_on_batch(pictures())[:, 1::2, 1::2], features.predict_on_batch(pictures()),
+        rtol=1e-4, atol=1e-4 * np.abs(expected).max(),
+    )  # fmt: skip
+
+
 def shared(at, *layers):
     """A network in which these layers are called one after the other at each of some strides."""
     keras.utils.set_random_seed(1)
