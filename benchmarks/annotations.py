@@ -21,7 +21,8 @@ from PIL import Image
 from wsol_tf.annotations.formats import Options
 from wsol_tf.annotations.look import Looking
 from wsol_tf.annotations.run import WRITERS, annotate
-from wsol_tf.model.score_maps import Found, components
+from wsol_tf.model.finding import Found
+from wsol_tf.model.score_maps import components
 
 CLASSES = ("one", "two")
 SIZE = (240, 320)

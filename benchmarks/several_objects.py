@@ -22,10 +22,10 @@ from wsol_tf import programs
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.evaluation import baselines
 from wsol_tf.evaluation.localized_map import LocalizedMap, measured_thresholds
-from wsol_tf.evaluation.metrics import centered_box
+from wsol_tf.evaluation.methods import method_of
 from wsol_tf.evaluation.object_metrics import MANY, ObjectMetrics
 from wsol_tf.evaluation.paired import bootstrap_mean
-from wsol_tf.evaluation.pairs import method_of
+from wsol_tf.evaluation.scored_pair import centered_box
 from wsol_tf.evaluation.several_objects import SeveralObjects
 from wsol_tf.model.build import load_model
 from wsol_tf.model.score_maps import WHOLE

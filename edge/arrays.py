@@ -27,7 +27,7 @@ def present_classes(
 ) -> list[int]:
     """Says which classes are in a picture: the most probable one, and all of at least `presence`.
 
-    As `wsol_tf.model.score_maps.find` and `without_background` have them.
+    As `wsol_tf.model.finding.find` and `without_background` have them.
 
     Args:
         probabilities: [classes], see `softmax`.

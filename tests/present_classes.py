@@ -9,7 +9,7 @@ import json
 
 import numpy as np
 
-from wsol_tf.model import score_maps
+from wsol_tf.model import finding
 
 NAMES = [f"class {i}" for i in range(9)]
 
@@ -19,9 +19,9 @@ def _case(logits, presence, background=None):
     maps = np.zeros((1, 1, len(logits)))
     outputs = {"logits": logits, "localization_map": maps, "score_map": maps}
     names = NAMES[: len(logits)]
-    found = score_maps.find(outputs, names, 1, 1, kind="predicted", threshold=0.5, present=presence)
+    found = finding.find(outputs, names, 1, 1, kind="predicted", threshold=0.5, present=presence)
     empty = None if background is None else names[background]
-    found = score_maps.without_background(found, empty)
+    found = finding.without_background(found, empty)
     parts = [] if found.class_name == empty else [found, *found.others]
     return {
         "logits": np.asarray(logits, float).tolist(),

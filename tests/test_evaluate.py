@@ -15,6 +15,7 @@ from wsol_tf.data import shapes, transforms
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.evaluation import baselines, pairs, wsolevaluation
 from wsol_tf.evaluation import score as scoring
+from wsol_tf.evaluation.methods import method_of
 from wsol_tf.evaluation.standard_metrics import whole_pixel_boxes
 from wsol_tf.model.build import load_model
 from wsol_tf.report import page
@@ -459,7 +460,7 @@ def test_pictures_that_vanish_before_they_are_drawn_end_nothing(
 def test_ten_crops_of_a_picture_that_vanishes(model_path, tmp_path, monkeypatch):
     shapes.write_voc(str(tmp_path / "voc"), 3, size=80, seed=0, split="val")
     source = open_dataset("voc_folder", tmp_path / "voc", "val")
-    method = pairs.method_of(load_model(model_path), ten_crop=True)
+    method = method_of(load_model(model_path), ten_crop=True)
     whole = pairs._whole_picture
 
     def vanished(source, position, example):

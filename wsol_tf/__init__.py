@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from wsol_tf.model.backbones import register_backbone
     from wsol_tf.model.build import build_model as build
     from wsol_tf.model.build import load_model as load
+    from wsol_tf.model.finding import Found
     from wsol_tf.model.localization import Localization
     from wsol_tf.model.optimizer import group_sgd
-    from wsol_tf.model.score_maps import Found
 
 __version__ = "0.1.0"
 
@@ -41,9 +41,9 @@ __all__, __getattr__, __dir__ = attach(
         "wsol_tf.evaluation.keras_metrics": "GTKnownLoc LocalizationScores Top1Loc",
         "wsol_tf.model.backbones": "register_backbone",
         "wsol_tf.model.build": "build_model=build load_model=load",
+        "wsol_tf.model.finding": "Found",
         "wsol_tf.model.localization": "Localization",
         "wsol_tf.model.optimizer": "group_sgd",
-        "wsol_tf.model.score_maps": "Found",
     },
 )
 

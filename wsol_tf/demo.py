@@ -85,7 +85,7 @@ def draw_side_by_side(model_path: str, output_path: str) -> None:
     # They bring TensorFlow, which takes seconds; what the demo is about to do is said before.
     from wsol_tf.data.registry import open_dataset
     from wsol_tf.evaluation.localized_map import LocalizedMap
-    from wsol_tf.evaluation.pairs import method_of
+    from wsol_tf.evaluation.methods import method_of
     from wsol_tf.model.build import load_model
     from wsol_tf.report import pictures
 

@@ -29,11 +29,12 @@ from wsol_tf.data.transforms import View
 from wsol_tf.evaluation import outcomes, stored_maps, workers, wsolevaluation
 from wsol_tf.evaluation.methods import (
     BASELINES,
+    method_of,
     method_of_classifier,
     method_of_stored_maps,
     with_baseline,
 )
-from wsol_tf.evaluation.pairs import Method, method_of
+from wsol_tf.evaluation.pairs import Method
 from wsol_tf.evaluation.score import compute_scored
 from wsol_tf.evaluation.scores import accumulate_scores
 from wsol_tf.evaluation.stored_maps import StoredArrays

@@ -10,7 +10,7 @@ from wsol_tf import files
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.transforms import resize
 from wsol_tf.evaluation.localized_map import LOCALIZED
-from wsol_tf.evaluation.metrics import CENTERED_AREAS
+from wsol_tf.evaluation.scored_pair import CENTERED_AREAS
 from wsol_tf.model.score_maps import PLAIN
 
 

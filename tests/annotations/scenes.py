@@ -6,7 +6,8 @@ from PIL import Image
 from wsol_tf.annotations.formats import Options
 from wsol_tf.annotations.look import Looking
 from wsol_tf.annotations.run import annotate
-from wsol_tf.model.score_maps import Found, components
+from wsol_tf.model.finding import Found
+from wsol_tf.model.score_maps import components
 
 CLASSES = ("cat", 'd"o<g>&\'s, "emu"', "none here")
 # A picture's objects are red or green: the first class or the second.

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import add_map, arrays_in
-from wsol_tf.evaluation import metrics
+from wsol_tf.evaluation import scored_pair
 from wsol_tf.evaluation.iou import bas_box_iou, box_iou
 from wsol_tf.evaluation.localized_map import OUTCOMES, THRESHOLDS, outcomes_of
 from wsol_tf.evaluation.metrics import LocalizationMetrics
@@ -513,9 +513,9 @@ def test_threshold_without_boxes_needs_one_finite_map():
 
 
 def test_centered_box_has_the_area_and_the_middle():
-    np.testing.assert_allclose(metrics.centered_box(100, 0.25), [25, 25, 75, 75])
-    np.testing.assert_allclose(metrics.centered_box((50, 100), 1.0), [0, 0, 100, 50])
-    np.testing.assert_allclose(metrics.centered_box((50, 100), 0.25), [25, 12.5, 75, 37.5])
+    np.testing.assert_allclose(scored_pair.centered_box(100, 0.25), [25, 25, 75, 75])
+    np.testing.assert_allclose(scored_pair.centered_box((50, 100), 1.0), [0, 0, 100, 50])
+    np.testing.assert_allclose(scored_pair.centered_box((50, 100), 0.25), [25, 12.5, 75, 37.5])
 
 
 def test_baselines_by_hand():
@@ -534,7 +534,7 @@ def test_baselines_by_hand():
 
 def test_baselines_of_centred_objects():
     scored = LocalizationMetrics()
-    box = metrics.centered_box(VIEW, 0.6)
+    box = scored_pair.centered_box(VIEW, 0.6)
     add_map(scored, "a", 0, [1.0], _map_of([0, 0, 1, 1]), [box], VIEW)
     baselines = scored.result(0.3)["baselines"]
     assert baselines["whole_view"]["miou_box"] == pytest.approx(0.6)

@@ -14,7 +14,8 @@ from wsol_tf.data.example import make_example
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.evaluation import suggestion
 from wsol_tf.evaluation.localized_map import LocalizedMap
-from wsol_tf.evaluation.pairs import Method, method_of, predict_pairs
+from wsol_tf.evaluation.methods import method_of
+from wsol_tf.evaluation.pairs import Method, predict_pairs
 from wsol_tf.evaluation.score import choose_thresholds, compute_figures
 from wsol_tf.evaluation.score import score as score_method
 from wsol_tf.evaluation.scores import accumulate, prediction

@@ -11,7 +11,8 @@ from wsol_tf.data import transforms
 from wsol_tf.data.registry import open_dataset
 from wsol_tf.evaluation import workers
 from wsol_tf.evaluation.localized_map import own_kind
-from wsol_tf.evaluation.pairs import Method, method_of
+from wsol_tf.evaluation.methods import method_of
+from wsol_tf.evaluation.pairs import Method
 from wsol_tf.evaluation.score import score
 from wsol_tf.report import definitions, terminal
 

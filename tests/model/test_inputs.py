@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from helpers import CLASSES, toy
-from wsol_tf.model import inputs
+from wsol_tf.model import fit_data, inputs
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (6, 32, 32, 3)).astype(np.float32)
 RANGE = r"Labels must lie in 0\.\.2, the ids of the 3 classes\. Received: {} to {}\."
@@ -97,19 +97,19 @@ def test_what_is_checked_is_what_was_given():
     labels = np.array([0, 1, 2] * 2)
     allowed = np.ones((6, 3), bool)
     dataset = tf.data.Dataset.from_tensor_slices((IMAGES, labels, allowed)).batch(4)
-    checked = inputs.checked(dataset, None, 3)
+    checked = fit_data.checked(dataset, None, 3)
     assert checked.element_spec == dataset.element_spec
     assert checked.cardinality() == dataset.cardinality() == 2
     for ours, theirs in zip(checked, dataset, strict=True):
         for part, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(part, other)
     batches = Batches(IMAGES, labels)
-    wrapped = inputs.checked(batches, None, 3)
+    wrapped = fit_data.checked(batches, None, 3)
     wrapped.on_epoch_end()
     assert batches.ends == 1 and wrapped.num_batches == 2
     np.testing.assert_array_equal(wrapped[1][0], IMAGES[3:])
     only_images = tf.data.Dataset.from_tensor_slices(IMAGES)
-    assert inputs.checked(only_images, None, 3) is only_images
+    assert fit_data.checked(only_images, None, 3) is only_images
 
 
 @pytest.mark.parametrize(

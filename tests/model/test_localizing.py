@@ -7,7 +7,7 @@ import pytest
 import wsol_tf
 from helpers import CLASSES, toy, varied
 from wsol_tf.data.transforms import resize_image
-from wsol_tf.model import frozen, refinement, score_maps
+from wsol_tf.model import finding, frozen, refinement, score_maps
 
 SIZES = ((50, 40), (32, 32), (17, 90), (64, 200))
 
@@ -44,7 +44,7 @@ def by_hand(model, image, kind, threshold):
     )
     exponents = np.exp(logits - logits.max())
     score_map, mask, box = score_maps.localize(small, *image.shape[:2], threshold)
-    return score_maps.Found(
+    return finding.Found(
         score_map,
         mask,
         *score_maps.components(mask, score_map),

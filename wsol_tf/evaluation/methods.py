@@ -1,4 +1,4 @@
-"""What can be scored besides a trained model's own maps: baselines, classifiers, stored maps."""
+"""What can be scored: a trained model's own maps, baselines, classifiers, stored maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,62 @@ from wsol_tf.model.score_maps import PLAIN, WHOLE
 if TYPE_CHECKING:
     import keras
 
+    from wsol_tf.model.localization import Localization
+
 BASELINES = ("grad_cam", "center")  # kinds of map that need no localizer
+
+
+def method_of(
+    model: Localization,
+    *,
+    kind: str | None = None,
+    threshold: float | str = "stored",
+    view: str = "crop",
+    top_k: int | None = None,
+    ten_crop: bool = False,
+) -> Method:
+    """Makes a Method of a trained model, with the mean map and CAM beside the map asked for.
+
+    Args:
+        model: a Localization.
+        kind: the map that is scored, see `score_maps.map_of`; None: the model's own.
+        threshold: a number in 0..1, "otsu", or "stored" for the one in the model.
+        view: "crop" or "whole", see `transforms.View`.
+        top_k: classes that the map "topk" averages over; None: as many as the model says.
+        ten_crop: see `predict_pairs`.
+
+    Raises:
+        ValueError: the threshold is "stored" and the model has none for this map.
+    """
+    kind = kind or model.map
+    beside = ["mean", "true", "cam"]
+    if model.localizer.output.shape[-1] == 1:  # then all maps but CAM are the same one
+        beside = ["cam"]
+    if kind != "cam":
+        beside[:0] = [WHOLE] * model.separate + [PLAIN] * (model.refine != "none")
+    thresholds: dict[str, float | str] = dict(model.thresholds)
+    if threshold != "stored":
+        thresholds |= {kind: threshold, "predicted": threshold}  # see Method.own_threshold
+    elif kind not in thresholds:
+        raise ValueError(
+            f"The model stores no threshold for map '{kind}' (it has: "
+            f"{', '.join(thresholds) or 'none'}). Pass `threshold=otsu` or a number in 0..1."
+        )
+    thresholds[WHOLE] = thresholds[kind]
+    return Method(
+        predict=model.predict_on_batch,
+        view=View(model.input_size, model.resize_size, view),
+        kinds=tuple(dict.fromkeys([kind, *beside])),
+        thresholds=thresholds,
+        threshold_from="stored with the model" if threshold == "stored" else "given",
+        offset=model.offset,
+        refine=model.refine,
+        separate=model.separate,
+        top_k=top_k or model.top_k,
+        ten_crop=ten_crop,
+        background_id=model.background_id,
+        presence=1.0 if model.presence_threshold is None else model.presence_threshold,
+    )
 
 
 def with_baseline(

@@ -27,7 +27,7 @@ def outcome_lines(
     Returns:
         Lines of JSON with `image_id`, `class`, `class_rank` (how many classes scored higher; 0:
         right), `iou` and `mask_iou` (kind of map -> IoU at its threshold, null without a box or a
-        mask) and `centered_ious` (of the centred boxes of `metrics.CENTERED_AREAS`).
+        mask) and `centered_ious` (of the centred boxes of `scored_pair.CENTERED_AREAS`).
     """
     columns = {
         kind: column_of(accumulator.thresholds, thresholds.get(kind, "otsu"))

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wsol_tf.data.source import Source
-from wsol_tf.evaluation.methods import BASELINES, with_baseline
+from wsol_tf.evaluation.methods import BASELINES, method_of, with_baseline
 from wsol_tf.evaluation.metrics import LocalizationMetrics
-from wsol_tf.evaluation.pairs import Method, method_of
+from wsol_tf.evaluation.pairs import Method
 from wsol_tf.evaluation.scores import Scores, accumulate_scores
 from wsol_tf.evaluation.wsolevaluation import METRICS
 

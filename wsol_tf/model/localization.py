@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from wsol_tf.config import resize_side
-from wsol_tf.model import inputs, losses, score_maps
+from wsol_tf.model import fit_data, inputs, losses, score_maps
 
 # Registers their layers: a saved model may hold some.
 from wsol_tf.model import normalization as _normalization  # noqa: F401
@@ -243,12 +243,12 @@ class Localization(Localizing, keras.Model):
             ValueError: for batches of another kind, for labels that are no ids of classes, and
                 where the number of steps isn't known.
         """
-        x = inputs.checked(x, y, len(self.classes))
+        x = fit_data.checked(x, y, len(self.classes))
         if kwargs.get("validation_data") is not None:
             kwargs["validation_data"] = self._checked_validation(kwargs["validation_data"])
         if self.compiled and not self.objective.span.fixed:
             held = kwargs.get("validation_split") or 0.0
-            steps = kwargs.get("steps_per_epoch") or inputs.steps_of(x, batch_size, held)
+            steps = kwargs.get("steps_per_epoch") or fit_data.steps_of(x, batch_size, held)
             if steps is None:
                 raise ValueError(
                     "The length of the data is unknown, but the losses set in at shares of the "
@@ -259,14 +259,14 @@ class Localization(Localizing, keras.Model):
             self.train_function = None  # the span is a constant of the traced step
         if hasattr(x, "cardinality"):  # a tf.data set shuffles itself; Keras warns otherwise
             kwargs.setdefault("shuffle", False)
-        with inputs.plain_label_errors():
+        with fit_data.plain_label_errors():
             return super().fit(x, y, batch_size=batch_size, epochs=epochs, **kwargs)
 
     def _checked_validation(self, data):
         if not isinstance(data, (tuple, list)):
-            return inputs.checked(data, None, len(self.classes))
+            return fit_data.checked(data, None, len(self.classes))
         images, *others = data
-        checked = inputs.checked(images, others[0] if others else None, len(self.classes))
+        checked = fit_data.checked(images, others[0] if others else None, len(self.classes))
         return (checked, *others)
 
     def evaluate(self, x: Any = None, y: Any = None, **kwargs) -> Any:
@@ -276,8 +276,8 @@ class Localization(Localizing, keras.Model):
             ValueError: as `fit`.
         """
         if not kwargs.get("_use_cached_eval_dataset"):  # from `fit`, which has checked it
-            x = inputs.checked(x, y, len(self.classes))
-        with inputs.plain_label_errors():
+            x = fit_data.checked(x, y, len(self.classes))
+        with fit_data.plain_label_errors():
             return super().evaluate(x, y, **kwargs)
 
     def train_step(self, data: tuple) -> dict[str, Any]:
@@ -345,7 +345,7 @@ class Localization(Localizing, keras.Model):
         images, labels, allowed = keras.utils.unpack_x_y_sample_weight(data)
         inputs.check_batch(labels, allowed)
         if hasattr(labels, "numpy"):  # not in a graph, where `fit` checks what goes in
-            inputs.check_labels(labels, len(self.classes))
+            fit_data.check_labels(labels, len(self.classes))
         terms, logits, observed = self.objective.terms(
             self, images, labels, allowed, training=training, weights=weights
         )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from wsol_tf.data.transforms import resize_image
-from wsol_tf.model import alignment, frozen, inputs, refinement, score_maps
+from wsol_tf.model import alignment, finding, frozen, inputs, refinement, score_maps
 
 
 class Localizing:
@@ -56,7 +56,7 @@ class Localizing:
         min_area: float = 0.0,
         min_picture_area: float = 0.0,
         max_objects: int = 0,
-    ) -> score_maps.Found:
+    ) -> finding.Found:
         """Finds the objects in a picture, as `python -m wsol_tf.predict` does.
 
         The whole picture is resized to the network's input (bilinear, antialiased, the aspect
@@ -81,7 +81,7 @@ class Localizing:
             max_objects: at most so many objects of a class, the first; 0: all.
 
         Returns:
-            score_maps.Found: score map, mask and boxes in pixels of the picture; predicted class
+            finding.Found: score map, mask and boxes in pixels of the picture; predicted class
             and its probability; the other classes in `others`. Where the predicted class is the
             `background_class`, the mask is empty and there is no box.
 
@@ -114,7 +114,7 @@ class Localizing:
         min_picture_area: float = 0.0,
         max_objects: int = 0,
         batch_size: int = 32,
-    ) -> list[score_maps.Found]:
+    ) -> list[finding.Found]:
         """Finds the objects in several pictures; see `localize`.
 
         Args:
@@ -151,7 +151,7 @@ class Localizing:
             ]
         return found
 
-    def localize_each(self, image: np.ndarray, *asked: Mapping[str, Any]) -> list[score_maps.Found]:
+    def localize_each(self, image: np.ndarray, *asked: Mapping[str, Any]) -> list[finding.Found]:
         """Finds the objects in a picture in several ways; the network sees it once.
 
         Args:
@@ -181,7 +181,7 @@ class Localizing:
         min_picture_area: float = 0.0,
         max_objects: int = 0,
     ) -> dict[str, Any]:
-        """What `score_maps.find` is asked for by arguments of `localize`."""
+        """What `finding.find` is asked for by arguments of `localize`."""
         score_maps.check_objects(min_area, min_picture_area, max_objects)
         kind, present = self.objects_asked_for(classes, map)
         return {
@@ -202,7 +202,7 @@ class Localizing:
     def _find(self, image, seen, outputs, settings):
         """What is found in one picture, with `_settings`."""
         prepare = self._preparing(seen)
-        found = score_maps.find(
+        found = finding.find(
             outputs,
             self.classes,
             *image.shape[:2],
@@ -210,7 +210,7 @@ class Localizing:
             separate=self.separate,
             **settings,
         )
-        return score_maps.without_background(found, self.background_class)
+        return finding.without_background(found, self.background_class)
 
     def _preparing(self, picture):
         """What is done to the localizer's map of a picture before the threshold cuts it."""

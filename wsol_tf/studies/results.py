@@ -9,7 +9,7 @@ import numpy as np
 
 from wsol_tf.evaluation import paired
 from wsol_tf.evaluation.localized_map import LOCALIZED
-from wsol_tf.evaluation.metrics import CENTERED_AREAS
+from wsol_tf.evaluation.scored_pair import CENTERED_AREAS
 from wsol_tf.model.score_maps import PLAIN, WHOLE
 from wsol_tf.studies import trials as trials_
 from wsol_tf.studies.grid import Row

@@ -237,7 +237,7 @@ def _draw(finished: Finished, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[
     import keras
 
     from wsol_tf.evaluation.localized_map import LocalizedMap, measured_thresholds
-    from wsol_tf.evaluation.pairs import method_of
+    from wsol_tf.evaluation.methods import method_of
     from wsol_tf.model.build import load_model
     from wsol_tf.training.splits import open_split
 

@@ -21,7 +21,7 @@ from wsol_tf.data.source import Source
 from wsol_tf.data.stream import TrainingStream
 from wsol_tf.data.transforms import View
 from wsol_tf.evaluation import outcomes
-from wsol_tf.evaluation.pairs import method_of
+from wsol_tf.evaluation.methods import method_of
 from wsol_tf.evaluation.score import score
 from wsol_tf.model import alignment
 from wsol_tf.model.build import build_model, load_model
