@@ -115,6 +115,11 @@ def main(_):
                 box = centered_box(pair.image.shape[:2], share)[None]
                 metrics.add(name, pair.label, box, sure, pair.boxes, in_picture)
     print(f"objects in pictures with one, two, three, four and more: {counts[1:].tolist()}")
+    print_tables(model, kind, several, fixed)
+
+
+def print_tables(model, kind, several, fixed):
+    """Prints a row for each way to find objects, and what their classes are worth as pixels."""
     print(f"{'':28}{'AP50':>8}{'AP':>8}{'CorLoc':>8}" + "".join(
         f"{name:>22}" for name in ("recall, one object", "two", "three", "four and more")
     ) + f"{'boxes':>8}")  # fmt: skip
