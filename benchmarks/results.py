@@ -4,6 +4,7 @@
     python benchmarks/results.py --check                               # fails where one is behind
     python benchmarks/results.py --add=STUDY/study.json --name=NAME    # a study of wsol_tf.study
     python benchmarks/results.py --add=ARRAYS.npz --facts=FACTS.json --name=NAME
+    python benchmarks/results.py --chart=NAME                          # docs/images/NAME.png
 
 Studies are kept as docs/studies/NAME.json. Whatever a page has between one of these marks and
 `<!-- end -->` is made of them, all else is written by hand:
@@ -33,6 +34,7 @@ from absl import flags
 import wsol_tf
 from wsol_tf import files, programs
 from wsol_tf.report import study_page
+from wsol_tf.report.pictures import as_png
 from wsol_tf.report.study_page import (
     figure_in_words,
     markdown_differences,
@@ -192,10 +194,23 @@ def record_of(path, facts):
     return with_facts(record, facts)
 
 
+def draw(name):
+    """Draws the differences of a study to its first row."""
+    record = records_of(ROOT).get(name)
+    chart = record and study_page.difference_chart(record.results)
+    if chart is None:
+        raise ValueError(f"--chart names a study of three rows or more. Received: '{name}'.")
+    path = ROOT / "docs/images" / f"{name}.png"
+    files.write(str(path), as_png(chart))
+    programs.say(f"Wrote {path.relative_to(ROOT)}, {path.stat().st_size} bytes.")
+
+
 def define_flags():
     programs.define_path("add", "", "A study.json, or a .npz of arrays, to keep.")
     programs.define_path("facts", "", "A JSON file with what is to be said of it.")
     flags.DEFINE_string("name", "", "Name under which it is kept.")
+    flags.DEFINE_bool("short", False, "Keep other ways to read a row's maps of the first alone.")
+    flags.DEFINE_string("chart", "", "Draws the differences of this study in docs/images.")
     flags.DEFINE_bool("check", False, "Write nothing; fail where a page is not as it should be.")
 
 
@@ -205,8 +220,16 @@ def run(values):
             raise ValueError(f"--name must be letters, digits and _. Received: '{values.name}'.")
         facts = files.read_json(values.facts) if values.facts else {}
         path = ROOT / STUDIES / f"{values.name}.json"
-        write_record(str(path), record_of(values.add, facts))
+        record = record_of(values.add, facts)
+        if values.short:
+            rows = record.results
+            others = study_page.as_they_are(rows)[1:]
+            first = rows[: rows.index(others[0])] if others else rows
+            record = dataclasses.replace(record, results=(*first, *others))
+        write_record(str(path), record)
         programs.say(f"Wrote {path.relative_to(ROOT)}, {path.stat().st_size} bytes.")
+    if values.chart:
+        draw(values.chart)
     behind = [entry for entry in pages_of(ROOT) if entry[1] != entry[2]]
     for path, _, text in behind:
         programs.say(f"{'Behind' if values.check else 'Written'}: {path.relative_to(ROOT)}")

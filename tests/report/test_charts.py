@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from wsol_tf.report import charts
+from wsol_tf.studies.results import Difference
 
 WEIGHTS = {"cls": 1.0, "ac": 1.5, "pseudo": 0.0}
 
@@ -142,3 +143,16 @@ def test_classes_without_a_figure_are_left_out():
     np.testing.assert_array_equal(
         charts.class_bars({"a": row, "b": bare}, mean=0.5), charts.class_bars({"a": row}, mean=0.5)
     )
+
+
+def test_a_row_for_each_difference_coloured_where_it_is_shown():
+    """Two rows that differ in McNemar's p alone: the first is shown, the second is not."""
+    rows = {"$a": Difference(-0.03, -0.05, -0.01, 2, 12, 0.01, (-0.03,)),
+            "b" * 90: Difference(-0.03, -0.05, -0.01, 2, 12, 0.2, (-0.03,))}  # fmt: skip
+    drawn = charts.difference_rows("Difference in GT-known Loc from all", rows)
+    assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
+    orange = (drawn == (0xD5, 0x5E, 0)).all(-1)
+    lines = np.flatnonzero(orange.any(1))
+    assert 0 < len(lines) < 20 and lines[-1] < drawn.shape[0] / 2  # the first row alone
+    fewer = charts.difference_rows("Difference in GT-known Loc from all", {"$a": rows["$a"]})
+    assert fewer.shape[0] < drawn.shape[0]

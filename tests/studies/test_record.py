@@ -136,6 +136,17 @@ def test_pictures_and_seeds_are_in_the_table_where_rows_differ_in_them():
     assert [row[-1] for row in rows] == ["pictures", "---", "4, seeds 0, 1", "3, seeds 1"]
 
 
+def test_the_chart_of_differences_has_a_row_for_each_setting():
+    others = [dataclasses.replace(SECOND, row=Row(label, {})) for label in
+              ("all, not refined", "more", "more, not separated", "not at all")]  # fmt: skip
+    kept = study_page.as_they_are([FIRST, SECOND, *others])
+    assert [each.row.label for each in kept] == ["BAS | alone", "all", "more", "not at all"]
+    assert study_page.difference_chart([FIRST, SECOND, others[0]]) is None
+    two = study_page.difference_chart([FIRST, SECOND, others[1]])
+    three = study_page.difference_chart([FIRST, SECOND, *others])
+    assert two.shape[0] < three.shape[0]
+
+
 def test_studies_that_are_kept_are_small_and_hold_no_folder_of_a_machine():
     for path in (ROOT / "docs" / "studies").glob("*.json"):
         text = path.read_text()

@@ -135,8 +135,11 @@ def test_finished_trials_are_not_run_again_and_another_grid_adds_to_them(tmp_pat
     assert ask(tmp_path, "--grid=bas_weight=0,1") == 0
     assert "2 rows, 2 trials: 2 finished, 0 to go." in capsys.readouterr().out
     assert (tmp_path / "report.html").exists()
+    chart = "Differences in GT-known Loc to the first row"
+    assert chart not in (tmp_path / "report.html").read_text()  # there is but one
     assert ask(tmp_path, "--grid=ae_weight=0.3; seed=0") == 0
     assert set(starts_of(tmp_path).values()) == {1}
+    assert chart in (tmp_path / "report.html").read_text()
     # The row of the new grid is what the others, which stay, are compared with.
     table = (tmp_path / "table.md").read_text()
     assert table.index("| ae_weight=0.3 |") < table.index("| bas_weight=0 |")

@@ -237,6 +237,35 @@ def setting_curves(
     return _rendered(figure)
 
 
+def difference_rows(heading: str, rows: Mapping[str, Any]) -> np.ndarray:
+    """Plots differences with their intervals, one below the other, and where none would lie.
+
+    Args:
+        heading: what differs from what.
+        rows: name -> a difference, see `studies.results.Difference`; coloured where it is shown.
+
+    Returns:
+        uint8 `[height, width, 3]`.
+    """
+    figure = _new_figure(WIDTH, 1.0 + 0.26 * len(rows))
+    axes = figure.subplots()
+    _style_axes(axes)
+    _name_rows(axes, list(rows), 10)
+    axes.grid(axis="y", visible=False)
+    axes.axvline(0, color=FAINT, linewidth=1)
+    colours = {"better": OUTCOME_COLOURS[0], "worse": OUTCOME_COLOURS[3]}
+    for i, row in enumerate(rows.values()):
+        colour = colours.get(row.verdict, FAINT)
+        axes.plot([row.low, row.high], [i, i], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(row.mean, i, "o", color=colour, markerfacecolor=colour if row.verdict in colours
+                  else PAPER)  # fmt: skip
+    axes.xaxis.set_major_formatter(
+        lambda value, _: f"{value:+.2f}".replace("-", "−") if abs(value) > 1e-9 else "0"
+    )
+    figure.suptitle(_short(heading, 66), x=0.01, ha="left", fontsize=11.5, parse_math=False)
+    return _rendered(figure)
+
+
 def _plot_epochs(axes, values, label, **style):
     values = np.asarray(values, float)
     marker = "o" if len(values) < 3 else None

@@ -72,6 +72,7 @@ def write_study(
         "how": how(results, folds, scored_on),
         "choice": choice_sentence(choice, results),
     }
+    chart = difference_chart(results)
     text = templates.template_environment().get_template("study.html.jinja").render(
         **shown,
         signed=_signed,
@@ -82,6 +83,7 @@ def write_study(
         results=results,
         columns=_columns(results),
         compared=[(name, COLUMNS[name]) for name in COMPARED if name in _columns(results)],
+        difference_chart=None if chart is None else templates.chart_uri(chart),
         charts=[
             (name, templates.chart_uri(charts.setting_curves(name, most_telling(lines))))
             for name, lines in curves.items()
@@ -93,6 +95,26 @@ def write_study(
     )  # fmt: skip
     files.write(os.path.join(study_dir, "report.html"), text.encode(errors="xmlcharrefreplace"))
     files.write(os.path.join(study_dir, "table.md"), _markdown(results, **shown))
+
+
+def difference_chart(results: Sequence[Any]) -> Any | None:
+    """Draws how GT-known Loc differs from the first row's: uint8 `[height, width, 3]`.
+
+    None: there are fewer than two rows beside it.
+    """
+    rows = {
+        result.row.label: result.differences[MAIN]
+        for result in as_they_are(results)
+        if MAIN in result.differences
+    }
+    heading = f"Difference in {COLUMNS[MAIN]} from {results[0].row.label}"
+    return charts.difference_rows(heading, rows) if len(rows) > 1 else None
+
+
+def as_they_are(results: Sequence[Any]) -> list[Any]:
+    """The rows without those of the same maps read in another way ("..., not refined")."""
+    labels = {result.row.label for result in results}
+    return [r for r in results if r.row.label.rpartition(", not ")[0] not in labels]
 
 
 def most_telling(lines: Mapping[str, Any]) -> dict[str, Any]:
