@@ -20,6 +20,7 @@ SPEC.loader.exec_module(results)
 def root(tmp_path, monkeypatch):
     """A checkout with one study of two rows on four pictures, the second of which hits one more."""
     (tmp_path / "docs" / "studies").mkdir(parents=True)
+    (tmp_path / "docs" / "images").mkdir()
     iou = np.array([[0.9, 0.8, 0.2, 0.15], [0.9, 0.7, 0.6, 0.15]])[:, None]
     np.savez(tmp_path / "a.npz", rows=["BAS", "all"], iou=iou, plain_iou=iou - 0.15)
     facts = {
@@ -40,8 +41,9 @@ def root(tmp_path, monkeypatch):
 class Values:
     """Parsed flags."""
 
-    def __init__(self, add="", facts="", name="", check=False):
+    def __init__(self, add="", facts="", name="", check=False, short=False, chart=""):
         self.add, self.facts, self.name, self.check = map(str, (add, facts, name, check or ""))
+        self.short, self.chart = short, chart
 
 
 def test_the_pages_are_as_the_studies_say():
@@ -98,6 +100,22 @@ def test_facts_win_over_a_study_and_name_what_is_wrong(root):
     (root / "broken.npz").write_text("PK")
     with pytest.raises(files.BadFile, match=r"broken\.npz: this is no \.npz file"):
         results.run(Values(root / "broken.npz", root / "facts.json", "x"))
+
+
+def test_a_study_of_many_rows_is_kept_short_and_drawn(root):
+    iou = np.array([[0.9, 0.8, 0.2, 0.1], [0.9, 0.7, 0.6, 0.1], [0.9, 0.7, 0.1, 0.1]])[:, None]
+    arrays = root / "a.npz"
+    np.savez(arrays, rows=["BAS", "all", "none"], iou=iou, plain_iou=iou - 0.05)
+    assert results.run(Values(arrays, root / "facts.json", "parts", chart="parts")) == 0
+    assert (root / "docs" / "images" / "parts.png").read_bytes().startswith(b"\x89PNG")
+    kept = str(root / "docs" / "studies" / "parts.json")
+    assert len(read_record(kept).results) == 6
+    assert results.run(Values(arrays, root / "facts.json", "parts", short=True)) == 0
+    assert [row.row.label for row in read_record(kept).results] == [
+        "BAS", "BAS, not refined", "all", "none",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="--chart names a study of three rows"):
+        results.run(Values(chart="nothing"))
 
 
 @pytest.mark.parametrize(
