@@ -262,7 +262,7 @@ def difference_rows(heading: str, rows: Mapping[str, Any]) -> np.ndarray:
     axes.xaxis.set_major_formatter(
         lambda value, _: f"{value:+.2f}".replace("-", "−") if abs(value) > 1e-9 else "0"
     )
-    figure.suptitle(_short(heading, 66), x=0.01, ha="left", fontsize=11.5, parse_math=False)
+    figure.suptitle(_short(heading, 80), x=0.01, ha="left", fontsize=11.5, parse_math=False)
     return _rendered(figure)
 
 
