@@ -199,7 +199,7 @@ def draw(name):
     record = records_of(ROOT).get(name)
     chart = record and study_page.difference_chart(record.results)
     if chart is None:
-        raise ValueError(f"--chart names a study of three rows or more. Received: '{name}'.")
+        raise ValueError(f"--chart names a study of 3 to 61 rows. Received: '{name}'.")
     path = ROOT / "docs/images" / f"{name}.png"
     files.write(str(path), as_png(chart))
     programs.say(f"Wrote {path.relative_to(ROOT)}, {path.stat().st_size} bytes.")

@@ -114,7 +114,7 @@ def test_a_study_of_many_rows_is_kept_short_and_drawn(root):
     assert [row.row.label for row in read_record(kept).results] == [
         "BAS", "BAS, not refined", "all", "none",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="--chart names a study of three rows"):
+    with pytest.raises(ValueError, match="--chart names a study of 3 to 61 rows"):
         results.run(Values(chart="nothing"))
 
 

@@ -145,6 +145,9 @@ def test_the_chart_of_differences_has_a_row_for_each_setting():
     two = study_page.difference_chart([FIRST, SECOND, others[1]])
     three = study_page.difference_chart([FIRST, SECOND, *others])
     assert two.shape[0] < three.shape[0]
+    many = [dataclasses.replace(SECOND, row=Row(f"row {i}", {})) for i in range(61)]
+    assert study_page.difference_chart([FIRST, *many[1:]]) is not None
+    assert study_page.difference_chart([FIRST, *many]) is None
 
 
 def test_studies_that_are_kept_are_small_and_hold_no_folder_of_a_machine():

@@ -36,6 +36,7 @@ INTERVALS = (
 )
 _BAR = "\\|"
 MOST_LINES = len(charts.TERM_COLOURS)  # in one chart
+MOST_ROWS = 60  # in the chart of differences
 
 
 def write_study(
@@ -100,7 +101,7 @@ def write_study(
 def difference_chart(results: Sequence[Any]) -> Any | None:
     """Draws how GT-known Loc differs from the first row's: uint8 `[height, width, 3]`.
 
-    None: there are fewer than two rows beside it.
+    None: there are fewer than two rows beside it, or more than MOST_ROWS.
     """
     rows = {
         result.row.label: result.differences[MAIN]
@@ -108,7 +109,7 @@ def difference_chart(results: Sequence[Any]) -> Any | None:
         if MAIN in result.differences
     }
     heading = f"Difference in {COLUMNS[MAIN]} from {results[0].row.label}"
-    return charts.difference_rows(heading, rows) if len(rows) > 1 else None
+    return charts.difference_rows(heading, rows) if 2 <= len(rows) <= MOST_ROWS else None
 
 
 def as_they_are(results: Sequence[Any]) -> list[Any]:
