@@ -121,8 +121,7 @@ def find(
     def found_of(label: int) -> Found:
         own = "true" if label != best and kind == "predicted" else kind
         small = _finite(score_maps.map_of(own, *maps, logits, label, top_k=top_k))
-        if prepare and kind != "cam":
-            small = prepare(small)
+        small = prepare(small) if prepare and kind != "cam" else small
         score_map = score_maps.resize(score_maps.normalize(small), height, width)
         cut = score_maps.otsu(score_map) if threshold == "otsu" else float(threshold)
         mask, evidence = score_maps.threshold_mask(score_map, cut), None
@@ -134,9 +133,7 @@ def find(
         box = objects.boxes[0] if len(objects.boxes) else whole
         return Found(score_map, mask, *objects, box, classes[label], float(probabilities[label]))
 
-    found = found_of(best)
-    if present is None:
-        return found
+    least = np.inf if present is None else present
     ranked = np.argsort(-probabilities, kind="stable").tolist()
-    others = (label for label in ranked if label != best and probabilities[label] >= present)
-    return dataclasses.replace(found, others=tuple(map(found_of, others)))
+    others = (label for label in ranked if label != best and probabilities[label] >= least)
+    return dataclasses.replace(found_of(best), others=tuple(map(found_of, others)))
