@@ -16,7 +16,7 @@ from wsol_tf.data.registry import open_dataset
 from wsol_tf.data.source import subset
 from wsol_tf.evaluation.outcomes import LINES, parse_outcomes
 from wsol_tf.model.localization import Localization
-from wsol_tf.training import callbacks, run
+from wsol_tf.training import callbacks, finishing, run
 
 
 def settings(folder, **others):
@@ -149,12 +149,14 @@ def test_pictures_that_cannot_be_used_are_refused(tmp_path, pictures):
 
 def test_the_place_of_maps_is_measured_on_pictures_of_objects(pictures, monkeypatch):
     seen = []
-    monkeypatch.setattr(run.alignment, "measure", lambda _, images: seen.extend(images) or (0, 0))
+    monkeypatch.setattr(
+        finishing.alignment, "measure", lambda _, images: seen.extend(images) or (0, 0)
+    )
     localizer = types.SimpleNamespace(output=np.zeros((1, 8, 8, 1)))
     model = types.SimpleNamespace(
         background_id=int(pictures.labels[0][0]), input_size=64, resize_size=73, localizer=localizer
     )
-    run.Run._align(
+    finishing._align(
         types.SimpleNamespace(config=Config(), source=pictures, model=model, log=lambda line: None)
     )
     with_object = [own for own in pictures.labels if model.background_id not in own]

@@ -14,7 +14,7 @@ import tensorflow as tf
 _ILLEGAL = "Labels must lie in 0..{last}, the ids of the {count} classes. Received"
 
 
-def steps_of(x: Any, batch_size: int | None, held: float) -> int | None:
+def steps_of(x: Any, batch_size: int | None, held: float) -> int:
     """Counts the batches of an epoch.
 
     Args:
@@ -23,16 +23,24 @@ def steps_of(x: Any, batch_size: int | None, held: float) -> int | None:
         held: share of an array that `fit` keeps for validation.
 
     Returns:
-        Their number; None where it isn't known.
+        Their number.
+
+    Raises:
+        ValueError: it isn't known.
     """
+    steps = None
     if hasattr(x, "cardinality"):
-        cardinality = int(x.cardinality())
-        return cardinality if cardinality >= 0 else None
-    if hasattr(x, "num_batches"):
-        return x.num_batches
-    if hasattr(x, "shape"):
-        return math.ceil(math.floor(x.shape[0] * (1 - held)) / (batch_size or 32))
-    return None
+        steps = int(x.cardinality())
+    elif hasattr(x, "num_batches"):
+        steps = x.num_batches
+    elif hasattr(x, "shape"):
+        steps = math.ceil(math.floor(x.shape[0] * (1 - held)) / (batch_size or 32))
+    if steps is None or steps < 0:
+        raise ValueError(
+            "The length of the data is unknown, but the losses set in at shares of the whole "
+            "training. Pass steps_per_epoch to fit, or total_steps to compile."
+        )
+    return steps
 
 
 def check_labels(labels: Any, num_classes: int) -> None:
@@ -95,6 +103,14 @@ def checked(x: Any, y: Any, num_classes: int) -> Any:
     elif hasattr(x, "__next__"):
         return (_checked_batch(batch, i == 0, num_classes) for i, batch in enumerate(x))
     return x
+
+
+def checked_validation(data: Any, num_classes: int) -> Any:
+    """Returns what `fit` is given for validation_data, `checked`: data, (x, y, ...) or None."""
+    if not isinstance(data, tuple | list):
+        return checked(data, None, num_classes)
+    images, *others = data
+    return (checked(images, others[0] if others else None, num_classes), *others)
 
 
 def _checked_batch(batch, first, num_classes):

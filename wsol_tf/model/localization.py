@@ -244,16 +244,12 @@ class Localization(Localizing, keras.Model):
                 where the number of steps isn't known.
         """
         x = fit_data.checked(x, y, len(self.classes))
-        if kwargs.get("validation_data") is not None:
-            kwargs["validation_data"] = self._checked_validation(kwargs["validation_data"])
+        if "validation_data" in kwargs:
+            held_out = kwargs["validation_data"]
+            kwargs["validation_data"] = fit_data.checked_validation(held_out, len(self.classes))
         if self.compiled and not self.objective.span.fixed:
             held = kwargs.get("validation_split") or 0.0
             steps = kwargs.get("steps_per_epoch") or fit_data.steps_of(x, batch_size, held)
-            if steps is None:
-                raise ValueError(
-                    "The length of the data is unknown, but the losses set in at shares of the "
-                    "whole training. Pass steps_per_epoch to fit, or total_steps to compile."
-                )
             done = int(ops.convert_to_numpy(self.optimizer.iterations))
             self.objective.span.begin(done, steps, epochs, kwargs.get("initial_epoch", 0))
             self.train_function = None  # the span is a constant of the traced step
@@ -261,13 +257,6 @@ class Localization(Localizing, keras.Model):
             kwargs.setdefault("shuffle", False)
         with fit_data.plain_label_errors():
             return super().fit(x, y, batch_size=batch_size, epochs=epochs, **kwargs)
-
-    def _checked_validation(self, data):
-        if not isinstance(data, (tuple, list)):
-            return fit_data.checked(data, None, len(self.classes))
-        images, *others = data
-        checked = fit_data.checked(images, others[0] if others else None, len(self.classes))
-        return (checked, *others)
 
     def evaluate(self, x: Any = None, y: Any = None, **kwargs) -> Any:
         """Measures the losses as `keras.Model.evaluate` does; data as for `fit`.
@@ -328,8 +317,7 @@ class Localization(Localizing, keras.Model):
 
     def predict_step(self, data: Any) -> dict[str, Any]:
         """One step of `predict`: the outputs of a batch, of whose parts labels are ignored."""
-        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return self(images, training=False)
+        return self(keras.utils.unpack_x_y_sample_weight(data)[0], training=False)
 
     def current_weights(self) -> dict[str, Any]:
         """The weight of each term at this step: its own times its ramp.
@@ -337,8 +325,7 @@ class Localization(Localizing, keras.Model):
         Raises:
             ValueError: the length of the training is not known.
         """
-        progress = self.objective.span.progress(self.optimizer.iterations)
-        return self.objective.weights_at(progress)
+        return self.objective.weights_at(self.objective.span.progress(self.optimizer.iterations))
 
     def _values(self, data, weights, training):
         """STEP_VALUES of a batch: terms and top1_cls for each image, the others for all of them."""

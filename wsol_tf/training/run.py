@@ -1,11 +1,10 @@
-"""One run: opens the data, builds the model, trains it, chooses the threshold and scores it."""
+"""One run: opens the data, builds the model, trains it, and finishes it (see `finishing`)."""
 
 import contextlib
 import dataclasses
 import math
 import os
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,34 +14,24 @@ import tensorflow as tf
 
 from wsol_tf import files, programs, progress, signals
 from wsol_tf.config import Config
-from wsol_tf.data.batches import evaluation_batches, training_batches
+from wsol_tf.data.batches import training_batches
 from wsol_tf.data.cache import cached_reader
 from wsol_tf.data.source import Source
 from wsol_tf.data.stream import TrainingStream
-from wsol_tf.data.transforms import View
-from wsol_tf.evaluation import outcomes
-from wsol_tf.evaluation.methods import method_of
-from wsol_tf.evaluation.score import score
-from wsol_tf.model import alignment
 from wsol_tf.model.build import build_model, load_model
 from wsol_tf.model.localization import Localization
-from wsol_tf.model.score_maps import WHOLE
-from wsol_tf.report import contact_sheets, definitions, terminal
 from wsol_tf.training import (
     bookkeeping,
     callbacks,
     checkpoints,
+    finishing,
     folder,
     loop,
-    record,
     splits,
     strategies,
-    thresholds,
 )
 from wsol_tf.training.ledger import write_curves, write_history
 from wsol_tf.training.watch import StopAtNaN
-
-ALIGN_IMAGES = 64  # training pictures that the place of the maps is measured on
 
 
 def train(
@@ -303,140 +292,9 @@ class Run:
 
     def finish(self) -> tuple[Localization, dict[str, Any] | None]:
         """Chooses the thresholds, stores them with the model and scores it; see `train`."""
-        figures = None
-        if self.chief:
-            self.restore_folder()
-            self._take_best_model()
-            self._align()
-            rule, chosen = self._choose_thresholds()
-            figures = self._score(rule, chosen)
-            figures["definitions"] = definitions.definitions_of(figures)
-            files.write_json(self.path("metrics.json"), figures)
-            record.write_pages(self, figures, self.tiles)
-            if not self.interrupted:
-                checkpoints.clear(self.config.output_dir)
-            written = [name for name in folder.FILES if os.path.exists(self.path(name))]
-            self.log(f"Wrote {', '.join(written)} to {self.config.output_dir}.")
+        figures = finishing.finish(self) if self.chief else None
         self.agree([0.0])  # the others wait here, for the first worker serves them
         return self.model, figures
-
-    def _take_best_model(self):
-        """Saves the last model, or takes the best one, as a model of a single device."""
-        config, state, path = self.config, self.state, self.path("model.keras")
-        if state.best is None:
-            with callbacks.averaged_weights(self.model):
-                callbacks.save_model(self.model, path)
-        else:
-            epoch = state.best_epoch + 1
-            self.log(f"Kept the model of epoch {epoch}, the best by its held-out {config.best_by}.")
-        single = strategies.is_single_device(self.strategy)
-        if not single or state.best is not None or config.ema:
-            self.model = load_model(path)
-
-    def _align(self):
-        """Measures where the localizer's positions are; what comes after reads its maps there."""
-        if not self.config.align:
-            return
-        # Where there is no object, the brightest part of a map lies anywhere.
-        usable = thresholds.with_object(self.source.labels, self.model.background_id)
-        labels = [self.source.labels[i] for i in usable]
-        positions = usable[thresholds.spread(labels, ALIGN_IMAGES)]
-        view = View(self.model.input_size, self.model.resize_size)
-        batches = evaluation_batches(self.source, positions, view)
-        images = [example.image for batch in batches for example in batch]
-        self.model.offset = alignment.measure(
-            lambda batch: self.model.predict_on_batch(batch)["localization_map"].mean(-1), images
-        )
-        pixels = self.model.input_size / self.model.localizer.output.shape[1]
-        down, right = (distance * pixels for distance in self.model.offset)
-        sentence = (
-            f"The localizer's maps lay {down:+.1f} pixels down and {right:+.1f} right of what they "
-            "show; they are moved back by that."
-        )
-        if not any(self.model.offset):
-            sentence = "The localizer's maps stay as they are: no offset was found, or no sure one."
-        self.log(sentence)
-
-    def _choose_thresholds(self):
-        """Stores thresholds with the model; returns the rule that gave them, and all rules'."""
-        kind, rule = self.config.map, self.config.threshold_from
-        chosen = thresholds.choose_by_rule(self.model, self.source, self.held, kind)
-        if rule not in chosen.by_rule:
-            rule = "maps"
-            self.log("No held-out picture shows a box: the threshold is chosen from the maps.")
-        self.log(f"Training pictures: {self.source.report.summary()}")
-        self.model.thresholds = chosen.by_rule[rule]
-        self.model.presence_threshold = chosen.presence
-        callbacks.save_model(self.model, self.path("model.keras"))
-        spread = ", without boxes; half of them suggest {:.2f} to {:.2f}".format(
-            *chosen.quartiles[::2]
-        )
-        self.log(
-            f"Score-map threshold {chosen.by_rule[rule][kind]:.2f} for map '{kind}', chosen from "
-            f"the {rule} of {chosen.num_images[rule]} training pictures"
-            f"{spread if rule == 'maps' else ''}."
-        )
-        return rule, chosen
-
-    def _score(self, rule, chosen):
-        """Scores the model; returns the figures of the run, but for their definitions."""
-        state, started = self.state, time.monotonic()
-        scored = self.splits.scored
-        optimistic = scored is None
-        if optimistic:
-            self.log(
-                "The threshold was chosen on the same pictures that are scored now: the figures "
-                "are optimistic."
-            )
-            scored = self.source
-        positions = chosen.held if optimistic and len(chosen.held) else None
-        figures = self._score_and_show(scored, positions, chosen.by_rule["maps"])
-        return {
-            "interrupted": self.interrupted,
-            "scored_on": self.splits.scored_on,
-            "threshold_chosen_on_scored": optimistic,
-            **figures,
-            "epochs": len(state.history),
-            "best_epoch": state.best_epoch + 1 if state.best is not None else None,
-            "thresholds": chosen.by_rule[rule],
-            "thresholds_from": rule,
-            "presence_threshold": chosen.presence,
-            "num_threshold_images": chosen.num_images[rule],
-            "threshold_quartiles": chosen.quartiles,
-            "map_offset": list(self.model.offset),
-            "num_training_images": len(self.kept),
-            "num_held_out_images": len(self.held),
-            "skipped_in_training": dict(self.source.report.skipped),
-            "warnings": [programs.shown(text) for text in state.warnings],
-            **thresholds.compare_rules(chosen, self.config.map, figures),
-            "minutes": round((state.seconds + time.monotonic() - started) / 60, 2),
-        }
-
-    def _score_and_show(self, source, positions, label_only):
-        """Scores the model on pictures; shows the figures as a table and a contact sheet.
-
-        outcomes.jsonl is of the thresholds `label_only`, that were chosen without boxes. Objects
-        that touch are cut apart at the model's own threshold alone, which is the same one but for
-        `threshold_from=boxes`.
-        """
-        method = method_of(self.model)
-        bar = progress.Progress(len(source if positions is None else positions), log=self.log)
-        figures, predictions, accumulators = score(
-            method, source, positions, metrics=("max_box_acc_v2",), progress=bar
-        )
-        if self.restore_folder():
-            callbacks.save_model(self.model, self.path("model.keras"))
-            write_curves(self.path("curves.png"), self.state.history, self.model.loss_weights)
-        label_only = {**label_only, WHOLE: label_only[self.config.map]}
-        lines = outcomes.outcome_lines(accumulators, label_only, source.classes)
-        files.write(self.path(outcomes.LINES), lines)
-        self.log(terminal.figures_table(figures))
-        if source.report.skipped or source.report.noted:
-            self.log(source.report.summary())
-        self.tiles = contact_sheets.draw_tiles(method, source, predictions)
-        title = contact_sheets.sheet_title(self.splits.place, "", self.splits.scored_on)
-        contact_sheets.write_contact_sheet(self.path("contact_sheet.png"), self.tiles, title)
-        return figures
 
     def path(self, name: str) -> str:
         """Returns the path of a file in the folder of the run."""
