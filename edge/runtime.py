@@ -152,7 +152,8 @@ class LocalizerRuntime:
         channel = self.check_class(class_name)
         cut = self.threshold if threshold is None else threshold
         _check_numbers(cut, min_area, min_picture_area, max_objects)
-        limits = {"min_area": min_area, "min_picture_area": min_picture_area}
+        limits: dict[str, Any] = {"min_area": min_area, "min_picture_area": min_picture_area}
+        limits |= {"max_objects": max_objects, "is_separated": self.separate}
         small = arrays.resize_image(image, *self.input_size)
         outputs = self.run(small)
         if not all(np.isfinite(values).all() for values in outputs.values()):
@@ -163,10 +164,7 @@ class LocalizerRuntime:
             if self.refine == "guided":
                 score_map = arrays.refine(score_map, small)
             height, width = image.shape[:2]
-            parts = arrays.localize(
-                score_map, height, width, cut, **limits, max_objects=max_objects,
-                is_separated=self.separate,
-            )  # fmt: skip
+            parts = arrays.localize(score_map, height, width, cut, **limits)
             return Found(*parts, class_name, probability)
 
         if self.metadata["map"].startswith("class:"):
