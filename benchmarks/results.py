@@ -37,6 +37,7 @@ from wsol_tf.report import study_page
 from wsol_tf.report.pictures import as_png
 from wsol_tf.report.study_page import (
     figure_in_words,
+    markdown_baselines,
     markdown_differences,
     markdown_rows,
     markdown_table,
@@ -106,6 +107,7 @@ def study_in_full(record):
         markdown_table(results),
         study_page.LEGEND,
         markdown_differences(results),
+        markdown_baselines(results),
         study_page.how(results, record.folds, record.scored_on),
         command_of(record),
         made_in_words(record),
@@ -162,10 +164,19 @@ def row_in_short(record, label):
         "–" if width is None else str(width),
         " ".join([f"**{main}**", *rest]),
         figure_in_words(plain.figures["gt_known_loc"]) if plain else "–",
-        figure_in_words(result.figures.get("cam")),
-        figure_in_words(result.figures.get("centred_box")),
+        *(_beside(result, name) for name in study_page.BASELINES),
     ]
     return cells
+
+
+def _beside(result, name):
+    """A baseline's figure, and by how much the row is above it: "0.602 (+0.340 [...])"."""
+    text = figure_in_words(result.figures.get(name))
+    difference = result.baselines.get(name)
+    if difference is None:
+        return text
+    low, mean, high = (f"{x:+.3f}" for x in (difference.low, difference.mean, difference.high))
+    return f"{text} ({mean} [{low}, {high}])".replace("-", "−")
 
 
 def record_of(path, facts):

@@ -38,6 +38,7 @@ SECOND = Result(
         "gt_known_loc": Difference(0.125, -0.0625, 0.25, 3, 1, 0.625, (0.0, 0.25)),
         "miou_box": Difference(0.0625, 0.03125, 0.125, None, None, None, (0.0625, 0.0625)),
     },
+    baselines={"cam": Difference(0.25, 0.125, 0.5, 3, 0, 0.03125, (0.25, 0.25))},
 )
 STUDY = Record(
     title="Parts",
@@ -58,6 +59,7 @@ def test_what_is_written_is_read_again_with_five_digits(tmp_path):
     assert with_facts(again, {}).results[0] == FIRST  # round figures come back as they were
     assert again.results[1].differences == SECOND.differences
     assert again.results[1].differences["miou_box"].verdict == "better"
+    assert again.results[1].baselines == SECOND.baselines
     assert {name: getattr(again, name) for name in records.FACTS} == {
         name: getattr(STUDY, name) for name in records.FACTS
     }
@@ -128,6 +130,13 @@ def test_the_tables_have_intervals_spread_and_paired_differences():
         ],
     ]  # fmt: skip
     assert study_page.markdown_differences(STUDY.results[:1]) == ""
+    head, _, row = cells_of(study_page.markdown_baselines(STUDY.results))
+    assert head[1::3] == ["CAM of the same networks", "the best centred box"]
+    assert row[:4] == [
+        "all", "+0.250 [+0.125 to +0.500]; by seed +0.250, +0.250", "better", "3, 0; p = 0.031"
+    ]  # fmt: skip
+    assert row[4:] == ["–", "–", "–"]
+    assert study_page.markdown_baselines(STUDY.results[:1]) == ""  # of an older file
 
 
 def test_pictures_and_seeds_are_in_the_table_where_rows_differ_in_them():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from wsol_tf.studies import results, trials
+from wsol_tf.studies.choice import choice_of
 from wsol_tf.studies.grid import Row
 from wsol_tf.studies.results import Difference, Finished
 from wsol_tf.studies.trials import Trial
@@ -172,6 +173,26 @@ def test_nothing_is_compared_with_another_row_than_the_first_of_the_plan():
     assert [row.differences for row in table] == [{}, {}]
 
 
+def test_rows_are_compared_with_cam_and_the_best_centred_box_on_their_own_pictures():
+    # Boxes of the second size are the best: 2 of 3. The localizer hits 4 of 4, of which CAM has 1;
+    # the fourth has no true box in the view that a centred one could be compared with.
+    sizes = [[iou, best] + [0.0] * 18 for iou, best in ((0.6, 0.6), (0.1, 0.7), (0.0, 0.2))]
+    lines = [line_of(str(i), 0.9, cam=0.5 * (i == 0), centered=sizes[i]) for i in range(3)]
+    (row,) = table_of(finished_of("a", [*lines, line_of("3", 0.9)]))
+    cam, box = row.baselines["cam"], row.baselines["centred_box"]
+    assert (cam.mean, cam.gained, cam.lost, cam.by_seed) == (0.75, 3, 0, (0.75,))
+    assert cam.p == 0.25 and cam.low <= 0.75 <= cam.high
+    assert box.mean == pytest.approx(1 / 3) and (box.gained, box.lost) == (1, 0)
+    assert row.figures["gt_known_loc"].mean - row.figures["cam"].mean == cam.mean
+
+
+def test_baselines_that_were_not_measured_are_left_out():
+    line = line_of("1", 0.9)
+    del line["iou"]["cam"]
+    (row,) = table_of(finished_of("a", [line]))
+    assert row.baselines == {}
+
+
 @pytest.mark.parametrize(
     "mean, low, high, p, by_seed, verdict",
     [
@@ -200,15 +221,15 @@ def test_the_choice_of_a_fold_is_made_by_its_own_held_out_pictures(monkeypatch):
         for label, iou in (("a", 0), ("b", 1))
         for fold in (1, 2)
     ]
-    choice = results.choice_of(finished)
+    choice = choice_of(finished)
     assert choice.chosen == {1: "b", 2: "a"}
     assert choice.figure.mean == 0.5  # not 1, which the better row has
     assert choice.difference.mean == 0.5
     # A row that is not whole takes no part.
-    assert results.choice_of(finished[:3]) is None
+    assert choice_of(finished[:3]) is None
 
 
 def test_without_scores_of_held_out_pictures_nothing_is_chosen(monkeypatch):
     monkeypatch.setattr(trials, "held_scores", lambda trial: [])
     finished = [finished_of(label, [line_of("1", 1)]) for label in "ab"]
-    assert results.choice_of(finished) is None
+    assert choice_of(finished) is None

@@ -92,8 +92,12 @@ def test_a_grid_with_folds_and_seeds(tmp_path, capsys):
     assert [row.row.settings["bas_weight"] for row in record.results] == ["0", "1.25"]
     assert record.results[0].figures["gt_known_loc"].mean == pytest.approx(2.5 / 12, abs=1e-5)
     assert record.results[1].differences["gt_known_loc"].gained == 6
+    above = record.results[1].baselines["cam"]  # which hits nothing
+    assert (above.mean, above.gained, above.lost) == (pytest.approx(7.5 / 12), 8, 0)
+    assert f"| +{7.5 / 12:.3f} [" in table
     page = (tmp_path / "report.html").read_text()
     assert "My &lt;study&gt;" in page and "6 pictures gained, 0 lost, p = 0.031" in page
+    assert f'<data value="{above.mean}">+0.625</data>' in page.partition("no localizer")[2]
     assert "http" not in re.sub(r"data:image/\w+;base64,[\w+/=]+", "", page)
     assert page.count("<figure>") == 2 * 4  # of the four pictures in the first fold
     assert len(os.listdir(tmp_path / "pictures")) == 8

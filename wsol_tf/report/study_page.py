@@ -2,6 +2,7 @@
 
 import datetime
 import html
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,6 +35,8 @@ INTERVALS = (
     "whether as many pictures might have been gained and lost by chance. Of 20 comparisons without "
     "any difference, about one will seem to have one."
 )
+# What a row is compared with on its own pictures: name -> heading.
+BASELINES = {"cam": "CAM of the same networks", "centred_box": "the best centred box"}
 _BAR = "\\|"
 MOST_LINES = len(charts.TERM_COLOURS)  # in one chart
 MOST_ROWS = 60  # in the chart of differences
@@ -84,6 +87,8 @@ def write_study(
         results=results,
         columns=_columns(results),
         compared=[(name, COLUMNS[name]) for name in COMPARED if name in _columns(results)],
+        measured=[result for result in as_they_are(results) if result.baselines],
+        baselines=BASELINES,
         difference_chart=None if chart is None else templates.chart_uri(chart),
         charts=[
             (name, templates.chart_uri(charts.setting_curves(name, most_telling(lines))))
@@ -203,7 +208,7 @@ def text_table(results: Sequence[Any]) -> str:
 def _markdown(results, *, title, question, command, warnings, how, choice):
     """The text of table.md."""
     parts = [f"# {title}", question, how, markdown_table(results), LEGEND]
-    parts += [markdown_differences(results), choice]
+    parts += [markdown_differences(results), markdown_baselines(results), choice]
     parts += ["\n".join(f"    {line}" for line in command.splitlines())]
     parts += ["\n".join(f"- {line}" for line in warnings)]  # code behind a list is part of it
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -233,20 +238,32 @@ def markdown_differences(results: Sequence[Any]) -> str:
     for name in compared:
         rows[0] += [COLUMNS[name], "shown", *(["gained, lost"] if name == MAIN else [])]
     for result in results[1:]:
-        cells = [result.row.label]
-        for name in compared:
-            difference = result.differences.get(name)
-            if difference is None:
-                cells += ["–"] * (3 if name == MAIN else 2)
-                continue
-            text = f"{_signed(difference.mean)} [{_interval(difference)}]"
-            if len(difference.by_seed) > 1:
-                text += f"; by seed {', '.join(map(_signed, difference.by_seed))}"
-            cells += [text, difference.verdict.removesuffix(" shown")]
-            if name == MAIN:
-                cells.append(f"{difference.gained}, {difference.lost}; {_p(difference.p)}")
-        rows.append(cells)
+        cells = [_cells(result.differences.get(name), name == MAIN) for name in compared]
+        rows.append([result.row.label, *itertools.chain(*cells)])
     return markdown_rows(rows) if compared else ""
+
+
+def markdown_baselines(results: Sequence[Any]) -> str:
+    """By how much rows are above baselines, as a table in Markdown; '' where it isn't known."""
+    measured = [result for result in as_they_are(results) if result.baselines]
+    rows = [["GT-known Loc above that of"]]
+    for heading in BASELINES.values():
+        rows[0] += [heading, "shown", "gained, lost"]
+    for result in measured:
+        cells = [_cells(result.baselines.get(name), True) for name in BASELINES]
+        rows.append([result.row.label, *itertools.chain(*cells)])
+    return markdown_rows(rows) if measured else ""
+
+
+def _cells(difference, of_hits):
+    """The cells of a difference in a table: the figure, the verdict, and pictures that differ."""
+    if difference is None:
+        return ["–"] * (3 if of_hits else 2)
+    text = f"{_signed(difference.mean)} [{_interval(difference)}]"
+    if len(difference.by_seed) > 1:
+        text += f"; by seed {', '.join(map(_signed, difference.by_seed))}"
+    counts = [f"{difference.gained}, {difference.lost}; {_p(difference.p)}"] if of_hits else []
+    return [text, difference.verdict.removesuffix(" shown"), *counts]
 
 
 def markdown_rows(rows: Sequence[Sequence[str]]) -> str:

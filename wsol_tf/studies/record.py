@@ -113,13 +113,16 @@ def _row(result):
         "images": result.num_images,
         "pairs": result.num_pairs,
         "minutes": round(result.minutes, 2),
-        "figures": {name: _known(figure) for name, figure in result.figures.items()},
-        "differences": {
-            name: _known(result.differences[name])
-            for name in COMPARED
-            if name in result.differences
-        },
+        "figures": _all_known(result.figures),
+        "differences": _all_known(
+            {name: result.differences[name] for name in COMPARED if name in result.differences}
+        ),
+        **({"baselines": _all_known(result.baselines)} if result.baselines else {}),
     }
+
+
+def _all_known(figures):
+    return {name: _known(figure) for name, figure in figures.items()}
 
 
 def _known(figure):
@@ -165,10 +168,13 @@ def _result_of(row):
             name: Figure(**{key: _finite(value) for key, value in figure.items()})
             for name, figure in row["figures"].items()
         },
-        differences={
-            name: _difference_of(**difference) for name, difference in row["differences"].items()
-        },
+        differences=_differences_of(row["differences"]),
+        baselines=_differences_of(row.get("baselines", {})),  # older records have none
     )
+
+
+def _differences_of(entries):
+    return {name: _difference_of(**difference) for name, difference in entries.items()}
 
 
 def _difference_of(mean, low, high, by_seed, gained=None, lost=None, p=None):

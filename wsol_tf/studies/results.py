@@ -1,7 +1,6 @@
 """What the trials of a study say together: figures pooled over folds, and paired differences."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,6 +101,8 @@ class Result:
         minutes: of a trial, on the average.
         figures: name -> Figure; what can't be said is left out.
         differences: name -> Difference to the first row; empty for that one itself.
+        baselines: name -> by how much GT-known Loc is above that of what needs no localizer, on the
+            same pictures: "cam" of the same networks, and "centred_box", the best one of them all.
     """
 
     row: Row
@@ -113,6 +114,7 @@ class Result:
     minutes: float
     figures: Mapping[str, Figure]
     differences: Mapping[str, Difference]
+    baselines: Mapping[str, Difference] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +220,7 @@ def make_result(
         minutes=minutes,
         figures=figures_of(pooled, images),
         differences=differences,
+        baselines=above_baselines(pooled, images),
     )
 
 
@@ -292,6 +295,20 @@ def figures_of(pooled: Pooled, images: np.ndarray) -> dict[str, Figure]:
     return found
 
 
+def above_baselines(pooled: Pooled, images: np.ndarray) -> dict[str, Difference]:
+    """Computes by how much GT-known Loc is above the baselines', see `Result.baselines`."""
+    hits = pooled.values[MAIN]
+    boxed = np.where(np.isnan(pooled.centered), np.nan, pooled.centered >= LOCALIZED)
+    known = ~np.isnan(boxed).any(1)
+    best = boxed[known].mean(0).argmax() if known.any() else 0
+    baselines = {
+        "cam": pooled.values["cam"],
+        "centred_box": np.tile(boxed[:, best], (len(hits), 1)),
+    }
+    found = {name: difference_of(its, hits, images, True) for name, its in baselines.items()}
+    return {name: difference for name, difference in found.items() if difference is not None}
+
+
 def spread_of(values: np.ndarray) -> float | None:
     """Standard deviation between the seeds' means, `[seeds, pairs]`; None with one seed."""
     means = [row[~np.isnan(row)].mean() for row in values if not np.isnan(row).all()]
@@ -326,71 +343,34 @@ def compare(first: Pooled, second: Pooled, name: str, images: np.ndarray) -> Dif
     common = [seed for seed in first.seeds if seed in second.seeds]
     if common:
         a, b = a[[*map(first.seeds.index, common)]], b[[*map(second.seeds.index, common)]]
-        a, b = np.where(np.isnan(b), b, a), np.where(np.isnan(a), a, b)
-    mean, low, high = paired.bootstrap_difference(a, b, images)
+    return difference_of(a, b, images, name not in ("miou_box", "miou_mask"), bool(common))
+
+
+def difference_of(
+    first: np.ndarray, second: np.ndarray, images: np.ndarray, are_hits: bool, in_pairs: bool = True
+) -> Difference | None:
+    """Computes by how much a second thing is better on the pictures that both have.
+
+    Args:
+        first: `[seeds, pairs]`; NaN: missing.
+        second: the same of the second.
+        images: `[pairs]`, the picture of each column.
+        are_hits: the values are hits, 1 or 0, and can be counted.
+        in_pairs: the seeds of both are the same, in the same order.
+
+    Returns:
+        The Difference; None where there is no such picture.
+    """
+    if in_pairs:
+        missing = np.isnan(first) | np.isnan(second)
+        first, second = (np.where(missing, np.nan, values) for values in (first, second))
+    mean, low, high = paired.bootstrap_difference(first, second, images)
     if np.isnan(mean):
         return None
     gained = lost = p = None
-    if name not in ("miou_box", "miou_mask"):
-        gained, lost = paired.gained_and_lost(a, b, images)
+    if are_hits:
+        gained, lost = paired.gained_and_lost(first, second, images)
         p = paired.exact_mcnemar(gained, lost)
-    changes = [change[~np.isnan(change)] for change in b - a] if common else []
+    changes = [c[~np.isnan(c)] for c in second - first] if in_pairs else []
     by_seed = tuple(float(change.mean()) for change in changes if len(change))
     return Difference(mean, low, high, gained, lost, p, by_seed)
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """What comes of choosing the row by held-out training pictures, fold by fold.
-
-    Attributes:
-        chosen: fold -> label of the row that was chosen in it.
-        difference: of GT-known Loc to the first row, on all pictures.
-        figure: GT-known Loc.
-    """
-
-    chosen: Mapping[int, str]
-    difference: Difference
-    figure: Figure
-
-
-def choice_of(finished: Sequence[Finished]) -> Choice | None:
-    """Chooses a row for each fold by its held-out pictures alone, and pools what those reached.
-
-    The pictures of a fold play no part in what is chosen for it, so that the figure is not
-    flattered by the choice, as that of the best row of a table is.
-
-    Args:
-        finished: the trials; the first one's row is what is compared with.
-
-    Returns:
-        The Choice; None with one row whose trials are all finished, or where a trial has no score
-        of held-out pictures.
-    """
-    counts = Counter(each.trial.row.label for each in finished)
-    labels = [label for label in counts if counts[label] == max(counts.values())]  # whole ones
-    held: dict[int, dict[str, list[float]]] = {}
-    finished = [each for each in finished if each.trial.row.label in labels]
-    for each in finished:
-        scores = trials_.held_scores(each.trial)
-        if not scores:
-            return None
-        held.setdefault(each.trial.fold, {}).setdefault(each.trial.row.label, []).append(
-            scores[-1][1]
-        )
-    if len(labels) < 2 or any(len(scores) < len(labels) for scores in held.values()):
-        return None
-    # Of equal scores that of the earlier row: it is the simpler one, or the one that is there now.
-    chosen = {
-        fold: max(labels, key=lambda label: np.mean(scores[label]))
-        for fold, scores in sorted(held.items())
-    }
-    keys = sorted({key_of(line) for each in finished for line in each.lines})
-    images = np.array([image_id for image_id, _ in keys])
-    first = pool([each for each in finished if each.trial.row.label == labels[0]], keys)
-    own = pool([each for each in finished if chosen[each.trial.fold] == each.trial.row.label], keys)
-    difference = compare(first, own, MAIN, images)
-    figure = figures_of(own, images).get(MAIN)
-    if difference is None or figure is None:
-        return None
-    return Choice(chosen, difference, figure)

@@ -14,6 +14,7 @@ from wsol_tf import files
 from wsol_tf.report import pictures, study_page
 from wsol_tf.studies import results as results_
 from wsol_tf.studies import trials as trials_
+from wsol_tf.studies.choice import choice_of
 from wsol_tf.studies.grid import row_config
 from wsol_tf.studies.record import Record, without_folders, write_record
 from wsol_tf.studies.results import Finished, Result
@@ -49,7 +50,7 @@ def write_reports(
         return
     results = results_.results_of(trials, finished)
     definition = plan.definition
-    choice = results_.choice_of(finished)
+    choice = choice_of(finished)
     warnings = _warnings(results, finished, failed)
     title = definition.title or f"Study {os.path.basename(os.path.normpath(plan.output_dir))}"
     scored_on = finished[0].figures["scored_on"] if not definition.folds else ""
