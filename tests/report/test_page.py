@@ -195,10 +195,23 @@ def test_the_verdict_counts_right():
         "outcomes": {"right": 50, "wrong_class": 25, "part_only": 25, "too_big": 0,
                      "several_objects": 0, "missed": 0},
         "baselines": {"centered_box_oracle": {"gt_known_loc": 0.8}},
+        "intervals": {"gt_known_loc": [0.66, 0.83]},
+        "above_baselines": {
+            "classifier_cam": {"difference": 0.25, "interval": [0.125, 0.375], "verdict": "better"},
+            "centered_box_oracle": {"difference": -0.05, "interval": [-0.15, 0.05],
+                                    "verdict": "no difference shown"},
+        },
     }  # fmt: skip
     text = verdict(figures)
     assert "right for 75 of 100 pictures, 5 fewer than the best centred box" in text
-    assert "class are right for 50" in text and "0.043" in text
+    assert "class are right for 50" in text
+    assert text.endswith(
+        "GT-known Loc 0.750 (95 % interval 0.660 to 0.830): 0.250 (0.125 to 0.375) above CAM of "
+        "the classifier, no difference to the best centred box is shown (-0.050, -0.150 to +0.050)."
+    )
+    worse = {"difference": -0.25, "interval": [-0.375, -0.125], "verdict": "worse"}
+    text = verdict({**figures, "above_baselines": {"centered_box_oracle": worse}})
+    assert text.endswith(": 0.250 (0.125 to 0.375) below the best centred box.")
 
 
 def test_every_name_that_is_shown_is_defined(page, figures):

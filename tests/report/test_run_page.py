@@ -56,6 +56,7 @@ def figures_of(**changes):
         "num_training_images": 90, "num_held_out_images": 10, "minutes": 1.5,
         "skipped_in_training": {"bad.jpg": "it is empty"}, "skipped": {}, "bad_maps": [],
         "bad_scores": [], "constant_maps": [], "pairs_without_box": [], "duplicates": [],
+        "intervals": {"gt_known_loc": [0.84, 0.95]}, "above_baselines": {},
         **changes,
     }  # fmt: skip
 
@@ -139,7 +140,7 @@ def test_settings_that_differ_are_listed_as_flags_are_written():
     [
         {"interrupted": True, "threshold_chosen_on_scored": True, "thresholds_from": "boxes"},
         {"gt_known_loc": None, "top1_loc": None, "miou_box": None, "other_maps": {},
-         "outcomes": None},
+         "outcomes": None, "intervals": {}},
     ],
 )  # fmt: skip
 def test_runs_of_other_kinds_have_a_page_and_a_card(tmp_path, changes):
@@ -162,7 +163,7 @@ def test_the_card_says_what_a_user_should_know(tmp_path):
     assert "| CAM of the classifier | 0.500 | 0.800 | 0.700 | 0.600 | 0.30 |" in lines
     assert "| best centred box (35%) (oracle) | 0.400 | – | 0.300 | – | – |" in lines
     text = " ".join(lines)
-    assert "standard error of GT-known Loc is about 0.030 at" in text  # sqrt(0.9 * 0.1 / 100)
+    assert "GT-known Loc 0.900 (95 % interval 0.840 to 0.950). Intervals are for other" in text
     assert "| model.keras, 1,234,567 weights | 5.6 MB " in text
 
 

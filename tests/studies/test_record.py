@@ -8,11 +8,12 @@ import pytest
 
 from helpers import ROOT
 from wsol_tf import files
+from wsol_tf.evaluation.paired import Difference
 from wsol_tf.report import study_page
 from wsol_tf.studies import record as records
 from wsol_tf.studies.grid import Row
 from wsol_tf.studies.record import Record, read_record, with_facts, without_folders, write_record
-from wsol_tf.studies.results import Difference, Figure, Result
+from wsol_tf.studies.results import Figure, Result
 
 FIRST = Result(
     row=Row("BAS | alone", {"pseudo_weight": "0"}),

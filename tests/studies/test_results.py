@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from wsol_tf.evaluation.paired import Difference
 from wsol_tf.studies import results, trials
 from wsol_tf.studies.choice import choice_of
 from wsol_tf.studies.grid import Row
-from wsol_tf.studies.results import Difference, Finished
+from wsol_tf.studies.results import Finished
 from wsol_tf.studies.trials import Trial
 
 

@@ -162,12 +162,8 @@ class LocalizationMetrics:
         Raises:
             ValueError: the threshold was not measured, or no picture has been scored.
         """
-        column = column_of(self.thresholds, threshold)
+        column, columns = column_of(self.thresholds, threshold), self.columns(threshold)
         keys = sorted(self._pairs)
-        if not keys:
-            raise ValueError("There is nothing to report: no picture has been scored.")
-        pairs = [self._pairs[key] for key in keys]
-        columns = _columns(pairs, column)
         return {
             **{name: _mean(values) for name, values in columns.items()},
             "threshold": threshold if threshold == "otsu" else float(threshold),
@@ -176,7 +172,7 @@ class LocalizationMetrics:
             "baselines": self._baselines(),
             **self._empty_pictures(column),
             "num_images": len({image_id for image_id, _ in keys}),
-            "num_pairs": len(pairs),
+            "num_pairs": len(keys),
             "pairs_without_box": self._named(lambda pair: pair.num_boxes == 0),
             "constant_maps": self._named(lambda pair: pair.constant_map),
             "bad_maps": self._named(lambda pair: pair.bad_map),
@@ -184,6 +180,23 @@ class LocalizationMetrics:
             "duplicates": sorted(set(self._duplicates)),
             "per_class": _per_class([label for _, label in keys], columns, class_names),
         }
+
+    def columns(self, threshold: float | str) -> dict[str, np.ndarray]:
+        """Computes the figures of every pair, of which `result` has the means.
+
+        Args:
+            threshold: as for `result`.
+
+        Returns:
+            dict name -> `[pairs]`, in the order of the sorted `pairs`; NaN where a pair has none.
+
+        Raises:
+            ValueError: as `result`.
+        """
+        if not self._pairs:
+            raise ValueError("There is nothing to report: no picture has been scored.")
+        pairs = [self._pairs[key] for key in sorted(self._pairs)]
+        return _columns(pairs, column_of(self.thresholds, threshold))
 
     @property
     def pairs(self) -> dict[tuple[str, int], ScoredPair]:
@@ -338,8 +351,3 @@ def _best(table, thresholds):
     means = table[:, : len(thresholds)].mean(0)
     ties = np.flatnonzero(means == means.max())
     return float(means.max()), float(thresholds[ties[(len(ties) - 1) // 2]])
-
-
-def standard_error(share: float, num_pairs: int) -> float:
-    """Computes the binomial standard error of a share in 0..1 of so many pairs."""
-    return float(np.sqrt(share * (1 - share) / num_pairs))

@@ -1,7 +1,49 @@
 """Two things scored on the same pictures: is the difference more than chance?"""
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import ArrayLike
+
+SIGNIFICANT = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """By how much a second thing is better than a first one, on the same pictures.
+
+    Attributes:
+        mean: the difference.
+        low, high: ends of its 95 % interval.
+        gained, lost: pictures that the second hits more often, and less often.
+        p: of McNemar's exact test; None where no hits are compared.
+        by_seed: the difference of each seed that both have.
+    """
+
+    mean: float
+    low: float
+    high: float
+    gained: int | None
+    lost: int | None
+    p: float | None
+    by_seed: tuple[float, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Says in words what is shown: better, worse, or no difference.
+
+        A difference is shown where the interval leaves out 0, McNemar's test agrees (the interval
+        alone is too sure where few pictures differ) and no seed says otherwise.
+        """
+        sign = 1 if self.mean > 0 else -1
+        shown = self.low > 0 or self.high < 0
+        if (
+            not shown
+            or (self.p is not None and self.p >= SIGNIFICANT)
+            or any(value * sign < 0 for value in self.by_seed)
+        ):
+            return "no difference shown"
+        return "better" if sign > 0 else "worse"
 
 
 def exact_mcnemar(gained: int, lost: int, one_sided: bool = False) -> float:
@@ -45,7 +87,7 @@ def bootstrap_mean(
     groups: ArrayLike | None = None,
     *,
     level: float = 0.95,
-    samples: int = 5_000,
+    samples: int | None = None,
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """Computes a mean over pictures and its bootstrap interval: pictures are drawn again and again.
@@ -55,7 +97,8 @@ def bootstrap_mean(
         groups: `[num]`, the picture of each value; a picture's values are drawn together. None:
             each is a picture of its own.
         level: probability that the interval is to hold the true mean, were other pictures drawn.
-        samples: how often the pictures are drawn.
+        samples: how often the pictures are drawn; None: 5,000 times, less often where there are
+            more than 4,000 of them, and 1,000 times at least.
         seed: of these draws.
 
     Returns:
@@ -69,6 +112,7 @@ def bootstrap_mean(
     _, index = np.unique(groups[known], return_inverse=True)
     sums, counts = np.bincount(index, values[known]), np.bincount(index)
     rng, number = np.random.default_rng(seed), len(sums)
+    samples = samples or max(1_000, min(5_000, 2 * 10**7 // number))
     means = np.empty(samples)
     step = max(1, 2 * 10**6 // number)  # so many draws at a time fit in memory
     for start in range(0, samples, step):
@@ -84,7 +128,7 @@ def bootstrap_difference(
     groups: ArrayLike | None = None,
     *,
     level: float = 0.95,
-    samples: int = 5_000,
+    samples: int | None = None,
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """Computes by how much a second thing is better on the same pictures, with an interval.
@@ -146,3 +190,33 @@ def mean_of_seeds(values: ArrayLike) -> np.ndarray:
     counts = known.sum(0)
     sums = np.where(known, values, 0).sum(0)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def difference_of(
+    first: np.ndarray, second: np.ndarray, images: np.ndarray, are_hits: bool, in_pairs: bool = True
+) -> Difference | None:
+    """Computes by how much a second thing is better on the pictures that both have.
+
+    Args:
+        first: `[seeds, pairs]`; NaN: missing.
+        second: the same of the second.
+        images: `[pairs]`, the picture of each column.
+        are_hits: the values are hits, 1 or 0, and can be counted.
+        in_pairs: the seeds of both are the same, in the same order.
+
+    Returns:
+        The Difference; None where there is no such picture.
+    """
+    if in_pairs:
+        missing = np.isnan(first) | np.isnan(second)
+        first, second = (np.where(missing, np.nan, values) for values in (first, second))
+    mean, low, high = bootstrap_difference(first, second, images)
+    if np.isnan(mean):
+        return None
+    gained = lost = p = None
+    if are_hits:
+        gained, lost = gained_and_lost(first, second, images)
+        p = exact_mcnemar(gained, lost)
+    changes = [c[~np.isnan(c)] for c in second - first] if in_pairs else []
+    by_seed = tuple(float(change.mean()) for change in changes if len(change))
+    return Difference(mean, low, high, gained, lost, p, by_seed)

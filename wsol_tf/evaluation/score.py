@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wsol_tf.data.source import Source
+from wsol_tf.evaluation.certainty import certainty_of
 from wsol_tf.evaluation.methods import BASELINES, method_of, with_baseline
 from wsol_tf.evaluation.metrics import LocalizationMetrics
 from wsol_tf.evaluation.pairs import Method
@@ -135,6 +136,7 @@ def compute_scored(scores: Scores, method: Method, source: Source) -> dict[str, 
         raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
     kind, accumulators = method.kinds[0], scores.accumulators
     figures = compute_figures(accumulators, kind, method.thresholds, source.classes)
+    figures |= certainty_of(accumulators, kind, method.thresholds)
     figures["threshold_from"] = method.threshold_from
     figures["view"] = method.view.kind
     figures["ten_crop"] = method.ten_crop

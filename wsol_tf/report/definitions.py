@@ -122,6 +122,18 @@ DEFINITIONS = {
     "other_maps": "The main figures of the other score maps of the same network, each at its own "
     "threshold: true (the class's own channel), mean (over all channels), cam (the classifier's "
     "class activation map).",
+    # how sure they are
+    "intervals": "Intervals of 95 % for the figures, were other pictures of this kind scored: the "
+    "pictures are drawn again and again (bootstrap). Other seeds of the training are not in it.",
+    "above_baselines": "By how much gt_known_loc is above that of what needs no localizer.",
+    "classifier_cam": "Class activation map of the same network, at its own threshold.",
+    "difference": "Figure of the scored map less that of the baseline, on the same pictures.",
+    "interval": "Interval of 95 % for the difference.",
+    "gained": "Pictures that the scored map hits and the baseline misses.",
+    "lost": "Pictures that the baseline hits and the scored map misses.",
+    "p": "McNemar's exact test: how probable so large a difference is by chance.",
+    "verdict": "Says better or worse where the interval leaves out 0 and p is below 0.05, else no "
+    "difference shown.",
     # outcomes of the pairs
     "outcomes": "Number of pairs (of those that have boxes) with each outcome at the threshold. "
     "Each pair is counted once, under the first that holds: right, wrong_class, several_objects, "
@@ -200,6 +212,33 @@ DEFINITIONS = {
     "warnings": "What the training warned of: the step, what it saw and the setting to change.",
     "minutes": "How long the training took, in minutes.",
 }
+
+
+def certainty_in_words(figures: dict[str, Any]) -> str:
+    """Says how sure GT-known Loc is, and by how much it is above the baselines; '' without boxes.
+
+    Args:
+        figures: what metrics.json holds; that of a version before intervals says nothing.
+    """
+    interval = figures.get("intervals", {}).get("gt_known_loc")
+    if interval is None:
+        return ""
+    low, high = interval
+    said = []
+    for name, row in figures["above_baselines"].items():
+        of = MAP_NAMES["cam"] if name == "classifier_cam" else "the best centred box"
+        ends = sorted(map(abs, row["interval"]))
+        if row["verdict"] == "no difference shown":
+            ends = row["interval"]
+            said.append(
+                f"no difference to {of} is shown ({row['difference']:+.3f}, {ends[0]:+.3f} to "
+                f"{ends[1]:+.3f})"
+            )
+            continue
+        where = "above" if row["verdict"] == "better" else "below"
+        said.append(f"{abs(row['difference']):.3f} ({ends[0]:.3f} to {ends[1]:.3f}) {where} {of}")
+    start = f"GT-known Loc {figures['gt_known_loc']:.3f} (95 % interval {low:.3f} to {high:.3f})"
+    return f"{start}: {', '.join(said)}." if said else f"{start}."
 
 
 def definitions_of(figures: dict[str, Any]) -> dict[str, str]:

@@ -14,10 +14,15 @@ import numpy as np
 
 from wsol_tf import files
 from wsol_tf.evaluation.localized_map import OUTCOMES
-from wsol_tf.evaluation.metrics import standard_error
 from wsol_tf.evaluation.wsolevaluation import METRICS
 from wsol_tf.report import charts
-from wsol_tf.report.definitions import DEFINITIONS, DISPLAY_NAMES, MAP_NAMES, definitions_of
+from wsol_tf.report.definitions import (
+    DEFINITIONS,
+    DISPLAY_NAMES,
+    MAP_NAMES,
+    certainty_in_words,
+    definitions_of,
+)
 from wsol_tf.report.templates import chart_uri, embedded, template_environment
 
 MOST_ROWS = 1000  # of the table of classes
@@ -138,8 +143,7 @@ def verdict(figures: Figures) -> str:
     return (
         f"The box is right for {boxes} of {files.counted(scored, what)}{of}, "
         f"{abs(ahead)} {'more' if ahead >= 0 else 'fewer'} than the best centred box gets "
-        f"without looking. {both}At this sample size the standard error of GT-known Loc is about "
-        f"{standard_error(figures['gt_known_loc'], scored):.3f}."
+        f"without looking. {both}{certainty_in_words(figures)}"
     )
 
 

@@ -17,9 +17,8 @@ from PIL import Image
 
 from wsol_tf import files
 from wsol_tf.config import Config
-from wsol_tf.evaluation.metrics import standard_error
 from wsol_tf.report import page, templates
-from wsol_tf.report.definitions import DISPLAY_NAMES, MAP_NAMES
+from wsol_tf.report.definitions import DISPLAY_NAMES, MAP_NAMES, certainty_in_words
 
 MOST_SHEETS = 16  # epochs of the slider
 SHEET_WIDTH = 960  # pixels
@@ -104,16 +103,13 @@ def write_model_card(path: str | os.PathLike, record: RunRecord) -> None:
         record: the run that made the model.
     """
     figures = record.figures
-    error = None
-    if figures["gt_known_loc"] is not None:
-        error = standard_error(figures["gt_known_loc"], figures["num_pairs"])
     text = templates.markdown_environment().get_template("model_card.md.jinja").render(
         record=record,
         config=record.config,
         figures=figures,
         rows=_compared(figures),
         names=DISPLAY_NAMES,
-        error=error,
+        certainty=certainty_in_words(figures),
         class_names=[files.printable(name) for name in record.classes[:MOST_CLASSES]],
         today=f"{datetime.date.today():%d %B %Y}",
     )  # fmt: skip

@@ -40,6 +40,7 @@ def figures_table(figures: Mapping[str, Any]) -> str:
         lines.append(
             f"{name:26}{_number(row['gt_known_loc']):>12}{'':12}{_number(row['miou_box']):>12}"
         )
+    lines.append(definitions.certainty_in_words(figures))
     return "\n".join(lines + _further_lines(figures) + _notes(figures))
 
 

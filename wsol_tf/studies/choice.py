@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from wsol_tf.evaluation.paired import Difference
 from wsol_tf.studies import results
 from wsol_tf.studies import trials as trials_
 
@@ -21,7 +22,7 @@ class Choice:
     """
 
     chosen: Mapping[int, str]
-    difference: results.Difference
+    difference: Difference
     figure: results.Figure
 
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from wsol_tf import files
+from wsol_tf.evaluation.paired import Difference
 from wsol_tf.studies.grid import Row
-from wsol_tf.studies.results import Difference, Figure, Result
+from wsol_tf.studies.results import Figure, Result
 
 DIGITS = 5
 # Of these, differences to the first row are kept.

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from wsol_tf.evaluation import paired
+from wsol_tf.evaluation import certainty, paired
 from wsol_tf.evaluation.localized_map import LOCALIZED
+from wsol_tf.evaluation.paired import Difference, difference_of
 from wsol_tf.evaluation.scored_pair import CENTERED_AREAS
 from wsol_tf.model.score_maps import PLAIN, WHOLE
 from wsol_tf.studies import trials as trials_
@@ -15,7 +16,6 @@ from wsol_tf.studies.grid import Row
 from wsol_tf.studies.trials import Trial
 
 MAIN = "gt_known_loc"
-SIGNIFICANT = 0.05
 OUTCOMES = ("iou", "mask_iou", "cam_iou", "top1_cls")  # what is known of a picture
 OF_PICTURES = ("gt_known_loc", "miou_box", "miou_mask", "top1_loc", "top1_cls", "cam")
 
@@ -34,44 +34,6 @@ class Figure:
     spread: float | None = None
     low: float | None = None
     high: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """By how much a row is better than the first one, on the same pictures.
-
-    Attributes:
-        mean: the difference.
-        low, high: ends of its 95 % interval.
-        gained, lost: pictures that it hits more often, and less often.
-        p: of McNemar's exact test; None where no hits are compared.
-        by_seed: the difference of each seed that both rows have.
-    """
-
-    mean: float
-    low: float
-    high: float
-    gained: int | None
-    lost: int | None
-    p: float | None
-    by_seed: tuple[float, ...]
-
-    @property
-    def verdict(self) -> str:
-        """Says in words what is shown: better, worse, or no difference.
-
-        A difference is shown where the interval leaves out 0, McNemar's test agrees (the interval
-        alone is too sure where few pictures differ) and no seed says otherwise.
-        """
-        sign = 1 if self.mean > 0 else -1
-        shown = self.low > 0 or self.high < 0
-        if (
-            not shown
-            or (self.p is not None and self.p >= SIGNIFICANT)
-            or any(value * sign < 0 for value in self.by_seed)
-        ):
-            return "no difference shown"
-        return "better" if sign > 0 else "worse"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,22 +251,17 @@ def figures_of(pooled: Pooled, images: np.ndarray) -> dict[str, Figure]:
         mean, low, high = paired.bootstrap_mean(values, images)
         if not np.isnan(mean):
             found[name] = Figure(mean, spread_of(values), low, high)
-    boxed = pooled.centered[~np.isnan(pooled.centered).any(1)]
-    if len(boxed):
-        found["centred_box"] = Figure(float((boxed >= LOCALIZED).mean(0).max()))
+    centred = certainty.hits_of_best_centred_box(pooled.centered)
+    if not np.isnan(centred).all():
+        found["centred_box"] = Figure(float(np.nanmean(centred)))
     return found
 
 
 def above_baselines(pooled: Pooled, images: np.ndarray) -> dict[str, Difference]:
     """Computes by how much GT-known Loc is above the baselines', see `Result.baselines`."""
     hits = pooled.values[MAIN]
-    boxed = np.where(np.isnan(pooled.centered), np.nan, pooled.centered >= LOCALIZED)
-    known = ~np.isnan(boxed).any(1)
-    best = boxed[known].mean(0).argmax() if known.any() else 0
-    baselines = {
-        "cam": pooled.values["cam"],
-        "centred_box": np.tile(boxed[:, best], (len(hits), 1)),
-    }
+    centred = certainty.hits_of_best_centred_box(pooled.centered)
+    baselines = {"cam": pooled.values["cam"], "centred_box": np.tile(centred, (len(hits), 1))}
     found = {name: difference_of(its, hits, images, True) for name, its in baselines.items()}
     return {name: difference for name, difference in found.items() if difference is not None}
 
@@ -344,33 +301,3 @@ def compare(first: Pooled, second: Pooled, name: str, images: np.ndarray) -> Dif
     if common:
         a, b = a[[*map(first.seeds.index, common)]], b[[*map(second.seeds.index, common)]]
     return difference_of(a, b, images, name not in ("miou_box", "miou_mask"), bool(common))
-
-
-def difference_of(
-    first: np.ndarray, second: np.ndarray, images: np.ndarray, are_hits: bool, in_pairs: bool = True
-) -> Difference | None:
-    """Computes by how much a second thing is better on the pictures that both have.
-
-    Args:
-        first: `[seeds, pairs]`; NaN: missing.
-        second: the same of the second.
-        images: `[pairs]`, the picture of each column.
-        are_hits: the values are hits, 1 or 0, and can be counted.
-        in_pairs: the seeds of both are the same, in the same order.
-
-    Returns:
-        The Difference; None where there is no such picture.
-    """
-    if in_pairs:
-        missing = np.isnan(first) | np.isnan(second)
-        first, second = (np.where(missing, np.nan, values) for values in (first, second))
-    mean, low, high = paired.bootstrap_difference(first, second, images)
-    if np.isnan(mean):
-        return None
-    gained = lost = p = None
-    if are_hits:
-        gained, lost = paired.gained_and_lost(first, second, images)
-        p = paired.exact_mcnemar(gained, lost)
-    changes = [c[~np.isnan(c)] for c in second - first] if in_pairs else []
-    by_seed = tuple(float(change.mean()) for change in changes if len(change))
-    return Difference(mean, low, high, gained, lost, p, by_seed)
