@@ -61,7 +61,7 @@ ROOMS = {
 }
 PROGRAMS = {"wsol_tf.train", "wsol_tf.evaluate", "wsol_tf.predict", "wsol_tf.annotate",
             "wsol_tf.datasets", "wsol_tf.demo", "wsol_tf.pretrain", "wsol_tf.study",
-            "wsol_tf.import_bas",
+            "wsol_tf.import_bas", "wsol_tf.compare",
             "wsol_tf.runners", "wsol_tf.programs", "wsol_tf.data.shapes"}  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from wsol_tf.evaluation import workers
 HEAVY = ("tensorflow", "keras", "matplotlib", "tensorflow_datasets", "torch")
 PROGRAMS = ("wsol_tf.train", "wsol_tf.evaluate", "wsol_tf.predict", "wsol_tf.annotate",
             "edge.annotate", "wsol_tf.datasets", "wsol_tf.import_bas",
-            "wsol_tf.study", "wsol_tf.pretrain", "wsol_tf.data.shapes", "edge.export",
-            "edge.predict", "edge.evaluate", "edge.benchmark", "edge.build_web",
+            "wsol_tf.study", "wsol_tf.compare", "wsol_tf.pretrain", "wsol_tf.data.shapes",
+            "edge.export", "edge.predict", "edge.evaluate", "edge.benchmark", "edge.build_web",
             "edge.golden")  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import sys
 PROGRAMS = {
     "train": ("wsol_tf.train", "train a model, choose its threshold and score it"),
     "evaluate": ("wsol_tf.evaluate", "score a model, or score maps made elsewhere"),
+    "compare": ("wsol_tf.compare", "say which of several scorings is really better"),
     "predict": ("wsol_tf.predict", "show where the object is in pictures"),
     "annotate": ("wsol_tf.annotate", "write boxes and polygons for people to correct"),
     "export": ("edge.export", "make TFLite files of a model and check them"),

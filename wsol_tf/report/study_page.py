@@ -149,7 +149,8 @@ def difference_in_words(difference: Any) -> str:
     """Writes a difference: "+0.020, 95 % interval -0.010 to +0.050, 5 gained, 2 lost, p = 0.45"."""
     text = f"{_signed(difference.mean)}, 95 % interval {_interval(difference)}"
     if difference.p is not None:
-        text += f", {difference.gained} pictures gained, {difference.lost} lost, {_p(difference.p)}"
+        gained = files.counted(difference.gained, "picture")
+        text += f", {gained} gained, {difference.lost} lost, {_p(difference.p)}"
     if len(difference.by_seed) > 1:
         text += f"; by seed {', '.join(map(_signed, difference.by_seed))}"
     return text
@@ -212,6 +213,12 @@ def _markdown(results, *, title, question, command, warnings, how, choice):
     parts += ["\n".join(f"    {line}" for line in command.splitlines())]
     parts += ["\n".join(f"- {line}" for line in warnings)]  # code behind a list is part of it
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def plain_markdown(results: Sequence[Any]) -> str:
+    """The tables of a comparison in Markdown, without how it was made."""
+    parts = [markdown_table(results), LEGEND, markdown_differences(results)]
+    return "\n\n".join([*parts, markdown_baselines(results)]).rstrip() + "\n"
 
 
 def markdown_table(results: Sequence[Any], columns: Sequence[str] = tuple(COLUMNS)) -> str:
