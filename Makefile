@@ -9,7 +9,7 @@ PYTHON ?=
 PYTHONS := python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-beam demo web lint docs clean setup
+.PHONY: help test test-beam test-jax demo web lint docs clean setup
 
 # What the user's shell points to must not leak into the environment.
 unexport PYTHONPATH PYTHONHOME
@@ -17,6 +17,7 @@ unexport PYTHONPATH PYTHONHOME
 help:
 	@echo 'make test    run the tests'
 	@echo 'make test-beam  run the tests of --runner, in an environment with Apache Beam (.venv-beam)'
+	@echo 'make test-jax   run those of benchmarks/many_trainings.py, in an environment with JAX (.venv-jax)'
 	@echo 'make demo    train, score and export on drawn objects (DEMO_DIR=demo, DEMO_FLAGS=)'
 	@echo 'make web     show a .tflite in the browser (MODEL=that of the demo, SITE=site); needs npm'
 	@echo 'make lint    check style, format and types (ruff, mypy)'
@@ -28,17 +29,27 @@ help:
 test: setup
 	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-# Apache Beam needs older packages than all else, so it has an environment of its own.
+# An environment of its own, .venv-NAME, of requirements-NAME.txt.
+define environment
+@set -e; \
+if ! cat requirements-$(1).txt pyproject.toml | cmp -s - .venv-$(1)/stamp; then \
+  rm -rf .venv-$(1); \
+  .venv/bin/python -m venv .venv-$(1); \
+  .venv-$(1)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-$(1).txt; \
+  .venv-$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
+  cat requirements-$(1).txt pyproject.toml > .venv-$(1)/stamp; \
+fi
+endef
+
+# Apache Beam needs older packages than all else.
 test-beam: setup
-	@set -e; \
-	if ! cat requirements-beam.txt pyproject.toml | cmp -s - .venv-beam/stamp; then \
-	  rm -rf .venv-beam; \
-	  .venv/bin/python -m venv .venv-beam; \
-	  .venv-beam/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-beam.txt; \
-	  .venv-beam/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
-	  cat requirements-beam.txt pyproject.toml > .venv-beam/stamp; \
-	fi
+	$(call environment,beam)
 	.venv-beam/bin/python -m pytest tests/test_beam.py tests/test_runners.py
+
+# With JAX and without TensorFlow, as on the GPU that benchmarks/many_trainings.py is for.
+test-jax: setup
+	$(call environment,jax)
+	.venv-jax/bin/python -m pytest tests/benchmarks
 
 demo: setup
 	.venv/bin/python -m wsol_tf.demo --output_dir='$(DEMO_DIR)' $(DEMO_FLAGS)
@@ -59,7 +70,7 @@ docs: setup
 	@echo 'Open build/docs/index.html.'
 
 clean:
-	rm -rf .venv .venv-beam build wsol_tf.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis demo
+	rm -rf .venv .venv-beam .venv-jax build wsol_tf.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis demo
 	find wsol_tf edge tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
 
 # Prints the interpreter behind a python command, or fails when it does not fit. The interpreter
