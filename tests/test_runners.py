@@ -128,3 +128,9 @@ def test_the_versions_for_beam_differ_where_it_needs_them_to():
     left_out = {"tf_keras", "tensorflow-model-optimization", "optuna", "ruff", "mypy", "nbclient",
                 "ipykernel"}  # fmt: skip
     assert set(ours) - set(for_beam) == left_out
+
+
+def test_the_versions_for_jax_are_those_of_all_else():
+    ours, for_jax = pins("requirements.txt"), pins("requirements-jax.txt")
+    assert set(for_jax) - set(ours) == {"jax"} and "tensorflow" not in for_jax
+    assert {name: for_jax[name] for name in for_jax if name != "jax"}.items() <= ours.items()
