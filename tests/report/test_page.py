@@ -183,6 +183,8 @@ def test_fixed_and_oracle_figures_are_told_apart(path, page, figures):
     cards = re.findall(r'class="card([^"]*)">([^<]*)<b><data value="([^"]*)"', path.read_text())
     by_name = {name: (kind.strip(), float(value)) for kind, name, value in cards}
     assert by_name["GT-known Loc"] == ("main", figures["gt_known_loc"])
+    low, high = figures["intervals"]["gt_known_loc"]
+    assert f"{low:.3f} to {high:.3f} with 95 % confidence; right boxes, at" in path.read_text()
     assert by_name["Oracle GT-known Loc"] == ("oracle", figures["gt_known_loc_oracle"])
     assert by_name["Best centred box"][0] == "oracle"
     whole = "".join(page.texts)

@@ -136,7 +136,6 @@ def compute_scored(scores: Scores, method: Method, source: Source) -> dict[str, 
         raise ValueError(f"{source.name}: no picture can be read.\n{source.report.summary()}")
     kind, accumulators = method.kinds[0], scores.accumulators
     figures = compute_figures(accumulators, kind, method.thresholds, source.classes)
-    figures |= certainty_of(accumulators, kind, method.thresholds)
     figures["threshold_from"] = method.threshold_from
     figures["view"] = method.view.kind
     figures["ten_crop"] = method.ten_crop
@@ -183,10 +182,11 @@ def compute_figures(
         class_names: names of the classes.
 
     Returns:
-        A dict for JSON: the figures of `LocalizationMetrics.result`, `threshold_curves`, `map`,
-        and `other_maps`.
+        A dict for JSON: the figures of `LocalizationMetrics.result` and `certainty_of`,
+        `threshold_curves`, `map`, and `other_maps`.
     """
     figures = accumulators[kind].result(thresholds.get(kind, "otsu"), class_names=class_names)
+    figures |= certainty_of(accumulators, kind, thresholds)
     figures["map"] = kind
     figures["threshold_curves"] = accumulators[kind].threshold_curves()
     shown = ("gt_known_loc", "top1_loc", "top5_loc", "miou_box", "miou_mask", "threshold",

@@ -172,11 +172,19 @@ def cards(figures: Figures) -> list[tuple[str, str, float, str]]:
             ("oracle", "gt_known_loc_oracle", figures["gt_known_loc_oracle"], bound),
             ("oracle", "Best centred box", centred["gt_known_loc"], baseline),
         ]
+    intervals = figures.get("intervals", {})
     return [
-        (kind, DISPLAY_NAMES.get(name, name), figure, note)
+        (kind, DISPLAY_NAMES.get(name, name), figure, _with_interval(note, intervals.get(name)))
         for kind, name, figure, note in found
         if figure is not None
     ]
+
+
+def _with_interval(note, interval):
+    if interval is None:
+        return note
+    low, high = interval
+    return f"{low:.3f} to {high:.3f} with 95 % confidence; {note}"
 
 
 def baselines(figures: Figures) -> list[tuple[str, dict[str, float], bool]]:
