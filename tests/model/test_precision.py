@@ -31,6 +31,29 @@ def test_on_a_cpu_instructions_and_heads_decide(flags, head_width, expected, mon
 
 
 @pytest.mark.parametrize(
+    ("extractor", "width", "expected"),
+    [
+        ("mobilenet_v1", 1.0, "mixed_bfloat16"),
+        ("mobilenet_v1", 0.5, "float32"),
+        ("mobilenet_v2", 1.0, "float32"),
+        ("efficientnet_b0", 1.0, "float32"),
+        ("resnet50", 1.0, "mixed_bfloat16"),
+        ("", 1.0, "float32"),
+    ],
+)
+def test_on_a_cpu_a_large_network_decides_too(extractor, width, expected, monkeypatch):
+    monkeypatch.setattr(precision.tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(precision, "_processor_flags", lambda: {"avx512_bf16"})
+    assert precision.policy_of("auto", 128, extractor, width) == expected
+    monkeypatch.setattr(precision, "_processor_flags", lambda: {"avx512f"})
+    assert precision.policy_of("auto", 128, extractor, width) == "float32"
+
+
+def test_the_networks_that_gain_are_names_of_networks():
+    assert set(choices("extractor")) > precision.FASTER
+
+
+@pytest.mark.parametrize(
     ("capabilities", "expected"),
     [([(9, 0)], "mixed_bfloat16"), ([(8, 0), (7, 5)], "float32"), ([None], "float32")],
 )

@@ -59,7 +59,8 @@ def build_model(
     classes = inputs.class_names(classes)
     _check_sizes(config, len(classes))
     policy = keras.config.dtype_policy()
-    precision = policy_of(config.mixed_precision, config.head_width)
+    named = config.extractor if backbone is None else ""
+    precision = policy_of(config.mixed_precision, config.head_width, named, config.width)
     keras.config.set_dtype_policy(precision)
     try:
         model = _build_parts(config, classes, backbone, preprocessing)

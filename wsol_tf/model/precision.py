@@ -4,18 +4,28 @@ import tensorflow as tf
 
 from wsol_tf import files
 
-WIDE = 512  # head width from which bfloat16 was faster on a CPU; at 256 it was not
+# What was faster in bfloat16 on a CPU that multiplies it (docs/training.md): networks with many
+# multiplications for each value that they write, or heads of this width. Others gain nothing.
+WIDE = 512
+FASTER = {
+    *("resnet50", "resnet101", "resnet50_v2", "vgg16", "vgg19", "densenet121", "inception_v3"),
+    *("xception", "convnext_tiny"),
+}
 
 
-def policy_of(mixed_precision: str, head_width: int) -> str:
+def policy_of(
+    mixed_precision: str, head_width: int, extractor: str = "", width: float = 1.0
+) -> str:
     """Returns the Keras policy that the setting `mixed_precision` asks for.
 
     Args:
         mixed_precision: a choice of the setting; "auto" is "mixed_bfloat16" where this saves time:
             on GPUs of compute capability 8 and above; and without a GPU, where the processor
-            multiplies bfloat16 (AVX512-BF16 or AMX) and the heads are wide, which is where most
-            multiplications are. Elsewhere it is "float32".
+            multiplies bfloat16 (AVX512-BF16 or AMX) and the network or its heads are large enough
+            to gain by it. Elsewhere it is "float32".
         head_width: channels of the classifier's two 3x3 convolutions.
+        extractor: the setting of this name; "": a network of your own, of which nothing is known.
+        width: its width multiplier.
     """
     if mixed_precision != "auto":
         return mixed_precision
@@ -23,7 +33,9 @@ def policy_of(mixed_precision: str, head_width: int) -> str:
     if gpus:
         fast = all(_compute_capability(gpu) >= (8, 0) for gpu in gpus)
     else:
-        fast = head_width >= WIDE and not _processor_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
+        large = extractor in FASTER or (extractor == "mobilenet_v1" and width >= 1)
+        able = not _processor_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
+        fast = able and (large or head_width >= WIDE)
     return "mixed_bfloat16" if fast else "float32"
 
 
