@@ -5,7 +5,7 @@ import tensorflow as tf
 from wsol_tf import files
 
 # What was faster in bfloat16 on a CPU that multiplies it (docs/training.md): networks with many
-# multiplications for each value that they write, or heads of this width. Others gain nothing.
+# multiplications for each value that they write, or heads of this width. Others gain little.
 WIDE = 512
 FASTER = {
     *("resnet50", "resnet101", "resnet50_v2", "vgg16", "vgg19", "densenet121", "inception_v3"),
