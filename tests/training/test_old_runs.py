@@ -44,7 +44,8 @@ def test_an_interrupted_run_is_resumed_and_ends_as_it_would_have_then(old, quick
     figures, others = metrics_of(old), metrics_of(OLD / "finished")
     assert not figures["interrupted"] and figures["epochs"] == 4
     new = {"max_box_acc_v2", "threshold_quartiles", "num_held_out_images", "map_offset",
-           "objects", "detection", "segmentation", "presence_threshold", "warnings"}  # fmt: skip
+           "objects", "detection", "segmentation", "presence_threshold", "warnings", "intervals",
+           "above_baselines"}  # fmt: skip
     assert set(figures) == set(others) | new
 
 
