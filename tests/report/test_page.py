@@ -200,7 +200,7 @@ def test_the_verdict_counts_right():
         "intervals": {"gt_known_loc": [0.66, 0.83]},
         "above_baselines": {
             "classifier_cam": {"difference": 0.25, "interval": [0.125, 0.375], "verdict": "better"},
-            "centered_box_oracle": {"difference": -0.05, "interval": [-0.15, 0.05],
+            "centered_box_oracle": {"difference": -0.05, "interval": [-0.15, 0.05], "p": 0.25,
                                     "verdict": "no difference shown"},
         },
     }  # fmt: skip
@@ -209,7 +209,8 @@ def test_the_verdict_counts_right():
     assert "class are right for 50" in text
     assert text.endswith(
         "GT-known Loc 0.750 (95 % interval 0.660 to 0.830): 0.250 (0.125 to 0.375) above CAM of "
-        "the classifier, no difference to the best centred box is shown (-0.050, -0.150 to +0.050)."
+        "the classifier, no difference to the best centred box is shown (-0.050, -0.150 to +0.050, "
+        "p = 0.25)."
     )
     worse = {"difference": -0.25, "interval": [-0.375, -0.125], "verdict": "worse"}
     text = verdict({**figures, "above_baselines": {"centered_box_oracle": worse}})

@@ -232,7 +232,7 @@ def certainty_in_words(figures: dict[str, Any]) -> str:
             ends = row["interval"]
             said.append(
                 f"no difference to {of} is shown ({row['difference']:+.3f}, {ends[0]:+.3f} to "
-                f"{ends[1]:+.3f})"
+                f"{ends[1]:+.3f}, p = {row['p']:.2g})"
             )
             continue
         where = "above" if row["verdict"] == "better" else "below"
