@@ -37,7 +37,6 @@ from wsol_tf.report import study_page
 from wsol_tf.report.pictures import as_png
 from wsol_tf.report.study_page import (
     figure_in_words,
-    markdown_baselines,
     markdown_differences,
     markdown_rows,
     markdown_table,
@@ -104,10 +103,7 @@ def study_in_full(record):
     """The table of a study with all that belongs to it."""
     results = record.results
     parts = [
-        markdown_table(results),
-        study_page.LEGEND,
-        markdown_differences(results),
-        markdown_baselines(results),
+        study_page.markdown_tables(results),
         study_page.how(results, record.folds, record.scored_on),
         command_of(record),
         made_in_words(record),

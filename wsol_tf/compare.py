@@ -6,8 +6,8 @@
 Each is a folder that `evaluate` or `train` wrote, of any model or of another program's score maps.
 NAME= gives it a name; those of one name are seeds of one setting. The others are compared with the
 first, picture by picture: differences with 95 % intervals, and McNemar's exact test. OUT/table.md
-and comparison.json say the same, for people and for programs. `wsol_tf.study` compares settings so,
-and trains them before.
+and comparison.json keep the figures and the differences in GT-known Loc and mIoU. `wsol_tf.study`
+compares settings so, and trains them before.
 """
 
 import datetime
@@ -60,7 +60,8 @@ def run(values: flags.FlagValues, *entries: str) -> None:
             version=wsol_tf.__version__,
         )
         write_record(os.path.join(values.output_dir, "comparison.json"), record)
-        files.write(os.path.join(values.output_dir, "table.md"), study_page.plain_markdown(results))
+        table = study_page.markdown_tables(results) + "\n"
+        files.write(os.path.join(values.output_dir, "table.md"), table)
         programs.say(f"Wrote table.md and comparison.json to {values.output_dir}.")
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from helpers import add_map
 from wsol_tf.evaluation import paired
-from wsol_tf.evaluation.certainty import certainty_of, hits_of_best_centred_box
+from wsol_tf.evaluation.certainty import certainty_of, hits_of_best_centered_box
 from wsol_tf.evaluation.metrics import LocalizationMetrics
 
 VIEW = 10
@@ -79,8 +79,8 @@ def test_the_interval_is_that_of_the_pictures_and_not_of_their_pairs():
 
 def test_the_best_centred_box_has_one_size_for_all_pairs():
     ious = np.array([[0.6, 0.6], [0.1, 0.7], [0.9, 0.2], [np.nan, np.nan], [0.0, 0.5]])
-    np.testing.assert_array_equal(hits_of_best_centred_box(ious), [1, 1, 0, np.nan, 1])
-    assert np.isnan(hits_of_best_centred_box(np.full((2, 3), np.nan))).all()
+    np.testing.assert_array_equal(hits_of_best_centered_box(ious), [1, 1, 0, np.nan, 1])
+    assert np.isnan(hits_of_best_centered_box(np.full((2, 3), np.nan))).all()
 
 
 def test_large_data_sets_are_drawn_less_often_and_have_the_same_interval(rng):

@@ -45,7 +45,7 @@ def certainty_of(
     pairs = [accumulators[kind].pairs[key] for key in sorted(accumulators[kind].pairs)]
     unknown = np.full(len(CENTERED_AREAS), np.nan)
     ious = [unknown if pair.centered_ious is None else pair.centered_ious for pair in pairs]
-    others["centered_box_oracle"] = hits_of_best_centred_box(np.array(ious))
+    others["centered_box_oracle"] = hits_of_best_centered_box(np.array(ious))
     above = {}
     for name, baseline in others.items():
         difference = paired.difference_of(baseline[None], hits[None], images, True)
@@ -61,7 +61,7 @@ def certainty_of(
     return {"intervals": intervals, "above_baselines": above}
 
 
-def hits_of_best_centred_box(ious: np.ndarray) -> np.ndarray:
+def hits_of_best_centered_box(ious: np.ndarray) -> np.ndarray:
     """Says which pairs a centred box hits, of the one size that hits most of all of them.
 
     Args:

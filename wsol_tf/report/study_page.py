@@ -208,17 +208,17 @@ def text_table(results: Sequence[Any]) -> str:
 
 def _markdown(results, *, title, question, command, warnings, how, choice):
     """The text of table.md."""
-    parts = [f"# {title}", question, how, markdown_table(results), LEGEND]
-    parts += [markdown_differences(results), markdown_baselines(results), choice]
+    parts = [f"# {title}", question, how, markdown_tables(results), choice]
     parts += ["\n".join(f"    {line}" for line in command.splitlines())]
     parts += ["\n".join(f"- {line}" for line in warnings)]  # code behind a list is part of it
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def plain_markdown(results: Sequence[Any]) -> str:
-    """The tables of a comparison in Markdown, without how it was made."""
-    parts = [markdown_table(results), LEGEND, markdown_differences(results)]
-    return "\n\n".join([*parts, markdown_baselines(results)]).rstrip() + "\n"
+def markdown_tables(results: Sequence[Any]) -> str:
+    """The figures, differences and baselines of a study: tables in Markdown, and their legend."""
+    parts = [markdown_table(results), LEGEND]
+    parts += [markdown_differences(results), markdown_baselines(results)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def markdown_table(results: Sequence[Any], columns: Sequence[str] = tuple(COLUMNS)) -> str:

@@ -251,7 +251,7 @@ def figures_of(pooled: Pooled, images: np.ndarray) -> dict[str, Figure]:
         mean, low, high = paired.bootstrap_mean(values, images)
         if not np.isnan(mean):
             found[name] = Figure(mean, spread_of(values), low, high)
-    centred = certainty.hits_of_best_centred_box(pooled.centered)
+    centred = certainty.hits_of_best_centered_box(pooled.centered)
     if not np.isnan(centred).all():
         found["centred_box"] = Figure(float(np.nanmean(centred)))
     return found
@@ -260,7 +260,7 @@ def figures_of(pooled: Pooled, images: np.ndarray) -> dict[str, Figure]:
 def above_baselines(pooled: Pooled, images: np.ndarray) -> dict[str, Difference]:
     """Computes by how much GT-known Loc is above the baselines', see `Result.baselines`."""
     hits = pooled.values[MAIN]
-    centred = certainty.hits_of_best_centred_box(pooled.centered)
+    centred = certainty.hits_of_best_centered_box(pooled.centered)
     baselines = {"cam": pooled.values["cam"], "centred_box": np.tile(centred, (len(hits), 1))}
     found = {name: difference_of(its, hits, images, True) for name, its in baselines.items()}
     return {name: difference for name, difference in found.items() if difference is not None}
