@@ -56,6 +56,20 @@ def test_scorings_of_one_name_are_seeds(tmp_path, capsys):
     assert "  0.750 ±0.354 " in capsys.readouterr().out
 
 
+def test_scorings_without_a_picture_in_common_are_folds_of_a_seed(tmp_path, capsys):
+    ious = {"0": [0.9, 0.9], "1": [0.9, 0.1], "2": [0.1, 0.1], "3": [0.9, 0.9]}
+    firsts = {"0": 0, "1": 0, "2": 2, "3": 2}  # two folds, each of two seeds
+    folders = [write_scoring(tmp_path / n, ious[n], first=firsts[n]) for n in ious]
+    other = write_scoring(tmp_path / "other", [0.1] * 4)
+    arguments = [f"A={folder}" for folder in folders]
+    assert run(compare, *arguments, f"B={other}", f"--output_dir={tmp_path / 'out'}") == 0
+    first, _ = read_record(str(tmp_path / "out" / "comparison.json")).results
+    assert (first.seeds, first.num_images) == ((0, 1), 4)
+    # Seed 0 hits two of four, seed 1 three.
+    assert first.figures["gt_known_loc"].mean == 0.625
+    assert first.figures["gt_known_loc"].spread == pytest.approx(0.125 * 2**0.5, abs=1e-5)
+
+
 def test_a_folder_may_have_signs_in_its_name(tmp_path):
     """As the trials of a study do."""
     odd = write_scoring(tmp_path / "t3=0.9,seed=0", [0.9])

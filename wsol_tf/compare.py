@@ -4,10 +4,10 @@
     python -m wsol_tf.compare ours=run0 ours=run1 CAM=cam --output_dir=OUT
 
 Each is a folder that `evaluate` or `train` wrote, of any model or of another program's score maps.
-NAME= gives it a name; those of one name are seeds of one setting. The others are compared with the
-first, picture by picture: differences with 95 % intervals, and McNemar's exact test. OUT/table.md
-and comparison.json keep the figures and the differences in GT-known Loc and mIoU. `wsol_tf.study`
-compares settings so, and trains them before.
+NAME= gives it a name; those of one name are seeds of one setting, or folds, where they have no
+picture in common. The others are compared with the first, picture by picture: differences with 95 %
+intervals, and McNemar's exact test. OUT/table.md and comparison.json keep the figures and the
+differences in GT-known Loc and mIoU. `wsol_tf.study` compares settings so, and trains them before.
 """
 
 import datetime
@@ -44,7 +44,7 @@ def run(values: flags.FlagValues, *entries: str) -> None:
     finished = [
         Finished(Trial(Row(label, {}), seed, 0, 0, "", ()), figures, lines)
         for label, scorings in rows.items()
-        for seed, (figures, lines) in enumerate(scorings)
+        for seed, (figures, lines) in zip(seeds_of(scorings), scorings, strict=True)
     ]
     results = study_page.as_they_are(results_of([each.trial for each in finished], finished))
     programs.say(in_words(results))
@@ -69,7 +69,7 @@ def parse_entries(entries: Sequence[str]) -> dict[str, list[str]]:
     """Reads the arguments.
 
     Args:
-        entries: folders, or NAME=FOLDER; those of one name are seeds of one setting.
+        entries: folders, or NAME=FOLDER; those of one name are of one setting.
 
     Returns:
         dict name -> its folders; a folder without a name is called by its path.
@@ -112,6 +112,24 @@ def _read(folder):
         raise files.BadFile(
             path, f"these are no outcomes of evaluate or train ({error!r})"
         ) from None
+
+
+def seeds_of(scorings: Sequence[tuple[Mapping[str, Any], Sequence[Any]]]) -> list[int]:
+    """Numbers the scorings of one setting: those without a picture in common are folds of a seed.
+
+    Args:
+        scorings: (figures, lines) of each.
+
+    Returns:
+        The seed of each, from 0 on.
+    """
+    seeds: list[int] = []
+    scored: list[set] = [set() for _ in scorings]  # by each seed
+    for _, lines in scorings:
+        keys = {key_of(line) for line in lines}
+        seeds.append(next(seed for seed, own in enumerate(scored) if not own & keys))
+        scored[seeds[-1]] |= keys
+    return seeds
 
 
 def check(rows: Mapping[str, Sequence[tuple[Mapping[str, Any], Sequence[Any]]]]) -> list[str]:
