@@ -52,6 +52,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("speed_steps", 5, "Steps of training that are timed; 0: none.")
     flags.DEFINE_integer("num_examples", 200, "Drawn pictures to train on, and others to score.")
     flags.DEFINE_integer("batch_size", 8, "Pictures per step.")
+    flags.DEFINE_enum(
+        "mixed_precision", "float32", list(choices("mixed_precision")), "As in training."
+    )
     flags.DEFINE_integer(
         "num_pictures", 24, "Pictures to fit or calibrate on, and to compare; 0: no file is made."
     )
@@ -146,7 +149,7 @@ def measure(name: str, values: flags.FlagValues) -> dict:
     config = Config.recipe(
         "default", extractor=name, extractor_weights="none", input_size=size, head_width=64,
         localizer="agnostic", output_stride=values.output_stride, resize_size=size,
-        batch_size=values.batch_size, refine="guided",
+        batch_size=values.batch_size, refine="guided", mixed_precision=values.mixed_precision,
     )  # fmt: skip
     model = build_model(config, shapes.CLASSES)
     extractor = model.feature_extractor
