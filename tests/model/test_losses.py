@@ -241,6 +241,22 @@ def test_pseudo_foreground_by_hand():
     assert value(share(mask, 0.7, 0.25, False, refined)) == pytest.approx([1 / 2])
 
 
+def test_right_inside_by_hand():
+    # Class 0 has its evidence at the left, class 1 three times as much at the right.
+    score_map = np.zeros((3, 2, 2, 2), np.float32)
+    score_map[:, :, 0, 0], score_map[:, :, 1, 1] = 1, 3
+    mask = np.zeros((3, 4, 4), np.float32)
+    mask[0], mask[1, :, :2], mask[2, :, :2] = 1, 0.01, 0.9
+    mask[2, :, 2:] = 0.31  # 0.9 against 0.93
+    labels = np.array([0, 0, 0])
+    assert value(losses.right_inside(score_map, mask, labels)).tolist() == [0, 1, 0]
+    assert value(losses.right_inside(score_map, mask, 1 - labels)).tolist() == [1, 0, 1]
+    only = np.array([[True, False]] * 3)
+    assert value(losses.right_inside(score_map, mask, labels, only)).tolist() == [1, 1, 1]
+    for gradients in gradient(losses.right_inside, score_map, mask, labels):
+        assert gradients is None
+
+
 def test_area_constraint_by_hand():
     mask = block_mask([[1, 0.5], [0, 0.5]])
     assert value(losses.area_constraint(mask)) == pytest.approx([2 / 16] * 2)

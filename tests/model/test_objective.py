@@ -18,7 +18,9 @@ from wsol_tf.model.schedule import RateDrops, Span
 def test_the_table_has_every_term_that_has_a_weight():
     assert losses.TERMS == ("cls", "cls_fg", "ae", "ae_fg", "pseudo", "bas", "ac", "background")
     assert tuple(term.name for term in LOSS_TERMS) == losses.TERMS
-    assert OBSERVED == ("ae_left", "ae_fg_left", "pseudo_coverage", "pseudo_foreground")
+    assert OBSERVED == (
+        "top1_cls_fg", "ae_left", "ae_fg_left", "pseudo_coverage", "pseudo_foreground",
+    )  # fmt: skip
 
 
 def test_weights_and_settings_are_the_defaults_of_config():
@@ -42,6 +44,7 @@ def test_arguments_are_given_in_the_order_of_the_function(term):
         known = {
             "mask": ("foreground_mask", "maps"),
             "class_map": ("maps",),
+            "shown": ("foreground_mask",),
             "absolute_thresholds": ("absolute",),
             "pseudo_high": ("high",),
             "pseudo_low": ("low",),
@@ -219,6 +222,19 @@ def test_pictures_without_any_object_learn_their_class_and_an_empty_mask_alone()
     np.testing.assert_allclose(
         own["background"], losses.background(maps) * np.array([0.0, 2, 0, 2]), rtol=1e-6
     )
+
+
+def test_where_no_object_is_the_mask_need_not_show_one():
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    seen = np.unique(np.argmax(toy(1)(images)["logits"], axis=1))
+    assert seen in (1, 2)  # one class in all of them, and not the first
+    labels = np.repeat([*seen, *(3 - seen)], 2)
+    for background, expected in ((None, np.zeros(4)), (toy().classes[seen[0]], labels == seen)):
+        model = toy(1, background_class=background)
+        kernel, bias = model.localizer.get_weights()
+        model.localizer.set_weights([0 * kernel, bias - 200])  # an empty mask: all scores are 0
+        _, _, observed = Objective().terms(model, images, labels, training=False)
+        np.testing.assert_array_equal(observed["top1_cls_fg"], expected)
 
 
 @pytest.mark.parametrize("label", [0, 2])

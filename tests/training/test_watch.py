@@ -19,7 +19,7 @@ GOOD = {
     "bas": 0.2, "ac": 0.32, "background": 0.0, "weighted_cls": 0.09, "weighted_cls_fg": 0.08,
     "weighted_ae": 0.016, "weighted_ae_fg": 0.04, "weighted_pseudo": 0.08, "weighted_bas": 0.2,
     "weighted_ac": 0.48, "weighted_background": 0.0, "top1_cls": 0.97, "ae_left": 0.61,
-    "ae_fg_left": 0.55, "pseudo_coverage": 0.74, "pseudo_foreground": 0.39,
+    "top1_cls_fg": 0.97, "ae_fg_left": 0.55, "pseudo_coverage": 0.74, "pseudo_foreground": 0.39,
 }  # fmt: skip
 EMPTY = {"ac": 0.0036, "weighted_ac": 0.054, "pseudo_foreground": 0.03}
 FULL = {"ac": 0.95, "weighted_ac": 1.42, "pseudo_foreground": 1.0}
@@ -156,6 +156,36 @@ def test_a_classifier_that_learns_nothing_or_little_is_said(row, settings, epoch
 
 def test_a_classifier_at_chance_is_not_called_poor_as_well():
     assert len(after_epochs([UNKNOWING] * 7 + [{"top1_cls": 0.4}])) == 1
+
+
+@pytest.mark.parametrize(
+    "row, settings, said",
+    [
+        # BAS with its own settings, docs/studies/bas.md.
+        ({"top1_cls": 0.96, "top1_cls_fg": 0.51}, {"localization_start": 0.0},
+         "right in 96.0% of the training pictures, and in 51.0% by what the mask shows it: it "
+         "hides the objects. Raise `localization_start` (here 0, by default 0.2); otherwise lower "
+         "`ac_weight`"),
+        ({"top1_cls": 0.99, "top1_cls_fg": 0.89}, {"localization_start": 0.0}, ""),
+        # 0.25 is chance: of 0.45 above it, 0.33 are left, and 0.34
+        ({"top1_cls": 0.7, "top1_cls_fg": 0.58}, {"ac_weight": 5.0}, "Lower `ac_weight` (here 5"),
+        ({"top1_cls": 0.7, "top1_cls_fg": 0.59}, {"ac_weight": 5.0}, ""),
+        ({"top1_cls_fg": 0.3, "weighted_cls_fg": 0.0}, {}, ""),  # it was not to show anything
+    ],
+)  # fmt: skip
+def test_a_mask_that_hides_what_the_classifier_knows_is_said_in_the_end(row, settings, said):
+    assert after_epochs([row] * 7, settings) == []
+    heard = after_epochs([row] * 8, settings)
+    assert len(heard) == bool(said) and said in "".join(heard)
+
+
+def test_a_mask_that_collapsed_is_not_said_to_hide_as_well():
+    callback, said = watching()
+    for callback.state.step in range(1, 9):
+        callback.on_train_batch_end(0, GOOD | EMPTY)
+    callback.state.history.append(GOOD | EMPTY | {"top1_cls_fg": 0.25})
+    callback.on_epoch_end(7)
+    assert len(said) == 1 and "collapsing" in said[0]
 
 
 def test_advice_names_first_what_is_far_from_its_default_on_that_side():

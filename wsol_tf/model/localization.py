@@ -337,13 +337,10 @@ class Localization(Localizing, keras.Model):
             self, images, labels, allowed, training=training, weights=weights
         )
         weighted = {f"weighted_{name}": weights[name] * ops.mean(terms[name]) for name in terms}
-        if allowed is not None:
-            logits = ops.where(allowed, logits, -1e9)
-        right = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
         return {
             "loss": sum(weighted.values()) + sum(self.losses),
             **terms,
-            "top1_cls": ops.cast(right, "float32"),
+            "top1_cls": losses.right(logits, labels, allowed),
             **weighted,
             **observed,
         }

@@ -195,6 +195,24 @@ def left_by_erasing(maps: Tensor, threshold: float, absolute: bool = False) -> T
     return ops.where(whole > 0, kept / ops.maximum(whole, EPSILON), 1.0)
 
 
+def right_inside(
+    score_map: Tensor, foreground_mask: Tensor, labels: Tensor, allowed: Tensor | None = None
+) -> Tensor:
+    """Whether the class has the highest score inside the mask: 1 or 0, `[batch]`; no loss.
+
+    Unlike `foreground_classification`, it does not change with the height of the mask.
+    """
+    mask = pool_to(ops.stop_gradient(foreground_mask), score_map)
+    return right(_average(ops.stop_gradient(_float(score_map)) * mask[..., None]), labels, allowed)
+
+
+def right(logits: Tensor, labels: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """Whether the label has the highest logit of those that are allowed: 1 or 0, `[batch]`."""
+    if allowed is not None:
+        logits = ops.where(allowed, logits, -1e9)
+    return _float(ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32")))
+
+
 def pseudo_coverage(
     foreground_mask: Tensor,
     high: float,

@@ -91,6 +91,7 @@ LOSS_TERMS = (
     ),
 )
 OBSERVATIONS = (
+    Term("top1_cls_fg", losses.right_inside, "score_map shown labels allowed"),
     Term("ae_left", losses.left_by_erasing, "class_map ae_threshold"),
     Term("ae_fg_left", losses.left_by_erasing, "mask ae_fg_threshold absolute_thresholds"),
     Term(
@@ -193,6 +194,10 @@ class Objective:
         values |= self._erasing_terms(model, features, offered, weights, training=training)
         values = _of_their_pictures(values, labels, model.background_id)
         offered["class_map"] = losses.of_class(score_map, labels)
+        offered["shown"] = mask
+        if model.background_id is not None:  # where no object is, no mask could show it
+            empty = ops.equal(ops.cast(labels, "int32"), model.background_id)
+            offered["shown"] = ops.where(empty[:, None, None], ops.ones_like(mask), mask)
         observed = {term.name: term.of(offered) for term in OBSERVATIONS}
         return values, ops.mean(score_map, axis=(1, 2)), observed
 

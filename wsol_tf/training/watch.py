@@ -53,24 +53,34 @@ class Watch(keras.callbacks.Callback):
                 self._warn(failure, f"for {self.state.step - first} steps {text}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Warns where the classifier has not learned anything by now, or little in the end."""
-        right = self.state.history[-1]["top1_cls"]
+        """Warns where nothing was learned by now, or in the end too little, or not of the mask."""
+        row, is_last = self.state.history[-1], epoch + 1 == self.config.epochs
+        right = row["top1_cls"]
         seen = (
             f"the classifier is right in {right:.1%} of the training pictures, and always naming "
             f"the most frequent class is in {self.chance:.1%}"
         )
-        if self._at_chance(self.state.history[-1]):
+        if self._at_chance(row):
             if epoch + 1 >= self.patience:
                 self._warn("chance", f"after {epoch + 1} epochs {seen}. {self._against_chance()}")
-        elif (
-            right < (1 + self.chance) / 2
-            and epoch + 1 == self.config.epochs
-            and "chance" not in self.warned
-        ):
+        elif is_last and right < (1 + self.chance) / 2 and "chance" not in self.warned:
             self._warn(
                 "poor",
                 f"after the last epoch {seen}: the mask is learned from a poor classifier. "
                 + advice(self.config, "+epochs", "+learning_rate", "+head_width", *OUTWEIGHING),
+            )
+        elif (
+            is_last
+            and row["weighted_cls_fg"]
+            and row["top1_cls_fg"] - self.chance < 0.75 * (right - self.chance)
+            and not self.warned & {"chance", "empty"}
+        ):
+            self._warn(
+                "hidden",
+                f"after the last epoch the classifier is right in {right:.1%} of the training "
+                f"pictures, and in {row['top1_cls_fg']:.1%} by what the mask shows it: it hides "
+                "the objects. "
+                + advice(self.config, "-ac_weight", *EARLY_OR_FAST, "+cls_fg_weight"),
             )
 
     def _failures(self, logs):
