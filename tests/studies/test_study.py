@@ -1,8 +1,10 @@
+import dataclasses
 import json
 import os
 import re
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,6 +118,28 @@ def test_half_a_photograph_is_never_taken_for_one(tmp_path, monkeypatch):
     assert not list((tmp_path / "pictures").iterdir())
     (photograph,) = show._photographs(str(tmp_path), FINISHED, [("1.jpg", "cat")], print)
     assert photograph.caption == "cat, IoU 0.62" and photograph.tile.shape == (40, 60, 3)
+
+
+def test_photographs_are_of_settings_not_of_ways_to_read_their_maps(tmp_path, monkeypatch):
+    """Rows of the same models took the places of settings, whose photographs were missing."""
+    monkeypatch.setattr(show, "MOST_ROWS", 2)
+    labels = ("a", "a, not separated", "a, not refined", "b", "b, not refined", "c")
+    results = [SimpleNamespace(row=Row(label, {})) for label in labels]
+    paths = {x: f"/nowhere/{x},seed=0" for x in "abc"}
+    finished = [
+        dataclasses.replace(FINISHED, trial=Trial(Row(x, {}), 0, 0, 0, path, ()))
+        for x, path in paths.items()
+    ]
+    drawn = show.photographs_of(str(tmp_path), results, finished, print)
+    assert list(drawn) == ["a", "b"]
+
+
+def test_a_page_says_how_many_settings_are_drawn(tmp_path, monkeypatch):
+    assert ask(tmp_path, "--grid=bas_weight=0,0.5,1") == 0
+    assert "settings are drawn" not in (tmp_path / "report.html").read_text()
+    monkeypatch.setattr(show, "MOST_ROWS", 2)
+    assert ask(tmp_path, "--grid=bas_weight=0,0.5,1", "--report_only") == 0
+    assert "2 of 3 settings are drawn." in (tmp_path / "report.html").read_text()
 
 
 def test_each_picture_is_scored_once_and_alike_in_every_row(tmp_path):

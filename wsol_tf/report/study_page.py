@@ -77,6 +77,7 @@ def write_study(
         "choice": choice_sentence(choice, results),
     }
     chart = difference_chart(results)
+    settings = as_they_are(results)
     text = templates.template_environment().get_template("study.html.jinja").render(
         **shown,
         signed=_signed,
@@ -87,7 +88,8 @@ def write_study(
         results=results,
         columns=_columns(results),
         compared=[(name, COLUMNS[name]) for name in COMPARED if name in _columns(results)],
-        measured=[result for result in as_they_are(results) if result.baselines],
+        measured=[result for result in settings if result.baselines],
+        num_settings=len(settings),
         baselines=BASELINES,
         difference_chart=None if chart is None else templates.chart_uri(chart),
         charts=[

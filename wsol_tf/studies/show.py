@@ -172,7 +172,8 @@ def photographs_of(
     """Draws the same photographs as each row's model of one fold and seed sees them.
 
     They are from those that the first row's model scored, from its best to its worst. Each is drawn
-    once and kept in STUDY/pictures.
+    once and kept in STUDY/pictures. Rows of the same models, such as "..., not refined", have none,
+    and neither have those after the first MOST_ROWS.
 
     Args:
         study_dir: folder of the study.
@@ -190,8 +191,8 @@ def photographs_of(
     chosen = [
         ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, SHOWN).round().astype(int))
     ]
-    drawn = {}
-    for result in results[:MOST_ROWS]:
+    drawn: dict[str, list[Photograph]] = {}
+    for result in results:
         own = next(
             (
                 each
@@ -201,7 +202,7 @@ def photographs_of(
             ),
             None,
         )
-        if own is not None:
+        if own is not None and len(drawn) < MOST_ROWS:
             drawn[result.row.label] = _photographs(study_dir, own, chosen, log)
     return drawn
 
@@ -252,7 +253,10 @@ def _draw(finished: Finished, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[
     positions = [i for i, name in enumerate(source.image_ids) if name in wanted]
     tiles = {}
     for pair in method.pairs(source, positions, kinds=[kind], batch_size=SHOWN):
-        found = LocalizedMap(pair, kind, threshold, measured_thresholds([threshold]))
+        found = LocalizedMap(
+            pair, kind, threshold, measured_thresholds([threshold]),
+            separate=kind in method.separated_kinds,
+        )  # fmt: skip
         boxes = () if pair.boxes is None else pair.boxes
         key = pair.image_id, source.classes[pair.label]
         if key in keys:
