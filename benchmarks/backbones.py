@@ -180,6 +180,7 @@ def measure(name: str, values: flags.FlagValues) -> dict:
 
 def exported(model: Localization, pictures: np.ndarray, source: Source) -> dict:
     """Size, time, and agreement with Keras of the files."""
+    model = graphs.in_float32(model)  # as edge.export does
     map_ = ExportedMap.parse("mean")
     made = steps.make_files(
         model, map_, graphs.export_graph(model, map_), pictures, FORMATS,
