@@ -32,9 +32,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, allowed: Tensor | None = None)
         allowed: bool `[batch, classes]`; classes that are False take no part in the softmax
             (other classes that are present in a picture with several). None allows all.
     """
-    logits = ops.cast(logits, "float32")
-    if allowed is not None:
-        logits = ops.where(allowed, logits, -1e9)
+    logits = _competing(ops.cast(logits, "float32"), allowed)
     return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
@@ -208,9 +206,8 @@ def right_inside(
 
 def right(logits: Tensor, labels: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Whether the label has the highest logit of those that are allowed: 1 or 0, `[batch]`."""
-    if allowed is not None:
-        logits = ops.where(allowed, logits, -1e9)
-    return _float(ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32")))
+    best = ops.argmax(_competing(logits, allowed), axis=-1)
+    return _float(ops.equal(best, ops.cast(labels, "int32")))
 
 
 def pseudo_coverage(
@@ -276,6 +273,10 @@ def _labelled(mask, high, low, absolute, refined_mask):
     """Where the pseudo label is foreground, and where background: 1 or 0, without gradient."""
     relative = confidence(mask, absolute, refined_mask)
     return (ops.stop_gradient(_float(x)) for x in (relative > high, relative < low))
+
+
+def _competing(logits, allowed):
+    return logits if allowed is None else ops.where(allowed, logits, -1e9)
 
 
 def _average(score_map):

@@ -196,8 +196,8 @@ class Objective:
         offered["class_map"] = losses.of_class(score_map, labels)
         offered["shown"] = mask
         if model.background_id is not None:  # where no object is, no mask could show it
-            empty = ops.equal(ops.cast(labels, "int32"), model.background_id)
-            offered["shown"] = ops.where(empty[:, None, None], ops.ones_like(mask), mask)
+            empty = _is_of(model.background_id, labels)[:, None, None]
+            offered["shown"] = ops.where(empty, ops.ones_like(mask), mask)
         observed = {term.name: term.of(offered) for term in OBSERVATIONS}
         return values, ops.mean(score_map, axis=(1, 2)), observed
 
@@ -265,12 +265,16 @@ def _of_their_pictures(values, labels, background_id):
     if background_id is None:
         values = values | {"background": ops.zeros_like(values["cls"])}
     else:
-        is_background = ops.equal(ops.cast(labels, "int32"), background_id)
+        is_background = _is_of(background_id, labels)
         applies = {"object": ops.logical_not(is_background), "background": is_background}
         for term in LOSS_TERMS:
             if term.pictures != "all":
                 values[term.name] = losses.over(applies[term.pictures], values[term.name])
     return {term.name: values[term.name] for term in LOSS_TERMS}
+
+
+def _is_of(class_id, labels):
+    return ops.equal(ops.cast(labels, "int32"), class_id)
 
 
 def _first(share, labels):
