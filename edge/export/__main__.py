@@ -79,7 +79,7 @@ def run(values: flags.FlagValues) -> None:
         ValueError: bad settings or data, or a file that differs too much.
     """
     importing.import_keras()
-    from edge.export import convert, graphs, metadata, parity, steps
+    from edge.export import convert, graphs, metadata, steps, verdict
     from wsol_tf.model.build import load_model
     from wsol_tf.report.run_page import add_files_to_card
 
@@ -115,17 +115,17 @@ def run(values: flags.FlagValues) -> None:
         "scored_on": source.name,
         "view": values.view,
         "files": figures,
-        "failed": parity.failures(
+        "failed": verdict.failures(
             figures, max_drop=values.max_drop, min_mask_iou=values.min_mask_iou
         ),
         "gpu_fallbacks": {name: convert.gpu_fallbacks(data) for name, data in made.items()},
-        "doubts": parity.doubts(figures, max_drop=values.max_drop),
+        "doubts": verdict.doubts(figures, max_drop=values.max_drop),
     }
     steps.write_files(values.output_dir, model.classes, made, report)
     good = {f"localizer_{name}.tflite": figures[name] for name in made
             if name not in report["failed"]}  # fmt: skip
     add_files_to_card(os.path.join(os.path.dirname(values.model), "model_card.md"), good)
-    print(parity.to_markdown(report))
+    print(verdict.to_markdown(report))
     steps.refuse_failed(report, values.output_dir)
     print(f"Wrote {', '.join(f'localizer_{name}.tflite' for name in made)} to {values.output_dir}")
 

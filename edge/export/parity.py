@@ -6,7 +6,6 @@ that graph does wrong shows as well.
 
 import dataclasses
 import itertools
-import math
 import os
 import statistics
 import time
@@ -29,12 +28,11 @@ from wsol_tf.evaluation.pairs import Pair, predict_pairs
 from wsol_tf.evaluation.standard_metrics import StandardMetrics
 from wsol_tf.model.alignment import placed
 from wsol_tf.model.localization import Localization
-from wsol_tf.model.score_maps import localize, map_of, resize
+from wsol_tf.model.score_maps import PLAIN, localize, map_of, resize
 
 REFERENCE = "keras"
 THREADS = (1, 2, 4)
-SIGNIFICANT = 0.05  # a loss that is less likely by chance than this is one
-_FEWEST = math.ceil(-math.log2(SIGNIFICANT))  # lost pictures, none gained, that are significant
+LOW = 0.3  # a map that stays below it shows nothing for certain: trained models reach 0.7 and more
 
 
 def reference(model: Localization, map_: ExportedMap) -> Runner:
@@ -95,7 +93,9 @@ def compare(
         dict name -> dict of figures: mask_iou (mean) and mask_iou_min with the reference's masks;
         max_difference and mean_difference of the maps in 0..1; num_pictures; where there are
         class scores, same_class (share whose predicted class is the reference's) and
-        mask_iou_same_class (mean over these, None without any); and, where there are boxes,
+        mask_iou_same_class (mean over these, None without any); low_maps (share in which the
+        reference's map stays below `LOW`) and mask_iou_not_low (mean over the others, None
+        without any); and, where there are boxes,
         num_boxed (a picture of two classes counts twice), gt_known_loc at the threshold,
         max_box_acc_v2, how many pictures only the reference hits (lost) and only the other
         (gained), and the p_value of McNemar's exact test for that loss, one-sided.
@@ -104,7 +104,7 @@ def compare(
         ValueError: no picture can be read, or the reference's map is constant on all of them.
         FloatingPointError: the reference gives NaN or infinity.
     """
-    asked = {"kinds": [kind], "view": view, "batch_size": 8, "refine": refine}
+    asked = {"kinds": [kind, PLAIN], "view": view, "batch_size": 8, "refine": refine}
     streams = [predict_pairs(batched(run), source, positions, **asked) for run in runners.values()]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in runners}
     accuracies = {name: StandardMetrics(["max_box_acc_v2"], view) for name in runners}
@@ -135,6 +135,7 @@ class _Outputs:
     mask: np.ndarray
     box: np.ndarray
     predicted: int | None  # class id; None without a classifier
+    highest: float  # value of the map as the network gives it
 
     @classmethod
     def of(cls, pair: Pair, kind: str, threshold: float | str) -> "_Outputs":
@@ -142,7 +143,8 @@ class _Outputs:
         height, width = pair.image.shape[:2]
         _, mask, box = localize(score_map, height, width, threshold)
         predicted = None if pair.logits is None else int(pair.logits.argmax())
-        return cls(pair.image_id, score_map, mask.astype(np.uint8), box, predicted)
+        highest = float(pair.maps[PLAIN].max())
+        return cls(pair.image_id, score_map, mask.astype(np.uint8), box, predicted, highest)
 
     @property
     def is_finite(self) -> bool:
@@ -160,6 +162,7 @@ def _difference(found: _Outputs, expected: _Outputs) -> dict[str, Any]:
         "mask_iou": mask_iou(found.mask, expected.mask) if found.is_finite else 0.0,
         "max_difference": difference.max(),
         "mean_difference": difference.mean(),
+        "is_low": expected.highest < LOW,
     }
     if expected.predicted is not None:
         row["same_class"] = found.predicted == expected.predicted
@@ -185,10 +188,13 @@ def _figures(rows, reference, accuracy):
         "max_difference": float(np.max([row["max_difference"] for row in rows])),
         "mean_difference": float(np.mean([row["mean_difference"] for row in rows])),
     }
+    others = [row["mask_iou"] for row in rows if not row["is_low"]]
+    figures["low_maps"] = 1 - len(others) / len(rows)
+    figures["mask_iou_not_low"] = _mean(others)
     if "same_class" in rows[0]:
         same = [row["mask_iou"] for row in rows if row["same_class"]]
         figures["same_class"] = len(same) / len(rows)
-        figures["mask_iou_same_class"] = float(np.mean(same)) if same else None
+        figures["mask_iou_same_class"] = _mean(same)
     hits, expected = (
         np.array([row["box_iou"] >= LOCALIZED for row in each if "box_iou" in row], bool)
         for each in (rows, reference)
@@ -204,6 +210,10 @@ def _figures(rows, reference, accuracy):
             "max_box_acc_v2": accuracy.result()["max_box_acc_v2"]["value"],
         }
     return figures
+
+
+def _mean(values):
+    return float(np.mean(values)) if values else None
 
 
 def latencies(
@@ -251,133 +261,6 @@ def _cores():
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
-
-
-def failures(
-    figures: dict[str, dict[str, Any]], *, max_drop: float, min_mask_iou: float
-) -> dict[str, str]:
-    """Says which files are worse than allowed.
-
-    A drop of GT-known Loc counts where it is above `max_drop` and more than chance: boxes that are
-    barely right or wrong fall on the other side in any file, in both directions.
-
-    Args:
-        figures: of `compare`.
-        max_drop: GT-known Loc that a file may lose, 0..1.
-        min_mask_iou: lowest mean IoU with the reference's masks, 0..1.
-
-    Returns:
-        dict name -> sentence.
-    """
-    failed = {}
-    for name, row in figures.items():
-        wrong = []
-        if not row["mask_iou"] >= min_mask_iou:
-            masks = f"mask IoU with Keras {row['mask_iou']:.4f}, allowed {min_mask_iou}"
-            wrong.append(masks + _flips(row))
-        if _drops(figures, name, max_drop) and row.get("p_value", 0.0) <= SIGNIFICANT:
-            wrong.append(_drop_text(figures, name, max_drop))
-        if wrong:
-            failed[name] = "; ".join(wrong)
-    return failed
-
-
-def doubts(figures: dict[str, dict[str, Any]], *, max_drop: float) -> list[str]:
-    """Says, in sentences, what the pictures are too few to tell about GT-known Loc."""
-    number = figures[REFERENCE].get("num_boxed", 0)
-    if not number:
-        return []
-    found = [
-        f"{name}: {_drop_text(figures, name, max_drop)}, which can be chance"
-        for name, row in figures.items()
-        if _drops(figures, name, max_drop) and row["p_value"] > SIGNIFICANT
-    ]
-    # The smallest drop above max_drop, all of it losses, has to be able to be significant.
-    if math.floor(max_drop * number + 1e-9) + 1 < _FEWEST:
-        needed = f"; give at least {math.ceil((_FEWEST - 1) / max_drop)}" if max_drop else ""
-        found.append(
-            f"{number} pictures with boxes are too few to tell a drop of {max_drop} from chance: "
-            f"fewer than {_FEWEST} lost ones, a drop of {_FEWEST / number:.4f}, say nothing{needed}"
-        )
-    return [f"{text}." for text in found]
-
-
-def _drops(figures, name, max_drop):
-    """Whether a file loses more GT-known Loc than allowed; a NaN is more."""
-    drop = figures[REFERENCE].get("gt_known_loc", 0.0) - figures[name].get("gt_known_loc", 0.0)
-    return not drop <= max_drop + 1e-9
-
-
-def _drop_text(figures, name, max_drop):
-    row, expected = figures[name], figures[REFERENCE]["gt_known_loc"]
-    text = (
-        f"GT-known Loc {row['gt_known_loc']:.4f} against {expected:.4f} of Keras, a drop of "
-        f"{expected - row['gt_known_loc']:.4f}, allowed {max_drop}"
-    )
-    if "p_value" in row:
-        text += (
-            f" ({row['lost']} pictures hit by Keras only, {row['gained']} by the file only, "
-            f"p = {row['p_value']:.2g})"
-        )
-    return text
-
-
-def _flips(row):
-    """Says how much of a low mask IoU is due to another predicted class."""
-    if row.get("same_class", 1.0) == 1.0:
-        return ""
-    text = f" (on {1 - row['same_class']:.1%} of the pictures another class is predicted"
-    if row["mask_iou_same_class"] is None:
-        return text + ")"
-    return text + f"; mask IoU on the others {row['mask_iou_same_class']:.4f})"
-
-
-def to_markdown(report: dict[str, Any]) -> str:
-    """Renders what parity.json holds as Markdown."""
-    files, reference = report["files"], report["files"][REFERENCE]
-    boxed, classed = "gt_known_loc" in reference, "same_class" in reference
-    threads = sorted({number for row in files.values() for number in row["milliseconds"]})
-    head = ["file", "MB", "MB in zip", "mask IoU", "lowest", "difference, mean", "largest"]
-    if classed:
-        head += ["same class", "their mask IoU"]
-    if boxed:
-        head += ["GT-known Loc", "drop", "hit by Keras only", "by the file only"]
-        head += ["MaxBoxAccV2", "drop"]
-    head += [f"ms, {n} thread{'s' * (n > 1)}" for n in threads]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for name, row in files.items():
-        sizes = [f"{row[k] / 1e6:.2f}" if k in row else "" for k in ("bytes", "bytes_in_zip")]
-        cells = [name, *sizes, f"{row['mask_iou']:.4f}", f"{row['mask_iou_min']:.4f}"]
-        cells += [f"{row['mean_difference']:.5f}", f"{row['max_difference']:.4f}"]
-        if classed:
-            iou = row["mask_iou_same_class"]
-            cells += [f"{row['same_class']:.4f}", "" if iou is None else f"{iou:.4f}"]
-        if boxed:
-            drops = {
-                figure: [f"{row[figure]:.4f}", f"{reference[figure] - row[figure]:+.4f}"]
-                for figure in ("gt_known_loc", "max_box_acc_v2")
-            }
-            cells += [*drops["gt_known_loc"], str(row["lost"]), str(row["gained"])]
-            cells += drops["max_box_acc_v2"]
-        times = row["milliseconds"]
-        cells += [f"{times[n]:.1f}" if n in times else "" for n in threads]
-        lines.append(f"| {' | '.join(cells)} |")
-    said = "".join(f"\n\n**{name} failed**: {why}." for name, why in report["failed"].items())
-    said += "".join(f"\n\nNot certain: {text}" for text in report.get("doubts", ()))
-    left = {name: ops for name, ops in report.get("gpu_fallbacks", {}).items() if ops}
-    said += "".join(
-        f"\n\n{name}: a GPU delegate leaves {', '.join(left[name])} to the CPU." for name in left
-    )
-    return (
-        f"# Parity of {report['model']}\n\n"
-        f"Map `{report['map']}`, threshold {report['threshold']}, "
-        f"{reference['num_pictures']} pictures of {report['scored_on']}, view "
-        f"`{report['view']}`. Masks are compared with those of the Keras model's own `localize`"
-        f"{'' if boxed else '; GT-known Loc is not measured, for want of boxes of its classes'}. "
-        "Milliseconds are medians of calls that took turns; the row `keras` is predict_on_batch "
-        "of the same part of the model, which takes a thread for each core: compare it with the "
-        "files in its column.\n\n" + "\n".join(lines) + said + "\n"
-    )
 
 
 def size_in_zip(data: bytes) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from edge.export import bias_correction, convert, graphs, metadata, parity, qat
+from edge.export import bias_correction, convert, graphs, metadata, parity, qat, verdict
 from edge.export.exported_map import ExportedMap
 from edge.export.formats import FORMATS, TRAINED
 from edge.runners import keras_runner, tflite_runner
@@ -194,7 +194,7 @@ def write_files(
     for name, text in (
         ("labels.txt", "\n".join(classes) + "\n"),
         ("parity.json", json.dumps(report, indent=2)),
-        ("parity.md", parity.to_markdown(report)),
+        ("parity.md", verdict.to_markdown(report)),
     ):
         files.write(os.path.join(output_dir, name), text)
 

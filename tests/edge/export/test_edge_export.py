@@ -12,7 +12,7 @@ from PIL import Image
 
 import wsol_tf
 from edge.export import __main__ as export
-from edge.export import bias_correction, calibration, convert, graphs, parity, qat, steps
+from edge.export import bias_correction, calibration, convert, graphs, parity, qat, steps, verdict
 from edge.export.exported_map import ExportedMap
 from edge.runners import batched, tflite_runner
 from edge.runtime import LocalizerRuntime
@@ -153,7 +153,7 @@ def test_failures_are_told_by_drop_and_by_masks():
         "keras": row(1.0, 80), "good": row(0.95, 79, lost=1), "better": row(0.99, 85, gained=5),
         "masks": row(0.94, 80), "boxes": row(0.99, 75, lost=5), "nan": row(float("nan"), 80),
     }  # fmt: skip
-    failed = parity.failures(figures, max_drop=0.01, min_mask_iou=0.95)
+    failed = verdict.failures(figures, max_drop=0.01, min_mask_iou=0.95)
     assert set(failed) == {"masks", "boxes", "nan"}
     assert failed["boxes"] == (
         "GT-known Loc 0.7500 against 0.8000 of Keras, a drop of 0.0500, allowed 0.01 (5 pictures "
@@ -169,8 +169,8 @@ def test_a_drop_that_can_be_chance_is_doubted_and_does_not_fail():
         "flips": row(0.96, 143, lost=23, gained=13, number=173),  # p = 0.066
     }  # fmt: skip
     asked = {"max_drop": 0.01}
-    assert set(parity.failures(figures, **asked, min_mask_iou=0.95)) == {"worse"}
-    int8, flips, few = parity.doubts(figures, **asked)
+    assert set(verdict.failures(figures, **asked, min_mask_iou=0.95)) == {"worse"}
+    int8, flips, few = verdict.doubts(figures, **asked)
     assert int8.startswith("int8: GT-known Loc 0.8671 against 0.8844 of Keras, a drop of 0.0173")
     assert int8.endswith(
         "(3 pictures hit by Keras only, 0 by the file only, p = 0.12), which can be chance."
@@ -181,7 +181,7 @@ def test_a_drop_that_can_be_chance_is_doubted_and_does_not_fail():
         "ones, a drop of 0.0289, say nothing; give at least 400."
     )
     # A loss that is certain and allowed is no failure.
-    assert not parity.failures(figures, max_drop=0.1, min_mask_iou=0.95)
+    assert not verdict.failures(figures, max_drop=0.1, min_mask_iou=0.95)
 
 
 @pytest.mark.parametrize(
@@ -191,15 +191,15 @@ def test_a_drop_that_can_be_chance_is_doubted_and_does_not_fail():
 )  # fmt: skip
 def test_too_few_pictures_are_those_that_cannot_fail_a_file(number, max_drop, few):
     figures = {"keras": row(1.0, number, number=number)}
-    assert bool(parity.doubts(figures, max_drop=max_drop)) == few
+    assert bool(verdict.doubts(figures, max_drop=max_drop)) == few
     lost = int(max_drop * number + 1e-9) + 1  # the smallest drop that is not allowed
     if lost <= number:
         figures["file"] = row(0.99, number - lost, lost=lost, number=number)
-        assert bool(parity.failures(figures, max_drop=max_drop, min_mask_iou=0)) != few
+        assert bool(verdict.failures(figures, max_drop=max_drop, min_mask_iou=0)) != few
 
 
 def test_without_boxes_nothing_is_doubted():
-    assert parity.doubts({"keras": {"mask_iou": 1.0}}, max_drop=0.01) == []
+    assert verdict.doubts({"keras": {"mask_iou": 1.0}}, max_drop=0.01) == []
 
 
 def test_pictures_that_flip_are_counted_each_way():
@@ -385,7 +385,7 @@ def test_another_class_is_told_apart_from_a_worse_map():
     assert shares == {
         "keras": (4, 1, 1, 1), "one flips": (4, 0.75, 0.75, 1), "all flip": (4, 0, 0, None),
     }  # fmt: skip
-    failed = parity.failures(figures, max_drop=1, min_mask_iou=0.95)
+    failed = verdict.failures(figures, max_drop=1, min_mask_iou=0.95)
     assert failed["one flips"] == (
         "mask IoU with Keras 0.7500, allowed 0.95 (on 25.0% of the pictures another class is "
         "predicted; mask IoU on the others 1.0000)"
@@ -395,7 +395,40 @@ def test_another_class_is_told_apart_from_a_worse_map():
         row["milliseconds"] = {1: 2.0}
     report = {"files": figures, "failed": failed, "model": "m", "map": "predicted",
               "threshold": 0.5, "scored_on": "s", "view": "crop"}  # fmt: skip
-    assert "| same class | their mask IoU |" in parity.to_markdown(report)
+    assert "| same class | their mask IoU |" in verdict.to_markdown(report)
+
+
+def test_pictures_in_which_the_model_shows_next_to_nothing_are_told_apart():
+    """A map that reaches 0.2 is stretched to 0..1, and with it what a file adds to it."""
+    source, _ = calibration.open_source("shapes", split="val", classes=CLASSES, image_size=64)
+    left = np.repeat([[1] * 4 + [0] * 4], 8, axis=0)[..., None].astype(np.float32)
+    low, right = left * 0.2, left[:, ::-1] * 0.2
+    maps = {name: iter(x) for name, x in {
+        "keras": [left, low, left, low], "worse where it is low": [left, right, left, low],
+        "worse everywhere": [low, right, 0 * left, right],
+    }.items()}  # fmt: skip
+    runners = {
+        name: lambda image, own=own: {"foreground_mask": next(own)} for name, own in maps.items()
+    }
+    figures = parity.compare(
+        runners, source, range(4), view=transforms.View(64, 64), threshold=0.5, kind="mean"
+    )
+    shares = {n: (row["low_maps"], row["mask_iou_not_low"]) for n, row in figures.items()}
+    assert shares == {
+        "keras": (0.5, 1), "worse where it is low": (0.5, 1), "worse everywhere": (0.5, 0.5),
+    }  # fmt: skip
+    failed = verdict.failures(figures, max_drop=1, min_mask_iou=0.95)
+    assert failed["worse where it is low"] == (
+        "mask IoU with Keras 0.7500, allowed 0.95 (in 50.0% of the pictures the model's own map "
+        "stays below 0.3, as after too short a training; mask IoU on the others 1.0000)"
+    )
+    all_low = {
+        "a": {**figures["keras"], "mask_iou": 0.5, "low_maps": 1.0, "mask_iou_not_low": None}
+    }
+    assert verdict.failures({"keras": figures["keras"], **all_low}, max_drop=1, min_mask_iou=0.95)[
+        "a"
+    ].endswith("(in 100.0% of the pictures the model's own map stays below 0.3, as after too "
+               "short a training)")  # fmt: skip
 
 
 def test_a_picture_of_two_classes_is_one_picture(tmp_path):
