@@ -344,7 +344,7 @@ def test_image_folder_without_splits_is_train_only(tmp_path):
     # A class may well be called "train".
     add_files(tmp_path, "train/a.jpg", "bus/b.png")
     assert open_dataset("image_folder", tmp_path, "train").classes == ("bus", "train")
-    with pytest.raises(ValueError, match="only split 'train'.*Move pictures to"):
+    with pytest.raises(ValueError, match="split 'train'.*Ask for 'train', or move pictures to"):
         open_dataset("image_folder", tmp_path, "val")
 
 

@@ -123,7 +123,7 @@ def _image_folder_of(data_dir, split):
     if split != "train":
         raise ValueError(
             f"{data_dir} has class folders but no splits, so only split 'train' (all pictures) "
-            f"exists. Received: {split!r}. Move pictures to "
+            f"exists. Received: {split!r}. Ask for 'train', or move pictures to "
             f"{os.path.join(data_dir, split, '<class>')} and the rest to "
             f"{os.path.join(data_dir, 'train', '<class>')}."
         )
