@@ -7,6 +7,9 @@ import pathlib
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# As `import wsol_tf` sets it, which may come after TensorFlow here: processes that tests start, and
+# compare with to the bit, shall compute with the same kernels.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import numpy as np
 import pytest

@@ -10,7 +10,7 @@ import sys
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # the same order of sums wherever it runs
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # the same order of sums wherever it runs
 
 import keras
 import numpy as np

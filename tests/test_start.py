@@ -1,5 +1,6 @@
 """What programs import before they do anything, and for what they do: by name, not by time."""
 
+import platform
 import subprocess
 import sys
 
@@ -41,6 +42,25 @@ def run_program(program, *arguments):
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_help_needs_nothing_heavy(program):
     assert imported(run_program(program, "--help"), *HEAVY) == "[]"
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="TensorFlow decides"
+)
+@pytest.mark.parametrize("given, is_on", [(None, True), ("1", True), ("0", False)])
+def test_onednn_is_on_wherever_the_user_does_not_switch_it_off(monkeypatch, given, is_on):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
+    code = (
+        "import wsol_tf\n"
+        "from tensorflow.python.util import _pywrap_util_port\n"
+        "print(_pywrap_util_port.IsMklEnabled())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == f"{is_on}\n", done.stderr
 
 
 def test_stored_maps_are_scored_without_a_network(tmp_path, rng):
