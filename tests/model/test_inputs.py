@@ -85,6 +85,7 @@ def test_a_step_by_itself_looks_at_its_labels(model):
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_that_are_divided_by_255_are_warned_of_once(kind, model):
     labels = np.array([0, 1, 2] * 2)
+    model.run_eagerly = True  # pictures are looked at before any step; four graphs take longer
     with pytest.warns(UserWarning, match=r"lie in 0\.\d+\.\.1\..* raw, in 0..255") as warned:
         model.fit(**KINDS[kind](np.clip(IMAGES / 255, 0.01, 1), labels), verbose=0)
     assert len([each for each in warned if "0..255" in str(each.message)]) == 1
