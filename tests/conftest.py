@@ -15,10 +15,19 @@ import numpy as np
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """Puts the slowest folder first: of two processes, none shall wait for the other in the end."""
+    items.sort(key=lambda item: "training" not in item.path.parts)
+
+
 def pytest_collection_finish():
-    """Spares the garbage collector TensorFlow and all else that was imported and will stay."""
+    """Spares the garbage collector TensorFlow and all else that was imported and will stay.
+
+    Graphs make very many objects: looking through them less often saves a tenth of building one.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 @pytest.fixture(scope="session")
