@@ -161,4 +161,4 @@ def test_a_program_says_nothing_of_tensorflow_unless_it_is_asked_to(tmp_path):
         assert (done.returncode, done.stdout) == (0, "0.0\n"), done.stderr
         said.append(done.stderr)
     assert said[0] == ""
-    assert re.search(r"\.cc:\d+\] ", said[1])
+    assert re.search(r"port\.cc:\d+\] oneDNN", said[1])
