@@ -694,6 +694,16 @@ def test_batches_are_ready_for_fit():
     assert len(seen) == 6 == len(set(seen))
 
 
+def test_tuning_is_off_for_training_and_for_fit():
+    """With it, the end of a training waited for ten seconds now and then."""
+    source = noise_source(ONE_EACH)
+    for dataset in (
+        train(source, range(11)),
+        source.batches(4, input_size=24, resize_size=28),
+    ):
+        assert dataset.options().autotune.enabled is False
+
+
 # --- examples ------------------------------------------------------------------------------------
 
 

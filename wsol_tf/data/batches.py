@@ -75,7 +75,7 @@ def training_batches(
         deterministic=deterministic,
     )
     count = max(0, batches - start) * parts * own
-    return dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
+    return _ready(dataset, count)
 
 
 def epoch_batches(stream: TrainingStream) -> tf.data.Dataset:
@@ -110,7 +110,21 @@ def epoch_batches(stream: TrainingStream) -> tf.data.Dataset:
         lambda epoch: tf.data.Dataset.range(count).map(lambda batch: (epoch, batch))
     )
     dataset = dataset.map(load, num_parallel_calls=PARALLEL)
-    return dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
+    return _ready(dataset, count)
+
+
+def _ready(dataset, count):
+    """A dataset of `count` batches, of which two wait, ready, for those who ask.
+
+    Nothing is left for tf.data to tune, and its tuning is off: now and then an iterator that goes
+    away waits for seconds, until the thread that tunes has slept.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
+    return dataset.prefetch(2).with_options(options)
 
 
 def _load(stream, first, count):
