@@ -23,9 +23,11 @@ TESTS = pathlib.Path(__file__).parents[1]
 TRAININGS = {
     "plain": {},
     "accumulated": {"parts": 2},
-    "several steps at once": {"steps_per_execution": 3},
-    "clipped, averaged": {"clip_norm": 0.5, "ema": 0.9},
-}
+    "clipped, averaged, several steps at once": {
+        "clip_norm": 0.5, "ema": 0.9, "steps_per_execution": 3,
+    },
+}  # fmt: skip
+AT_ONCE = {"steps_per_execution": 3}
 
 
 def start(*arguments, **environment):
@@ -46,7 +48,7 @@ def finish(process):
 
 @pytest.fixture(scope="module")
 def one():
-    return finish(start("one", 1, *TRAININGS.values()))
+    return finish(start("one", 1, *TRAININGS.values(), AT_ONCE))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def test_only_the_first_worker_is_chief(multi_worker, mirrored):
 
 
 def test_settings_change_what_they_should(one):
-    plain, accumulated, at_once, clipped = one
+    plain, accumulated, clipped, at_once = one
     # Epochs end with the step that their last picture is in: 14 / 4 and 28 / 4.
     assert [row["step"] for row in plain["history"]] == [4, 7]
     assert at_once["weights"] == plain["weights"]
