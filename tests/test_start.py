@@ -47,7 +47,7 @@ def test_help_needs_nothing_heavy(program):
 @pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64", reason="TensorFlow decides"
 )
-@pytest.mark.parametrize("given, is_on", [(None, True), ("0", False)])
+@pytest.mark.parametrize("given, is_on", [(None, True), ("1", True), ("0", False)])
 def test_onednn_is_on_wherever_the_user_does_not_switch_it_off(monkeypatch, given, is_on):
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
     if given is not None:

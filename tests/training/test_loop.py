@@ -23,11 +23,9 @@ TESTS = pathlib.Path(__file__).parents[1]
 TRAININGS = {
     "plain": {},
     "accumulated": {"parts": 2},
-    "clipped, averaged, several steps at once": {
-        "clip_norm": 0.5, "ema": 0.9, "steps_per_execution": 3,
-    },
-}  # fmt: skip
-AT_ONCE = {"steps_per_execution": 3}
+    "several steps at once": {"steps_per_execution": 3},
+    "clipped, averaged": {"clip_norm": 0.5, "ema": 0.9},
+}
 
 
 def start(*arguments, **environment):
@@ -48,7 +46,7 @@ def finish(process):
 
 @pytest.fixture(scope="module")
 def one():
-    return finish(start("one", 1, *TRAININGS.values(), AT_ONCE))
+    return finish(start("one", 1, *TRAININGS.values()))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +112,7 @@ def test_only_the_first_worker_is_chief(multi_worker, mirrored):
 
 
 def test_settings_change_what_they_should(one):
-    plain, accumulated, clipped, at_once = one
+    plain, accumulated, at_once, clipped = one
     # Epochs end with the step that their last picture is in: 14 / 4 and 28 / 4.
     assert [row["step"] for row in plain["history"]] == [4, 7]
     assert at_once["weights"] == plain["weights"]

@@ -116,8 +116,8 @@ def epoch_batches(stream: TrainingStream) -> tf.data.Dataset:
 def _ready(dataset, count):
     """A dataset of `count` batches, of which two wait, ready, for those who ask.
 
-    Nothing is left for tf.data to tune, and its tuning is off: now and then an iterator that goes
-    away waits for seconds, until the thread that tunes has slept.
+    Nothing is left for tf.data to tune, and its tuning is off: with it, an iterator that goes away
+    waits for seconds now and then.
     """
     import tensorflow as tf
 
