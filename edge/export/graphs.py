@@ -164,8 +164,10 @@ def export_graph(
         outputs["class_scores"] = ops.mean(logits, axis=0, keepdims=True) if mirror else logits
     maps = _maps(model, map_, features, outputs.get("class_scores"))
     if mirror:
-        straight, mirrored = ops.split(maps, 2)
-        maps = (straight + ops.flip(mirrored, axis=2)) / 2
+        # Halved first: in an int8 file, REVERSE_V2 copies bytes, but has a scale of its own. It is
+        # that of its input only where that has its own too, which what a sigmoid gives has not.
+        straight, mirrored = (half / 2 for half in ops.split(maps, 2))
+        maps = straight + ops.flip(mirrored, axis=2)
     if not bare:
         maps = _placed(maps, model.offset)
     if output_size and output_size != maps.shape[1]:

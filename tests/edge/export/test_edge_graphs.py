@@ -73,6 +73,19 @@ def test_files_of_moved_and_mirrored_maps_have_builtin_operations_alone(image):
         assert found.shape == (32, 32, 1)
 
 
+@pytest.mark.parametrize("localizer, map_", [("agnostic", "mean"), ("per_class", "predicted")])
+def test_both_halves_of_a_mirroring_int8_file_are_as_bright(localizer, map_):
+    """Half of a map that stays far below 1 would be read with another scale than the other."""
+    model = varied(tiny_model(CLASSES, mirror=True, localizer=localizer))
+    graph = graphs.export_graph(model, ExportedMap.parse(map_))
+    pictures = np.random.default_rng(2).integers(0, 256, (4, 64, 64, 3)).astype(np.uint8)
+    run = tflite_runner(convert.convert(graph, "int8", pictures))
+    for picture in pictures:
+        expected = graph.predict_on_batch(picture[None].astype(np.float32))["foreground_mask"]
+        assert np.asarray(expected).max() < 0.8
+        assert np.abs(run(picture)["foreground_mask"] - np.asarray(expected)[0]).max() < 0.02
+
+
 @pytest.mark.parametrize("map_", ["mean", "class:cat", "all"])
 def test_a_model_with_a_background_class_says_the_class_with_every_map(model, image, map_):
     own = varied(tiny_model(CLASSES, top_k=3, background_class="bee"))
