@@ -164,8 +164,8 @@ def export_graph(
         outputs["class_scores"] = ops.mean(logits, axis=0, keepdims=True) if mirror else logits
     maps = _maps(model, map_, features, outputs.get("class_scores"))
     if mirror:
-        # Halved first: in an int8 file, REVERSE_V2 copies bytes, but has a scale of its own. It is
-        # that of its input only where that has its own too, which what a sigmoid gives has not.
+        # Halved first: in an int8 file REVERSE_V2 copies bytes, and its output gets a scale from
+        # its own values. A sigmoid's scale is fixed, so the bytes would be read with another one.
         straight, mirrored = (half / 2 for half in ops.split(maps, 2))
         maps = straight + ops.flip(mirrored, axis=2)
     if not bare:
