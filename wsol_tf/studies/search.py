@@ -159,10 +159,10 @@ def open_study(study_dir: str, storage: str, epochs: int) -> Any:
     """
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(n_startup_trials=8, constant_liar=True)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=epochs // 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(n_startup_trials=8, constant_liar=True)
         return optuna.create_study(
             storage=_storage(optuna, study_dir, storage),
             study_name="wsol_tf",
