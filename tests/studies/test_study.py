@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from types import SimpleNamespace
@@ -172,6 +173,24 @@ def test_finished_trials_are_not_run_again_and_another_grid_adds_to_them(tmp_pat
     table = (tmp_path / "table.md").read_text()
     assert table.index("| ae_weight=0.3 |") < table.index("| bas_weight=0 |")
     assert "no difference" in row_of_table(tmp_path, "bas_weight=1")
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_a_study_whose_folder_and_flagfile_have_moved_goes_on(tmp_path, folds):
+    for place in ("old", "new"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "base.flags").write_text("--epochs=3\n")
+    old = tmp_path / "old" / "study"
+    arguments = [f"--flagfile={tmp_path}/old/base.flags", f"--folds={folds}"]
+    assert ask(old, *arguments, "--grid=bas_weight=0,1") == 0
+    before = row_of_table(old, "bas_weight=1")[:2]
+    shutil.move(tmp_path / "old", tmp_path / "gone")
+    new = shutil.move(tmp_path / "gone" / "study", tmp_path / "new" / "study")
+    shutil.rmtree(tmp_path / "gone")
+    arguments[0] = f"--flagfile={tmp_path}/new/base.flags"
+    assert ask(new, *arguments, "--grid=ae_weight=0.3") == 0
+    assert row_of_table(new, "bas_weight=1")[:2] == before
+    assert set(starts_of(new).values()) == {1}
 
 
 def test_a_trial_that_fails_is_named_with_its_last_lines_and_the_others_go_on(tmp_path, capsys):
@@ -353,4 +372,4 @@ def test_a_trial_without_its_outcomes_or_with_half_a_file_is_not_finished(tmp_pa
     (tmp_path / "trials" / trial.name / "metrics.json").write_text(text)
     (tmp_path / "trials" / trial.name / "outcomes.jsonl").unlink()
     assert trials.figures_of(trial) is None
-    assert trials.recorded(str(tmp_path)) == [trial]
+    assert trials.recorded(str(tmp_path), base) == [trial]

@@ -124,7 +124,7 @@ def run_study(plan: Plan, log: Callable[[str], None] = print) -> list[str]:
         return [make(seed=s, fold=k, folds=definition.folds) for s in seeds for k in folds]
 
     planned = [] if plan.search else _in_turn([make_trials(row) for row in rows])
-    _check_base(plan, planned, split)
+    _check_base(plan, planned, _earlier(plan, planned, split))
     pool = Pool(plan.parallel, log)
     if plan.report_only:
         pass
@@ -134,7 +134,7 @@ def run_study(plan: Plan, log: Callable[[str], None] = print) -> list[str]:
         ).run()
     else:
         _run_planned(pool, planned, rows, log)
-    show.write_reports(plan, planned, pool.failed, log)
+    show.write_reports(plan, planned, _earlier(plan, planned, split), pool.failed, log)
     return pool.failed
 
 
@@ -190,18 +190,20 @@ def _split_of(plan, rows, log):
     return split
 
 
-def _check_base(plan, planned, split):
+def _earlier(plan, planned, split):
+    """The trials in the study's folder that are not planned: of an earlier grid, or of a search."""
+    names = {trial.name for trial in planned}
+    recorded = trials_.recorded(plan.output_dir, plan.base, split)
+    return [trial for trial in recorded if trial.name not in names]
+
+
+def _check_base(plan, planned, earlier):
     """Refuses a folder whose trials, of this grid or an earlier one, had another base."""
     folds = plan.definition.folds
-    names = {trial.name for trial in planned}
-    earlier = [trial for trial in trials_.recorded(plan.output_dir) if trial.name not in names]
-    trials = list(planned)
     for trial in earlier:
         if trial.folds != folds:
             raise ValueError(
                 f"'{plan.output_dir}' holds trials with {trial.folds or 'no'} folds, and these "
                 f"have {folds or 'none'}. Name another `output_dir`, or keep to the same `folds`."
             )
-        same = {"seed": trial.seed, "fold": trial.fold, "folds": trial.folds, "split": split}
-        trials.append(make_trial(plan.output_dir, plan.base, trial.row, **same))
-    trials_.check_same_base(trials)
+    trials_.check_same_base([*planned, *earlier])

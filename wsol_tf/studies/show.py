@@ -31,18 +31,21 @@ RECORD = "study.json"
 
 
 def write_reports(
-    plan: "Plan", planned: Sequence[Trial], failed: Sequence[str], log: Callable[[str], None]
+    plan: "Plan",
+    planned: Sequence[Trial],
+    earlier: Sequence[Trial],
+    failed: Sequence[str],
+    log: Callable[[str], None],
 ) -> None:
     """Writes table.md, report.html and study.json of all that is finished in a study's folder.
 
     Args:
         plan: the study.
-        planned: its trials in their order; those of earlier grids in the folder come after them.
+        planned: its trials in their order.
+        earlier: those of earlier grids in the folder, which come after them.
         failed: names of trials that failed.
         log: function that takes lines of text.
     """
-    names = {trial.name for trial in planned}
-    earlier = [t for t in trials_.recorded(plan.output_dir) if t.name not in names]
     trials = [*planned, *_as_it_is_first(plan, earlier)]
     finished = results_.read_finished(trials)
     if not finished:

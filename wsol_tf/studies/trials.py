@@ -65,6 +65,7 @@ def make_trial(
     fold: int = 0,
     folds: int = 0,
     split: str = "",
+    name: str = "",
 ) -> Trial:
     """Makes one trial of a row.
 
@@ -76,6 +77,7 @@ def make_trial(
         fold: the fold that is scored, from 1 on; 0: none.
         folds: how many folds there are.
         split: what is cut into folds.
+        name: of its folder; empty: by its settings.
     """
     settings = {**row.settings, "seed": str(seed)}
     parts = [row.label, f"seed={seed}"]
@@ -83,7 +85,7 @@ def make_trial(
         parts.append(f"fold={fold}of{folds}")
         settings["split"] = f"{split}{Fold(fold, folds, False)}"
         settings["val_split"] = f"{split}{Fold(fold, folds, True)}"
-    path = os.path.join(study_dir, FOLDER, folder_name(",".join(parts)))
+    path = os.path.join(study_dir, FOLDER, name or folder_name(",".join(parts)))
     settings["output_dir"] = path
     return Trial(row, seed, fold, folds, path, (*base, *to_arguments(settings)))
 
@@ -111,8 +113,15 @@ def record(trial: Trial) -> None:
     files.write_json(os.path.join(trial.path, RECORD), values)
 
 
-def recorded(study_dir: str) -> list[Trial]:
-    """Reads the trials that are noted in a study's folder, by name; all else is left out."""
+def recorded(study_dir: str, base: Sequence[str], split: str = "") -> list[Trial]:
+    """Reads the trials that are noted in a study's folder, by name; all else is left out.
+
+    Args:
+        study_dir: folder of the study.
+        base: arguments that all runs have. Those that a trial was begun with may name a flagfile
+            or a folder that has moved since.
+        split: what is cut into folds.
+    """
     top = os.path.join(study_dir, FOLDER)
     found = []
     for name in sorted(os.listdir(top) if os.path.isdir(top) else ()):
@@ -120,8 +129,8 @@ def recorded(study_dir: str) -> list[Trial]:
         try:
             values = files.read_json(os.path.join(path, RECORD))
             row = Row(values["row"], values["settings"], tuple(values["varied"]))
-            seed, fold, folds = (int(values[key]) for key in ("seed", "fold", "folds"))
-            found.append(Trial(row, seed, fold, folds, path, tuple(values["arguments"])))
+            numbers = {key: int(values[key]) for key in ("seed", "fold", "folds")}
+            found.append(make_trial(study_dir, base, row, **numbers, split=split, name=name))
         except (ValueError, KeyError, TypeError):
             continue
     return found
