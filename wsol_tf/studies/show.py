@@ -13,7 +13,6 @@ from PIL import Image
 from wsol_tf import files
 from wsol_tf.report import pictures, study_page
 from wsol_tf.studies import results as results_
-from wsol_tf.studies import trials as trials_
 from wsol_tf.studies.choice import choice_of
 from wsol_tf.studies.grid import row_config
 from wsol_tf.studies.record import Record, without_folders, write_record
