@@ -193,6 +193,25 @@ def test_a_study_whose_folder_and_flagfile_have_moved_goes_on(tmp_path, folds):
     assert set(starts_of(new).values()) == {1}
 
 
+@pytest.mark.parametrize("name", ["{}.old", "Copy of {}"])
+def test_a_copy_of_a_trial_is_named_and_does_not_count(tmp_path, capsys, name):
+    """As where somebody moves a trial aside to have it trained anew; by hand, see fake_train."""
+    assert ask(tmp_path, "--grid=bas_weight=0,1.25") == 0
+    right = row_of_table(tmp_path, "bas_weight=1.25")
+    assert right[1].startswith(f"{7 / 12:.3f}")
+    folder = tmp_path / "trials"
+    copy = name.format("bas_weight=1.25,seed=0")
+    shutil.copytree(folder / "bas_weight=1.25,seed=0", folder / copy)
+    outcomes = folder / copy / "outcomes.jsonl"
+    outcomes.write_text(re.sub(r'("iou": {"mean": )[\d.]+', r"\g<1>0", outcomes.read_text()))
+    for grid in ("bas_weight=0,1.25", "bas_weight=0"):
+        capsys.readouterr()
+        assert ask(tmp_path, f"--grid={grid}", "--report_only") == 0
+        output = capsys.readouterr().out
+        assert output.count(f"'{copy}' is left out") == 1
+        assert row_of_table(tmp_path, "bas_weight=1.25")[1] == right[1]
+
+
 def test_a_trial_that_fails_is_named_with_its_last_lines_and_the_others_go_on(tmp_path, capsys):
     assert ask(tmp_path, "--grid=batch_size=8,13,16") == 1
     output = capsys.readouterr().out

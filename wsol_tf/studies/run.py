@@ -124,7 +124,7 @@ def run_study(plan: Plan, log: Callable[[str], None] = print) -> list[str]:
         return [make(seed=s, fold=k, folds=definition.folds) for s in seeds for k in folds]
 
     planned = [] if plan.search else _in_turn([make_trials(row) for row in rows])
-    _check_base(plan, planned, _earlier(plan, planned, split))
+    _check_base(plan, planned, _earlier(plan, planned, split, log))
     pool = Pool(plan.parallel, log)
     if plan.report_only:
         pass
@@ -190,11 +190,15 @@ def _split_of(plan, rows, log):
     return split
 
 
-def _earlier(plan, planned, split):
+def _earlier(plan, planned, split, log=lambda text: None):
     """The trials in the study's folder that are not planned: of an earlier grid, or of a search."""
-    names = {trial.name for trial in planned}
-    recorded = trials_.recorded(plan.output_dir, plan.base, split)
-    return [trial for trial in recorded if trial.name not in names]
+    found = {trial.key: trial for trial in planned}
+    num_planned = len(found)
+    for trial in trials_.recorded(plan.output_dir, plan.base, split):
+        counted = found.setdefault(trial.key, trial)
+        if counted.name != trial.name:
+            log(f"'{trial.name}' is left out: it is the same trial as '{counted.name}'.")
+    return list(found.values())[num_planned:]
 
 
 def _check_base(plan, planned, earlier):

@@ -51,6 +51,11 @@ class Trial:
         return os.path.basename(self.path)
 
     @property
+    def key(self) -> tuple[str, int, int, int]:
+        """What tells it from the other trials of its study: label of its row, seed, fold, folds."""
+        return self.row.label, self.seed, self.fold, self.folds
+
+    @property
     def config(self) -> Config:
         """The settings of the run."""
         return row_config(self.arguments, {})
@@ -80,14 +85,17 @@ def make_trial(
         name: of its folder; empty: by its settings.
     """
     settings = {**row.settings, "seed": str(seed)}
-    parts = [row.label, f"seed={seed}"]
     if fold:
-        parts.append(f"fold={fold}of{folds}")
         settings["split"] = f"{split}{Fold(fold, folds, False)}"
         settings["val_split"] = f"{split}{Fold(fold, folds, True)}"
-    path = os.path.join(study_dir, FOLDER, name or folder_name(",".join(parts)))
+    path = os.path.join(study_dir, FOLDER, name or _own_name(row.label, seed, fold, folds))
     settings["output_dir"] = path
     return Trial(row, seed, fold, folds, path, (*base, *to_arguments(settings)))
+
+
+def _own_name(label, seed, fold, folds):
+    """The name of the folder that a trial is begun in."""
+    return folder_name(f"{label},seed={seed}" + (f",fold={fold}of{folds}" if fold else ""))
 
 
 def folder_name(text: str) -> str:
@@ -114,7 +122,9 @@ def record(trial: Trial) -> None:
 
 
 def recorded(study_dir: str, base: Sequence[str], split: str = "") -> list[Trial]:
-    """Reads the trials that are noted in a study's folder, by name; all else is left out.
+    """Reads the trials that are noted in a study's folder; all else is left out.
+
+    They are sorted by name, those whose folder was renamed or copied behind the others.
 
     Args:
         study_dir: folder of the study.
@@ -133,7 +143,7 @@ def recorded(study_dir: str, base: Sequence[str], split: str = "") -> list[Trial
             found.append(make_trial(study_dir, base, row, **numbers, split=split, name=name))
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+    return sorted(found, key=lambda trial: trial.name != _own_name(*trial.key))
 
 
 def figures_of(trial: Trial) -> dict[str, Any] | None:
