@@ -2,7 +2,7 @@
 
     python tests/separated_objects.py > cases.json
 
-prints them for the runtimes that no test starts, Kotlin's and Swift's.
+prints them for the runtime that no test starts, Kotlin's.
 """
 
 import json

@@ -78,6 +78,7 @@ final class Localizer {
     metadata = try Metadata(path)
     var options = Interpreter.Options()
     options.threadCount = threads
+    options.isXNNPackEnabled = true  // other kernels give other masks to int8 files
     runner = try Interpreter(modelPath: path, options: options).signatureRunner(with: "localize")
   }
 
@@ -145,5 +146,9 @@ func rgbOf(_ picture: CGImage) throws -> [UInt8] {
     return true
   }
   guard drawn else { throw LocalizerError(message: "The picture can't be drawn.") }
-  return pixels.indices.filter { $0 % 4 != 3 }.map { pixels[$0] }
+  var rgb = [UInt8](repeating: 0, count: width * height * 3)
+  for i in 0..<width * height {
+    for colour in 0..<3 { rgb[3 * i + colour] = pixels[4 * i + colour] }
+  }
+  return rgb
 }
