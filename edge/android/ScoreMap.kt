@@ -135,24 +135,38 @@ fun components(
 /** The 8-connected component of each pixel of a mask, from 1 on by their first pixels; 0: none. */
 fun labelsOf(mask: BooleanArray, width: Int, height: Int): IntArray {
     val labels = IntArray(mask.size)
-    val queue = IntArray(mask.size)
+    var parents = IntArray(256)  // of each label given so far: a lower one of the same component, or itself
     var count = 0
-    for (start in mask.indices) {
-        if (!mask[start] || labels[start] != 0) continue
-        count++
-        var end = 1
-        var next = 0
-        queue[0] = start
-        labels[start] = count
-        while (next < end) {
-            val x = queue[next] % width
-            val y = queue[next++] / width
-            for (v in max(y - 1, 0)..minOf(y + 1, height - 1)) for (u in max(x - 1, 0)..minOf(x + 1, width - 1)) {
-                val i = v * width + u
-                if (mask[i] && labels[i] == 0) { labels[i] = count; queue[end++] = i }
-            }
+    fun root(label: Int): Int {
+        var at = label
+        while (parents[at] != at) at = parents[at]
+        return at
+    }
+    for (i in mask.indices) {
+        if (!mask[i]) continue
+        val x = i % width
+        val above = i - width
+        val left = if (x > 0) labels[i - 1] else 0
+        val upLeft = if (x > 0 && above >= 0) labels[above - 1] else 0
+        val up = if (above >= 0) labels[above] else 0
+        val upRight = if (x < width - 1 && above >= 0) labels[above + 1] else 0
+        val before = if (up > 0) up else max(left, upLeft)  // these touch each other
+        labels[i] = if (before > 0) before else upRight
+        if (labels[i] == 0) {
+            labels[i] = ++count
+            if (count == parents.size) parents = parents.copyOf(2 * count)
+            parents[count] = count
+        } else if (up == 0 && before > 0 && upRight > 0) {
+            val a = root(before)
+            val b = root(upRight)
+            parents[max(a, b)] = minOf(a, b)
         }
     }
+    var number = 0
+    for (label in 1..count) {  // parents become numbers, the lower ones first
+        parents[label] = if (parents[label] == label) ++number else parents[parents[label]]
+    }
+    for (i in labels.indices) labels[i] = parents[labels[i]]
     return labels
 }
 

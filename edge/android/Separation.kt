@@ -2,6 +2,7 @@
 // objects. In plain Kotlin; numbers as in wsol_tf/model/separation.py.
 package localizer
 
+import kotlin.math.max
 import kotlin.math.min
 
 private const val GRID = 56  // positions along each side at which a map is looked at, whatever its size
@@ -20,22 +21,29 @@ fun separate(mask: BooleanArray, map: FloatArray, width: Int, height: Int, thres
     val seen = IntArray(GRID * GRID) { center(it / GRID, height) * width + center(it % GRID, width) }
     val cells = IntArray(seen.size) { labels[seen[it]] }
     val values = FloatArray(seen.size) { map[seen[it]] }
-    val cutInto = HashMap<Int, IntArray>()  // of each component that is cut, the part of each cell
+    val cutInto = arrayOfNulls<IntArray>(labels.max() + 1)  // of each component that is cut, the part of each cell
     for (component in cells.distinct()) {
         if (component == 0) continue
         val partOf = partsOf(values, BooleanArray(cells.size) { cells[it] == component }, threshold)
         if (partOf.any { it > 0 }) cutInto[component] = partOf
     }
-    if (cutInto.isEmpty()) return mask
-    val parts = IntArray(mask.size) {  // from 1 on; 0: of none
-        val cell = it / width * GRID / height * GRID + it % width * GRID / width
-        if (mask[it]) 1 + (cutInto[labels[it]]?.get(cell) ?: 0) else 0
+    if (cutInto.all { it == null }) return mask
+    val columns = IntArray(width) { it * GRID / width }
+    val rows = IntArray(height) { it * GRID / height * GRID }
+    val kept = mask.copyOf()
+    for (i in mask.indices) {
+        val partOf = if (mask[i]) cutInto[labels[i]] ?: continue else continue
+        val x = i % width
+        val y = i / width
+        val part = partOf[rows[y] + columns[x]]
+        for (v in max(y - 1, 0)..min(y + 1, height - 1)) for (u in max(x - 1, 0)..min(x + 1, width - 1)) {
+            if (mask[v * width + u] && partOf[rows[v] + columns[u]] > part) kept[i] = false
+        }
     }
-    val highest = highestAround(parts, width)
-    return BooleanArray(mask.size) { mask[it] && highest[it] == parts[it] }
+    return kept
 }
 
-/** The highest number among each position and its eight neighbours. */
+/** The highest number among each cell and its eight neighbours. */
 private fun highestAround(numbers: IntArray, width: Int): IntArray {
     val rows = IntArray(numbers.size) {
         val left = if (it % width > 0) numbers[it - 1] else 0

@@ -130,44 +130,57 @@ func components(
 }
 
 /// The 8-connected component of each pixel of a mask, from 1 on by their first pixels; 0: none.
-func labelsOf(_ mask: [Bool], _ width: Int, _ height: Int) -> [Int] {
-  var labels = [Int](repeating: 0, count: mask.count), queue = [Int](), count = 0
-  for start in mask.indices where mask[start] && labels[start] == 0 {
-    count += 1
-    var next = 0
-    queue.removeAll(keepingCapacity: true)
-    queue.append(start)
-    labels[start] = count
-    while next < queue.count {
-      let x = queue[next] % width, y = queue[next] / width
-      next += 1
-      for v in max(y - 1, 0)...min(y + 1, height - 1) {
-        for u in max(x - 1, 0)...min(x + 1, width - 1) {
-          let i = v * width + u
-          if mask[i] && labels[i] == 0 {
-            labels[i] = count
-            queue.append(i)
-          }
-        }
-      }
+func labelsOf(_ mask: [Bool], _ width: Int, _ height: Int) -> [Int32] {
+  var labels = [Int32](repeating: 0, count: mask.count)
+  var parents: [Int32] = [0]  // of each label given so far: a lower one of the same component, or itself
+  func root(_ label: Int32) -> Int32 {
+    var at = label
+    while parents[Int(at)] != at { at = parents[Int(at)] }
+    return at
+  }
+  for i in mask.indices where mask[i] {
+    let x = i % width, above = i - width
+    let left = x > 0 ? labels[i - 1] : 0, upLeft = x > 0 && above >= 0 ? labels[above - 1] : 0
+    let up = above >= 0 ? labels[above] : 0, upRight = x < width - 1 && above >= 0 ? labels[above + 1] : 0
+    let before = up > 0 ? up : max(left, upLeft)  // these touch each other
+    labels[i] = before > 0 ? before : upRight
+    if labels[i] == 0 {
+      labels[i] = Int32(parents.count)
+      parents.append(labels[i])
+    } else if up == 0 && before > 0 && upRight > 0 {
+      let a = root(before), b = root(upRight)
+      parents[Int(max(a, b))] = min(a, b)
     }
   }
-  return labels
+  var count: Int32 = 0
+  for label in parents.indices.dropFirst() {  // parents become numbers, the lower ones first
+    let parent = Int(parents[label])
+    count += parent == label ? 1 : 0
+    parents[label] = parent == label ? count : parents[parent]
+  }
+  return labels.map { parents[Int($0)] }
 }
 
 /// What has each label, from 1 on.
-private func objectsOf(_ labels: [Int], _ map: [Float], _ width: Int) -> [FoundObject] {
-  let count = labels.max()!
+private func objectsOf(_ labels: [Int32], _ map: [Float], _ width: Int) -> [FoundObject] {
+  let count = Int(labels.max()!)
   var boxes = [[Int]](repeating: [Int.max, Int.max, 0, 0], count: count)
   var sums = [Double](repeating: 0, count: count), areas = [Int](repeating: 0, count: count)
-  for (i, label) in labels.enumerated() where label > 0 {
-    let x = i % width, y = i / width, own = label - 1
-    boxes[own][0] = min(boxes[own][0], x)
-    boxes[own][1] = min(boxes[own][1], y)
-    boxes[own][2] = max(boxes[own][2], x + 1)
-    boxes[own][3] = max(boxes[own][3], y + 1)
-    sums[own] += Double(map[i])
-    areas[own] += 1
+  var start = 0
+  while start < labels.count {  // run by run: pixels of a row with the same label
+    let label = labels[start], x = start % width, y = start / width, rowEnd = start - x + width
+    var end = start + 1, sum = label > 0 ? Double(map[start]) : 0
+    while end < rowEnd && labels[end] == label {
+      sum += Double(map[end])
+      end += 1
+    }
+    if label > 0 {
+      let own = Int(label) - 1, box = boxes[own]
+      boxes[own] = [min(box[0], x), min(box[1], y), max(box[2], x + end - start), y + 1]
+      sums[own] += sum
+      areas[own] += end - start
+    }
+    start = end
   }
   return (0..<count).map {
     FoundObject(box: boxes[$0], score: Float(sums[$0] / Double(areas[$0])), area: areas[$0])

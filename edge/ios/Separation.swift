@@ -15,22 +15,28 @@ func separate(_ mask: [Bool], _ map: [Float], _ width: Int, _ height: Int, thres
   let seen = (0..<grid * grid).map { cell -> Int in
     center(cell / grid, height) * width + center(cell % grid, width)
   }
-  let cells = seen.map { labels[$0] }, values = seen.map { map[$0] }
-  var cutInto = [Int: [Int]]()  // of each component that is cut, the part of each cell
+  let cells = seen.map { Int(labels[$0]) }, values = seen.map { map[$0] }
+  var cutInto = [[Int]](repeating: [], count: Int(labels.max()!) + 1)  // of what is cut, the part of each cell
   for component in Set(cells) where component > 0 {
     let partOf = partsOf(values, inside: cells.map { $0 == component }, threshold: threshold)
     if partOf.contains(where: { $0 > 0 }) { cutInto[component] = partOf }
   }
-  if cutInto.isEmpty { return mask }
-  let parts = mask.indices.map { i -> Int in  // from 1 on; 0: of none
-    let cell = i / width * grid / height * grid + i % width * grid / width
-    return mask[i] ? 1 + (cutInto[labels[i]]?[cell] ?? 0) : 0
+  if cutInto.allSatisfy({ $0.isEmpty }) { return mask }
+  let columns = (0..<width).map { $0 * grid / width }, rows = (0..<height).map { $0 * grid / height * grid }
+  var kept = mask
+  for i in mask.indices where mask[i] && !cutInto[Int(labels[i])].isEmpty {
+    let x = i % width, y = i / width, component = Int(labels[i])
+    let part = cutInto[component][rows[y] + columns[x]]
+    for v in max(y - 1, 0)...min(y + 1, height - 1) {
+      for u in max(x - 1, 0)...min(x + 1, width - 1) where mask[v * width + u] {
+        if cutInto[component][rows[v] + columns[u]] > part { kept[i] = false }
+      }
+    }
   }
-  let highest = highestAround(parts, width)
-  return mask.indices.map { mask[$0] && highest[$0] == parts[$0] }
+  return kept
 }
 
-/// The highest number among each position and its eight neighbours.
+/// The highest number among each cell and its eight neighbours.
 private func highestAround(_ numbers: [Int], _ width: Int) -> [Int] {
   let rows = numbers.indices.map { i -> Int in
     let left = i % width > 0 ? numbers[i - 1] : 0
@@ -77,8 +83,8 @@ private func seedsOf(_ cells: [Bool], _ area: Int) -> [[Int]] {
   let outside = highestAround(cells.map { $0 ? 0 : 1 }, grid)
   let opened = highestAround(outside.map { 1 - $0 }, grid)
   let labels = labelsOf(opened.map { $0 > 0 }, grid, grid)
-  var parts = [[Int]](repeating: [], count: labels.max()!)
-  for (cell, label) in labels.enumerated() where label > 0 { parts[label - 1].append(cell) }
+  var parts = [[Int]](repeating: [], count: Int(labels.max()!))
+  for (cell, label) in labels.enumerated() where label > 0 { parts[Int(label) - 1].append(cell) }
   return parts.filter { Double($0.count) >= share * Double(area) }
 }
 

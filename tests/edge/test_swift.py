@@ -82,6 +82,9 @@ def test_masks_and_objects_are_those_of_python(swift):
         limits = {"min_area": 0.3 * (trial % 5 == 1), "max_objects": 2 * (trial % 10 == 2)}
         limits |= {"min_picture_area": least, "is_separated": bool(trial % 3)}
         asked.append((values, height, width, cut, limits))
+    for height, width in [(1, 60), (60, 1), (2, 2), *rng.integers(2, 80, (20, 2)).tolist()]:
+        noise = rng.uniform(size=(height, width))  # components that wind about one another
+        asked.append((noise, height, width, float(np.round(rng.uniform(0.3, 0.7), 2)), {}))
     flat = np.full((9, 7), 3.0)
     asked += [(flat, 20, 30, cut, {"is_separated": True}) for cut in (0.2, "otsu")]
     asked.append((flat, 20, 30, 0.2, {"min_picture_area": 0.01}))
