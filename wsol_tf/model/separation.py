@@ -36,29 +36,28 @@ def separate(mask: np.ndarray, score_map: np.ndarray, threshold: float) -> np.nd
     cell_of = np.ix_(np.arange(height) * GRID // height, np.arange(width) * GRID // width)
     _, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     values, cells = np.asarray(score_map, np.float32)[seen], labels[seen]
-    objects, count = labels.copy(), labels.max()
+    parts = np.zeros(mask.shape, np.int16)  # of each component by itself: no two of them touch
     for component in np.unique(cells[cells > 0]):
         part_of = _parts(values, cells == component, threshold)
         if part_of.any():
             own = labels == component
-            objects[own] = count + 1 + part_of[cell_of][own]
-            count += 1 + part_of.max()
-    if count == labels.max():  # nothing is cut
+            parts[own] = 1 + part_of[cell_of][own]
+    if not parts.any():  # nothing is cut
         return mask
-    return mask & (_highest_around(objects) == objects)
+    return mask & (_highest_around(parts) == parts)
 
 
-def _highest_around(objects):
+def _highest_around(parts):
     """The highest number among each pixel and its eight neighbours."""
-    rows = np.pad(objects, ((1, 1), (0, 0)))
+    rows = np.pad(parts, ((1, 1), (0, 0)))
     rows = np.maximum(np.maximum(rows[:-2], rows[1:-1]), rows[2:])
     columns = np.pad(rows, ((0, 0), (1, 1)))
     return np.maximum(np.maximum(columns[:, :-2], columns[:, 1:-1]), columns[:, 2:])
 
 
 def _parts(values, inside, threshold):
-    """Which part of a component each cell of the grid is nearest to, int [GRID, GRID], from 0."""
-    part_of = np.zeros(inside.shape, np.int32)
+    """Which part of a component each cell of the grid is nearest to, int16 [GRID, GRID], from 0."""
+    part_of = np.zeros(inside.shape, np.int16)
     waiting = [(np.ones_like(inside), 1)]  # cells of a part, and the first step that may cut it
     count = 0
     while waiting:
