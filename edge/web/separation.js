@@ -21,8 +21,7 @@ const SHARE = 0.25;  // of the cells of an object that a part must have
 export function separate(mask, map, width, height, threshold) {
   const labels = labelsOf(mask, width, height);
   const centers = (side) => Array.from({length: GRID}, (_, i) => Math.trunc((i + 0.5) * side / GRID));
-  const columns = centers(width);
-  const seen = centers(height).flatMap((y) => columns.map((x) => y * width + x));
+  const seen = centers(height).flatMap((y) => centers(width).map((x) => y * width + x));
   const cells = Int32Array.from(seen, (pixel) => labels[pixel]);
   const values = Float32Array.from(seen, (pixel) => map[pixel]);
   const cutInto = new Map();  // of each component that is cut, the part of each cell
@@ -32,19 +31,25 @@ export function separate(mask, map, width, height, threshold) {
     if (partOf.some((part) => part > 0)) cutInto.set(component, partOf);
   }
   if (!cutInto.size) return mask;
-  const parts = Int32Array.from(mask);  // from 1 on; 0: of none
+  const columns = Int32Array.from({length: width}, (_, x) => Math.trunc(x * GRID / width));
+  const rows = Int32Array.from({length: height}, (_, y) => Math.trunc(y * GRID / height) * GRID);
+  const kept = mask.slice();
   for (let y = 0, i = 0; y < height; y++) {
-    const row = Math.trunc(y * GRID / height) * GRID;
     for (let x = 0; x < width; x++, i++) {
       const partOf = labels[i] && cutInto.get(labels[i]);
-      if (partOf) parts[i] += partOf[row + Math.trunc(x * GRID / width)];
+      if (!partOf) continue;
+      const part = partOf[rows[y] + columns[x]];
+      for (let v = Math.max(y - 1, 0); v <= Math.min(y + 1, height - 1); v++) {
+        for (let u = Math.max(x - 1, 0); u <= Math.min(x + 1, width - 1); u++) {
+          if (mask[v * width + u] && partOf[rows[v] + columns[u]] > part) kept[i] = 0;
+        }
+      }
     }
   }
-  const highest = highestAround(parts, width);
-  return mask.map((pixel, i) => pixel && highest[i] === parts[i]);
+  return kept;
 }
 
-/** The highest number among each position and its eight neighbours. */
+/** The highest number among each cell and its eight neighbours. */
 function highestAround(numbers, width) {
   const rows = numbers.slice();
   for (let i = 0; i < rows.length; i++) {
