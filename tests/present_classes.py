@@ -2,7 +2,7 @@
 
     python tests/present_classes.py > cases.json
 
-prints them for the runtime that no test starts, Kotlin's.
+prints them for a port of your own.
 """
 
 import json

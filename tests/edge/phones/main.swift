@@ -1,4 +1,4 @@
-// Reads cases from a file, and prints what edge/ios makes of them: see test_swift.py.
+// Reads cases from a file, and prints what edge/ios makes of them: see test_phones.py.
 import Foundation
 
 typealias Case = [String: Any]

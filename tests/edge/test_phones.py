@@ -1,9 +1,12 @@
-"""The Swift files do what wsol_tf does, where there is a compiler.
+"""The Swift and Kotlin files do what wsol_tf does, where there is a compiler.
 
-Xcode has one; on Debian 13 it is `apt install swiftlang`.
+Swift: Xcode has one; on Debian 13 it is `apt install swiftlang`. Kotlin: the compiler in
+`pip install kotlin-jupyter-kernel`, and Java.
 """
 
+import importlib.util
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -17,34 +20,63 @@ from edge import arrays
 from edge_files import LABELS, brightness
 from helpers import ROOT
 
-HERE = ROOT / "tests" / "edge" / "swift"
-SWIFTC = shutil.which("swiftc")
-pytestmark = pytest.mark.skipif(not SWIFTC, reason="needs swiftc")
+HERE = ROOT / "tests" / "edge" / "phones"
+NAMES = ("Arrays", "ScoreMap", "Separation")
+SWIFTC, JAVA = shutil.which("swiftc"), shutil.which("java")
+KERNEL = importlib.util.find_spec("run_kotlin_kernel")
 
 
-@pytest.fixture(scope="module")
-def swift(tmp_path_factory):
-    """Compiles the files; returns what answers dict of name -> list of cases."""
-    folder = tmp_path_factory.mktemp("swift")
+def call(folder, *command):
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
-    def compiled(*arguments):
-        command = [SWIFTC, "-O", "-I", folder, *arguments]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
+def swift(folder):
+    """Compiles the files of iOS; returns the command that answers cases."""
+    compiler = [SWIFTC, "-O", "-I", folder]
     linked = []
     if sys.platform != "darwin":
         library = ("-parse-as-library", "-emit-module", "-emit-library", "-static")
-        compiled(*library, "-module-name", "CryptoKit", HERE / "CryptoKit.swift")
+        call(folder, *compiler, *library, "-module-name", "CryptoKit", HERE / "CryptoKit.swift")
         linked = [folder / "libCryptoKit.a"]
-    names = ("Arrays", "ScoreMap", "Separation")
-    files = [ROOT / "edge" / "ios" / f"{name}.swift" for name in names]
-    compiled("-warnings-as-errors", *files, HERE / "main.swift", *linked, "-o", folder / "cases")
+    files = [ROOT / "edge" / "ios" / f"{name}.swift" for name in NAMES]
+    files = ["-warnings-as-errors", *files, HERE / "main.swift"]
+    call(folder, *compiler, *files, *linked, "-o", folder / "cases")
+    return [folder / "cases"]
+
+
+def kotlin(folder):
+    """As `swift`, of Android's."""
+    (jars,) = (pathlib.Path(path) / "jars" for path in KERNEL.submodule_search_locations)
+    libraries = ":".join(str(jar) for jar in jars.glob("*.jar"))
+    compiler = [JAVA, "-cp", libraries, "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
+    files = [ROOT / "edge" / "android" / f"{name}.kt" for name in NAMES]
+    files = [*files, HERE / "Main.kt"]
+    options = ["-no-stdlib", "-no-reflect", "-cp", libraries, "-d", folder / "classes"]
+    call(folder, *compiler, *options, *files)
+    return [JAVA, "-cp", f"{folder / 'classes'}:{libraries}", "localizer.MainKt"]
+
+
+needs_swift = pytest.mark.skipif(not SWIFTC, reason="needs swiftc")
+needs_kotlin = pytest.mark.skipif(
+    not (JAVA and KERNEL), reason="needs java and kotlin-jupyter-kernel"
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(swift, id="swift", marks=needs_swift),
+        pytest.param(kotlin, id="kotlin", marks=needs_kotlin),
+    ],
+)
+def phone(request, tmp_path_factory):
+    """Compiles the files of a phone; returns what answers lists of cases by their names."""
+    folder = tmp_path_factory.mktemp("phone")
+    command = request.param(folder)
 
     def ask(**cases):
         (folder / "cases.json").write_text(json.dumps(cases))
-        command = [folder / "cases", folder / "cases.json"]
-        asked = subprocess.run(command, check=True, capture_output=True, text=True)
-        return json.loads(asked.stdout)
+        return json.loads(call(folder, *command, folder / "cases.json"))
 
     return ask
 
@@ -56,7 +88,7 @@ def map_case(values, height, width, **settings):
     return {"values": np.float32(values).ravel().tolist(), **sides, **to, **settings}
 
 
-def test_pictures_are_resized_to_the_byte(swift):
+def test_pictures_are_resized_to_the_byte(phone):
     rng = np.random.default_rng(0)
     sizes = [(300, 200, 64, 64), (64, 64, 64, 64), (31, 500, 96, 96), (1, 1, 32, 32)]
     sizes += rng.integers(1, 150, (30, 4)).tolist()
@@ -65,13 +97,13 @@ def test_pictures_are_resized_to_the_byte(swift):
         {"rgb": image.ravel().tolist(), "width": w, "height": h, "toWidth": to_w, "toHeight": to_h}
         for image, (h, w, to_h, to_w) in zip(images, sizes, strict=True)
     ]
-    found = swift(resized=cases)["resized"]
+    found = phone(resized=cases)["resized"]
     for image, (_, _, to_h, to_w), rgb in zip(images, sizes, found, strict=True):
         right = arrays.resize_image(image, to_h, to_w)
         np.testing.assert_array_equal(np.uint8(rgb).reshape(to_h, to_w, 3), right)
 
 
-def test_masks_and_objects_are_those_of_python(swift):
+def test_masks_and_objects_are_those_of_python(phone):
     rng = np.random.default_rng(1)
     asked = []
     for trial in range(80):
@@ -101,7 +133,7 @@ def test_masks_and_objects_are_those_of_python(swift):
         )
         for values, height, width, cut, limits in asked
     ]
-    for (*given, limits), found in zip(asked, swift(localized=cases)["localized"], strict=True):
+    for (*given, limits), found in zip(asked, phone(localized=cases)["localized"], strict=True):
         _, mask, boxes, scores, areas, box = arrays.localize(*given, **limits)
         assert found["mask"] == np.flatnonzero(mask).tolist()
         assert (found["boxes"], found["areas"]) == (boxes.tolist(), areas.tolist())
@@ -109,7 +141,7 @@ def test_masks_and_objects_are_those_of_python(swift):
         assert found["box"] == (None if box is None else box.tolist())
 
 
-def test_objects_are_cut_apart_as_by_the_model(swift):
+def test_objects_are_cut_apart_as_by_the_model(phone):
     cases = separated_objects.cases()
     asked = [
         {**case, "toWidth": case["width"], "toHeight": case["height"], "isSeparated": True}
@@ -118,9 +150,9 @@ def test_objects_are_cut_apart_as_by_the_model(swift):
     # The cases are maps that fill 0..1, as they are after the stretch, or are constant.
     stretched = [len(set(case["values"])) > 1 and max(case["values"]) == 1 for case in cases]
     assert sum(stretched) > 60
-    whole = swift(localized=[{**case, "isSeparated": False} for case in asked])["localized"]
+    whole = phone(localized=[{**case, "isSeparated": False} for case in asked])["localized"]
     for case, before, found, is_as_it_is in zip(
-        cases, whole, swift(localized=asked)["localized"], stretched, strict=True
+        cases, whole, phone(localized=asked)["localized"], stretched, strict=True
     ):
         if is_as_it_is:
             assert sorted(set(before["mask"]) - set(found["mask"])) == case["cut"]
@@ -128,7 +160,7 @@ def test_objects_are_cut_apart_as_by_the_model(swift):
             np.testing.assert_allclose(found["scores"], case["scores"], atol=1e-6)
 
 
-def test_maps_are_refined_as_by_python(swift):
+def test_maps_are_refined_as_by_python(phone):
     rng = np.random.default_rng(2)
     asked = []
     for height, width in [(224, 224), (64, 96), (100, 64), (65, 67)]:
@@ -138,27 +170,27 @@ def test_maps_are_refined_as_by_python(swift):
         asked.append((separated_objects.bumps(rng, 28, 20), image))
     asked.append((np.full((8, 8), 0.5), image))
     cases = [map_case(m, *image.shape[:2], rgb=image.ravel().tolist()) for m, image in asked]
-    for (values, image), found in zip(asked, swift(refined=cases)["refined"], strict=True):
+    for (values, image), found in zip(asked, phone(refined=cases)["refined"], strict=True):
         right = arrays.refine(values, image)
         assert (found["height"], found["width"]) == right.shape
         np.testing.assert_allclose(found["values"], right.ravel(), atol=1e-6)
 
 
-def test_present_classes_are_those_of_the_model(swift):
+def test_present_classes_are_those_of_the_model(phone):
     cases = present_classes.cases()
-    for case, found in zip(cases, swift(present=cases)["present"], strict=True):
+    for case, found in zip(cases, phone(present=cases)["present"], strict=True):
         assert found["present"] == case["present"]
         np.testing.assert_allclose(found["probabilities"], case["probabilities"], atol=1e-6)
 
 
-def test_metadata_are_read_and_damaged_files_refused(swift, tmp_path):
+def test_metadata_are_read_and_damaged_files_refused(phone, tmp_path):
     path = brightness(tmp_path / "whole.tflite", refine="guided")
     data = bytearray((tmp_path / "whole.tflite").read_bytes())
     (tmp_path / "cut.tflite").write_bytes(data[: len(data) // 2])
     data[1000] ^= 4  # in the network
     (tmp_path / "changed.tflite").write_bytes(data)
     paths = [path, str(tmp_path / "cut.tflite"), str(tmp_path / "changed.tflite")]
-    whole, cut, changed = swift(metadata=paths)["metadata"]
+    whole, cut, changed = phone(metadata=paths)["metadata"]
     assert (whole["labels"], whole["refine"], whole["input_size"]) == (
         list(LABELS),
         "guided",
