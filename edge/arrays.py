@@ -125,8 +125,10 @@ def refine(score_map: np.ndarray, image: np.ndarray) -> np.ndarray:
         return np.asarray(score_map, np.float32)
     height, width = (side // PIXELS for side in image.shape[:2])
     values = resize_map(stretched, height, width).astype(np.float64)
-    guide = image[: height * PIXELS, : width * PIXELS] / 255
-    guide = guide.reshape(height, PIXELS, width, PIXELS, 3).mean((1, 3))
+    whole = image[: height * PIXELS, : width * PIXELS].astype(np.uint16)
+    rows = functools.reduce(np.add, [whole[i::PIXELS] for i in range(PIXELS)])
+    sums = functools.reduce(np.add, [rows[:, i::PIXELS] for i in range(PIXELS)])
+    guide = sums / (PIXELS**2 * 255)
     return np.clip(_guided_filter(values, guide), 0, 1).astype(np.float32)
 
 
@@ -352,14 +354,15 @@ def _parts(values: np.ndarray, inside: np.ndarray, threshold: float) -> np.ndarr
     count = 0
     while waiting:
         region, first = waiting.pop()
-        own = region & inside
+        own, seeds = region & inside, []
         for step in range(first, STEPS + 1):
             seeds = _seeds(own & (values > np.float32(threshold + step * STEP)), own.sum())
-            if len(seeds) > 1:
-                nearest = np.argmin([_distances(seed) for seed in seeds], axis=0)
-                parts = [region & (nearest == number) for number in range(len(seeds))]
-                waiting += [(part, step + 1) for part in reversed(parts)]
+            if len(seeds) != 1:  # where there is none, there is none at a higher threshold
                 break
+        if len(seeds) > 1:
+            nearest = np.argmin([_distances(seed) for seed in seeds], axis=0)
+            parts = [region & (nearest == number) for number in range(len(seeds))]
+            waiting += [(part, step + 1) for part in reversed(parts)]
         else:
             part_of[region] = count
             count += 1

@@ -34,8 +34,10 @@ def refine(score_map: np.ndarray, picture: np.ndarray) -> np.ndarray:
         return np.asarray(score_map, np.float32)
     height, width = (side // PIXELS for side in picture.shape[:2])
     coarse = score_maps.resize(stretched, height, width).astype(np.float64)
-    guide = picture[: height * PIXELS, : width * PIXELS] / 255
-    guide = guide.reshape(height, PIXELS, width, PIXELS, 3).mean((1, 3))
+    whole = picture[: height * PIXELS, : width * PIXELS].astype(np.uint16)
+    rows = functools.reduce(np.add, [whole[i::PIXELS] for i in range(PIXELS)])
+    sums = functools.reduce(np.add, [rows[:, i::PIXELS] for i in range(PIXELS)])
+    guide = sums / (PIXELS**2 * 255)
     down, across = window_means(height), window_means(width).T
     return np.clip(guided_filter(coarse, guide, down, across), 0, 1).astype(np.float32)
 

@@ -62,14 +62,15 @@ def _parts(values, inside, threshold):
     count = 0
     while waiting:
         region, first = waiting.pop()
-        own = region & inside
+        own, seeds = region & inside, []
         for step in range(first, STEPS + 1):
             seeds = _seeds(own & (values > np.float32(threshold + step * STEP)), own.sum())
-            if len(seeds) > 1:
-                nearest = np.argmin([_distances(seed) for seed in seeds], axis=0)
-                parts = [region & (nearest == number) for number in range(len(seeds))]
-                waiting += [(part, step + 1) for part in reversed(parts)]
+            if len(seeds) != 1:  # where there is none, there is none at a higher threshold
                 break
+        if len(seeds) > 1:
+            nearest = np.argmin([_distances(seed) for seed in seeds], axis=0)
+            parts = [region & (nearest == number) for number in range(len(seeds))]
+            waiting += [(part, step + 1) for part in reversed(parts)]
         else:
             part_of[region] = count
             count += 1
