@@ -307,7 +307,7 @@ def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _labels(mask: np.ndarray) -> np.ndarray:
-    """The component of each pixel, int [height, width], from 1 on by first pixels; 0: none."""
+    """The component of each pixel, int32 [height, width], from 1 on by first pixels; 0: none."""
     starts, ends, component = _runs(mask)
     labels = np.zeros(mask.shape, np.int32)
     numbers = np.unique(component, return_inverse=True)[1]

@@ -169,7 +169,7 @@ private func objectsOf(_ labels: [Int32], _ map: [Float], _ width: Int) -> [Foun
   var start = 0
   while start < labels.count {  // run by run: pixels of a row with the same label
     let label = labels[start], x = start % width, y = start / width, rowEnd = start - x + width
-    var end = start + 1, sum = label > 0 ? Double(map[start]) : 0
+    var end = start, sum = 0.0
     while end < rowEnd && labels[end] == label {
       sum += Double(map[end])
       end += 1

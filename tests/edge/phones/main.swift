@@ -61,7 +61,7 @@ func answer(_ what: String, _ given: Any) -> Any {
   }
 }
 
-let file = Data(try! String(contentsOfFile: CommandLine.arguments[1], encoding: .utf8).utf8)
+let file = try! Data(contentsOf: URL(fileURLWithPath: CommandLine.arguments[1]))
 let cases = try! JSONSerialization.jsonObject(with: file) as! [String: [Any]]
 let answers = Dictionary(
   uniqueKeysWithValues: cases.map { what, each in (what, each.map { answer(what, $0) }) })
